@@ -1,0 +1,1 @@
+"""What every layer shares: keys and ids, signed envelopes, addresses, errors, the Network interface."""

@@ -1,0 +1,172 @@
+"""Addresses and their scopes.
+
+`ipaddress.is_private` calls documentation networks private and 100.64/10 neither; reachability needs its own table
+(IANA special-purpose registries). A *realm* is a set of scopes inside which addresses mean the same: records signed for
+one realm are stored only on nodes reached in it.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+from functools import lru_cache
+from typing import NamedTuple
+
+from p2pnode.core.errors import BadPacket
+
+__all__ = ["Address", "Realm", "Scope", "realm_of", "scope_of"]
+
+
+class Scope(enum.Enum):
+    """Where an IP address means something."""
+
+    UNSPECIFIED = "unspecified"
+    LOOPBACK = "loopback"
+    LINK_LOCAL = "link-local"
+    PRIVATE = "private"
+    SHARED = "shared"
+    MULTICAST = "multicast"
+    DOCUMENTATION = "documentation"
+    RESERVED = "reserved"
+    PUBLIC = "public"
+
+
+class Realm(enum.Enum):
+    """Where a record is valid: this machine, this local network, or everywhere."""
+
+    LOOPBACK = "loopback"
+    PRIVATE = "private"
+    PUBLIC = "public"
+
+
+_TABLE: tuple[tuple[Scope, tuple[str, ...]], ...] = (
+    (Scope.LOOPBACK, ("127.0.0.0/8", "::1/128")),
+    (Scope.LINK_LOCAL, ("169.254.0.0/16", "fe80::/10")),
+    (Scope.PRIVATE, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")),
+    (Scope.SHARED, ("100.64.0.0/10",)),
+    (Scope.MULTICAST, ("224.0.0.0/4", "ff00::/8")),
+    (Scope.DOCUMENTATION, ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32", "3fff::/20")),
+    (
+        Scope.RESERVED,
+        # this-network, protocol assignments, benchmarking, class E and broadcast; discard, 6to4 and Teredo relays
+        # (an address in those reaches a third party), site-local, ORCHID, NAT64 local use
+        ("0.0.0.0/8", "192.0.0.0/24", "198.18.0.0/15", "240.0.0.0/4", "::/96", "64:ff9b:1::/48", "100::/64",
+         "2001::/23", "2002::/16", "fec0::/10"),
+    ),
+)  # fmt: skip
+_NETWORKS = [(scope, ipaddress.ip_network(net)) for scope, nets in _TABLE for net in nets]
+_REALMS = {
+    Scope.LOOPBACK: Realm.LOOPBACK,
+    Scope.LINK_LOCAL: Realm.PRIVATE,
+    Scope.PRIVATE: Realm.PRIVATE,
+    Scope.SHARED: Realm.PRIVATE,
+    Scope.PUBLIC: Realm.PUBLIC,
+}
+
+
+@lru_cache(maxsize=8192)
+def scope_of(ip: str) -> Scope:
+    """Return the scope of an IP address in text form (a zone such as %eth0 is ignored).
+
+    Raise ValueError when it is not one. IPv4-mapped IPv6 has the scope of its IPv4 address.
+    """
+    parsed = ipaddress.ip_address(ip.partition("%")[0])
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+        parsed = parsed.ipv4_mapped
+    if parsed.is_unspecified:
+        return Scope.UNSPECIFIED
+    for scope, network in _NETWORKS:
+        if parsed.version == network.version and parsed in network:
+            return scope
+    return Scope.PUBLIC
+
+
+def realm_of(ip: str, *, allow_documentation: bool = False) -> Realm | None:
+    """Return the realm of an address, None when no packet should ever go there (multicast, reserved, ...).
+
+    `allow_documentation`: laboratories use documentation networks as their public side; off for everybody else.
+    """
+    scope = scope_of(ip)
+    if scope is Scope.DOCUMENTATION and allow_documentation:
+        return Realm.PUBLIC
+    return _REALMS.get(scope)
+
+
+class Address(NamedTuple):
+    """An IP address (canonical text, never IPv4-mapped IPv6) and a UDP or TCP port (1..65535; 0 only to bind)."""
+
+    ip: str
+    port: int
+
+    @property
+    def is_ipv6(self) -> bool:
+        return ":" in self.ip
+
+    @property
+    def scope(self) -> Scope:
+        return scope_of(self.ip)
+
+    def __str__(self) -> str:
+        return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
+
+    @classmethod
+    def of(cls, ip: str, port: int) -> Address:
+        """Canonicalise: lower-case compressed IPv6, IPv4-mapped to IPv4. Raise ValueError."""
+        if not 0 <= port <= 65535:
+            raise ValueError("a port is a number from 0 to 65535")
+        return cls(_canonical(ip), port)
+
+    @classmethod
+    def parse(cls, text: str, *, default_port: int | None = None) -> Address:
+        """Read `1.2.3.4:5`, `[::1]:5`, or without port when `default_port` is given. Raise ValueError."""
+        host, port = split_host_port(text, default_port=default_port)
+        return cls.of(host, port)
+
+    def pack(self) -> bytes:
+        """4 or 16 bytes of address, then 2 of port, big endian: the form in all our binary messages."""
+        return ipaddress.ip_address(self.ip.partition("%")[0]).packed + self.port.to_bytes(2, "big")
+
+    @classmethod
+    def unpack_untrusted(cls, data: bytes) -> Address:
+        """Read `pack`'s form. Raise BadPacket("bad_address") on a wrong length, port 0 or an IPv4-mapped address."""
+        if len(data) not in (6, 18):
+            raise BadPacket("bad_address")
+        port = int.from_bytes(data[-2:], "big")
+        ip = str(ipaddress.ip_address(data[:-2]))
+        if port == 0 or _canonical(ip) != ip:
+            raise BadPacket("bad_address")
+        return cls(ip, port)
+
+
+@lru_cache(maxsize=8192)
+def _canonical(ip: str) -> str:
+    base, percent, zone = ip.partition("%")
+    parsed = ipaddress.ip_address(base)
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped is not None:
+            return str(parsed.ipv4_mapped)
+        return str(parsed) + percent + zone
+    return str(parsed)
+
+
+def split_host_port(text: str, *, default_port: int | None = None) -> tuple[str, int]:
+    """Split `host:port`, `[v6]:port`, `host` or a bare IPv6 into (host, port). Raise ValueError with the reason."""
+    text = text.strip()
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise ValueError(f"{text!r}: write an IPv6 address as [::1]:4747")
+        port_text = rest[1:]
+    elif text.count(":") > 1:
+        host, port_text = text, ""
+    else:
+        host, _, port_text = text.partition(":")
+    if not host:
+        raise ValueError(f"{text!r} names no host")
+    if not port_text:
+        if default_port is None or text.endswith(":"):
+            raise ValueError(f"{text!r} names no port")
+        return host, default_port
+    if not (port_text.isascii() and port_text.isdigit()) or int(port_text) > 65535:
+        raise ValueError(f"{port_text!r} is not a port (0 to 65535)")
+    return host, int(port_text)
