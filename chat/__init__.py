@@ -1,1 +1,79 @@
-"""placeholder"""
+"""People, conversations, the outbox and the hall, on the public names of `p2pnode`.
+
+    store = await ChatStore.open(home.chat_db, run_blocking=network.run_blocking)
+    chat = Chat(node, store)
+    await chat.start()
+    result = await chat.send(chat.resolve("alice"), "hello", wait=5.0)     # SendResult(state="delivered", ...)
+    cancel = chat.subscribe(print)                                         # MessageReceived(...), ...
+
+Names are loaded when first used, so that `p2pnode --help` does not pay for them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from p2pnode.chat.contacts import Directory
+    from p2pnode.chat.conversation import Conversation
+    from p2pnode.chat.language import Command, parse_line
+    from p2pnode.chat.model import (
+        HALL,
+        ChatEvent,
+        Contact,
+        ConversationSummary,
+        HallChanged,
+        Member,
+        Message,
+        MessageReceived,
+        MessageStateChanged,
+        Party,
+        PresenceSeen,
+        RequestReceived,
+        SendResult,
+    )
+    from p2pnode.chat.protocol import MAX_TEXT_BYTES
+    from p2pnode.chat.service import Chat, ChatSettings
+    from p2pnode.chat.store import ChatStore
+
+__all__ = [
+    "HALL",
+    "MAX_TEXT_BYTES",
+    "Chat",
+    "ChatEvent",
+    "ChatSettings",
+    "ChatStore",
+    "Command",
+    "Contact",
+    "Conversation",
+    "ConversationSummary",
+    "Directory",
+    "HallChanged",
+    "Member",
+    "Message",
+    "MessageReceived",
+    "MessageStateChanged",
+    "Party",
+    "PresenceSeen",
+    "RequestReceived",
+    "SendResult",
+    "parse_line",
+]
+
+_MODULES = {
+    "Chat": "service",
+    "ChatSettings": "service",
+    "ChatStore": "store",
+    "Command": "language",
+    "Conversation": "conversation",
+    "Directory": "contacts",
+    "MAX_TEXT_BYTES": "protocol",
+    "parse_line": "language",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES.get(name, 'model')}"), name)

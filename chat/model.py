@@ -1,0 +1,197 @@
+"""What chat talks about: people, messages, events. Immutable; no I/O.
+
+Texts that came from others (`text`, `name`) were passed through `clean()` on their way in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from p2pnode import Address, PeerId, UserId
+
+__all__ = [
+    "HALL",
+    "ChatEvent",
+    "Contact",
+    "ContactState",
+    "ConversationSummary",
+    "Hall",
+    "HallChanged",
+    "Member",
+    "Message",
+    "MessageReceived",
+    "MessageState",
+    "MessageStateChanged",
+    "Party",
+    "PresenceSeen",
+    "RequestReceived",
+    "SendResult",
+    "party_columns",
+    "party_from_columns",
+    "short_id",
+]
+
+
+class Hall:
+    """The room of everybody who joined through one another or met on the LAN; one per node: `HALL`."""
+
+    def __str__(self) -> str:
+        return "hall"
+
+    def __repr__(self) -> str:
+        return "<Hall>"
+
+
+HALL = Hall()
+
+Party = UserId | PeerId | Hall
+"""Whom a conversation is with: a user (all devices), a node whose user is not known yet, or the hall."""
+
+MessageState = Literal["queued", "stored", "delivered", "read", "refused", "received"]
+"""queued: on our disk · stored: sealed in mailbox nodes · delivered: on the other's disk · read · refused: the other
+side will not take it · received: an incoming one."""
+
+ContactState = Literal["request", "accepted", "blocked"]
+
+
+def party_columns(party: Party) -> tuple[str, bytes]:
+    """Return (kind, key) as the database names a party: kind `user`, `peer` or `hall`, key 32 bytes or none."""
+    if isinstance(party, UserId):
+        return "user", party.raw
+    if isinstance(party, PeerId):
+        return "peer", party.raw
+    return "hall", b""
+
+
+def party_from_columns(kind: str, key: bytes) -> Party:
+    """The inverse of `party_columns`."""
+    if kind == "user":
+        return UserId(key)
+    if kind == "peer":
+        return PeerId(key)
+    return HALL
+
+
+def short_id(who: UserId | PeerId) -> str:
+    """Return six characters that tell two people of one name apart; ids begin alike, so their ends are used."""
+    return str(who)[-6:]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One line of the history.
+
+    `position`: place in this database, rising with each stored message: the cursor for those who follow.
+    `id`: 32 hex digits, chosen by the author. `party`: the conversation. `author`: the device that wrote it, proven.
+    `sent_at`: by the author's clock, `received_at`: by ours; Unix seconds.
+    `reason`: why it is not delivered yet, or was refused; a stable word, empty otherwise.
+    """
+
+    position: int
+    id: str
+    party: Party
+    author: PeerId
+    author_user: UserId | None
+    author_name: str
+    outgoing: bool
+    text: str
+    sent_at: float
+    received_at: float
+    state: MessageState
+    reason: str = ""
+    sequence: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """A person that the user decided about, or has to: `request` until then. `name`: self-chosen. Unix seconds."""
+
+    party: UserId | PeerId
+    petname: str
+    name: str
+    state: ContactState
+    verified: bool
+    added_at: float
+    devices: tuple[PeerId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationSummary:
+    """A conversation with its last message."""
+
+    party: Party
+    messages: int
+    last: Message | None
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Somebody in the hall. `addresses`: where others reached it, most useful first."""
+
+    peer: PeerId
+    user: UserId | None
+    name: str
+    addresses: tuple[Address, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SendResult:
+    """What became of a sent message. `devices`: how many of the recipients' devices have it on disk.
+
+    `reason`: `request_pending`, `offline`, ... when it is still queued. `seconds`: from the call to this result.
+    """
+
+    id: str
+    state: MessageState
+    delivered: bool
+    seconds: float
+    devices: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MessageReceived:
+    """A message of somebody else is on our disk."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class MessageStateChanged:
+    """One of our messages moved on. `id`: hex, as in `Message`."""
+
+    id: str
+    party: Party
+    state: MessageState
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceSeen:
+    """Somebody known came or went. `age_s`: age of the evidence."""
+
+    peer: PeerId
+    user: UserId | None
+    online: bool
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RequestReceived:
+    """A stranger wrote for the first time; its `MessageReceived` follows."""
+
+    contact: Contact
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class HallChanged:
+    """Members came or left. `members`: all others that are there now."""
+
+    joined: tuple[Member, ...]
+    left: tuple[Member, ...]
+    members: tuple[Member, ...]
+
+
+ChatEvent = MessageReceived | MessageStateChanged | PresenceSeen | RequestReceived | HallChanged
