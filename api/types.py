@@ -1,0 +1,295 @@
+"""What the control API takes and gives: msgspec structs, from which the OpenAPI document is made.
+
+Times are RFC 3339 UTC texts, durations seconds (`_s`) or milliseconds (`_ms`). Field names are those of docs/cli.md and
+never change; new ones may come.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from msgspec import Meta, Struct, field
+
+__all__ = [
+    "Block", "ConnectAnswer", "ConnectRequest", "Contact", "ContactAdd", "ContactChange", "ContactQuery",
+    "Contacts", "Done", "ErrorAnswer", "ErrorBody", "Event", "FindAnswer", "HelloAnswer", "HelloRequest",
+    "HistoryQuery", "Message", "Messages", "MessagesQuery", "PeerQuery", "Peers", "PingAnswer", "PingRequest",
+    "SendAnswer", "SendRequest", "SessionInfo", "Status", "TraceEntry", "rfc3339",
+]  # fmt: skip
+
+MAX_PEER = 2000  # characters of an ID@HOST:PORT,... with 16 long host names; far below the body limit
+MAX_TEXT = 20_000  # characters; the exact limit (15,000 bytes) is chat's, which says so in its own sentence
+MAX_SECONDS = 3600.0
+
+PeerText = Annotated[str, Meta(min_length=1, max_length=MAX_PEER, description="A PEER, as in docs/cli.md")]
+Name = Annotated[str, Meta(max_length=128)]
+Timeout = Annotated[float, Meta(ge=0, le=MAX_SECONDS, description="Seconds")]
+Limit = Annotated[int, Meta(ge=1, le=10_000)]
+
+
+def rfc3339(unix_seconds: float) -> str:
+    """Return a time as 2026-01-31T12:00:00.123Z."""
+    moment = datetime.fromtimestamp(unix_seconds, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class ErrorBody(Struct):
+    """`code` is stable, `message` one sentence for people."""
+
+    code: str
+    message: str
+
+
+class ErrorAnswer(Struct):
+    """Every answer with a status of 400 or more."""
+
+    error: ErrorBody
+
+
+class Done(Struct):
+    """The request was carried out."""
+
+    done: bool = True
+
+
+class Status(Struct, kw_only=True):
+    """The node as a whole."""
+
+    peer_id: str
+    user_id: str
+    name: str
+    network: str
+    role: str
+    nat: str
+    addresses: list[str]
+    bootstrap: str | None
+    alone: bool
+    peers: int
+    routing_table: int
+    records: int
+    uptime_s: float
+    rss_bytes: int
+    clock_skew_s: float | None
+    counters: dict[str, int]
+
+
+class SessionInfo(Struct, kw_only=True):
+    """One open session."""
+
+    peer: str
+    name: str
+    user: str | None
+    path: str
+    remote: str
+    rtt_ms: float | None
+    age_s: float
+    bytes_sent: int
+    bytes_received: int
+    initiator: bool
+
+
+class Peers(Struct):
+    """All open sessions."""
+
+    peers: list[SessionInfo]
+
+
+class PeerQuery(Struct):
+    """Which peer, and how long it may take."""
+
+    peer: PeerText
+    timeout: Timeout = 15.0
+
+
+class FindAnswer(Struct, kw_only=True):
+    """Presence as found in the network. `age_s`: how old the evidence is."""
+
+    peer: str
+    online: bool
+    age_s: float
+    addresses: list[str]
+    name: str
+    user: str | None
+    hops: int
+    seconds: float
+
+
+class ConnectRequest(Struct):
+    """Open a session, or use the open one."""
+
+    peer: PeerText
+    timeout: Timeout = 15.0
+
+
+class TraceEntry(Struct):
+    """One step of an attempt."""
+
+    at_s: float
+    step: str
+    result: str
+
+
+class ConnectAnswer(Struct, kw_only=True):
+    """`seconds`: from the request to a byte echoed by the proven peer, lookup included."""
+
+    connected: bool
+    peer: str
+    path: str
+    seconds: float
+    rtt_ms: float | None
+    trace: list[TraceEntry]
+
+
+class PingRequest(Struct):
+    """One round trip over a session, which is opened when there is none."""
+
+    peer: PeerText
+    timeout: Timeout = 15.0
+
+
+class PingAnswer(Struct, kw_only=True):
+    """`rtt_ms`: until the peer's program echoed one byte."""
+
+    peer: str
+    path: str
+    rtt_ms: float
+
+
+class HelloRequest(Struct):
+    """Ask who listens at an address. `join`: also use it as a way into the network, and enter its hall."""
+
+    host: Annotated[str, Meta(min_length=1, max_length=253)]
+    port: Annotated[int, Meta(ge=1, le=65535)]
+    join: bool = False
+    timeout: Timeout = 5.0
+
+
+class HelloAnswer(Struct, kw_only=True):
+    """Who answered. `observed`: our own address as seen from there."""
+
+    peer: str
+    rtt_ms: float
+    observed: str
+
+
+class SendRequest(Struct):
+    """One message. `wait`: seconds to wait for the delivery before answering `queued`."""
+
+    peer: PeerText
+    text: Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
+    wait: Timeout = 10.0
+
+
+class SendAnswer(Struct, kw_only=True):
+    """`state`: delivered (on the other's disk), stored or queued (on ours)."""
+
+    id: str
+    state: str
+    delivered: bool
+    seconds: float
+    devices: int
+
+
+class Message(Struct, kw_only=True):
+    """A message of the history. `from` and `to` are peer or user ids; `to` is `hall` for the hall."""
+
+    id: str
+    from_: str = field(name="from")
+    from_user: str | None
+    from_name: str
+    to: str
+    text: str
+    sent_at: str
+    received_at: str | None
+    direction: str
+    state: str
+
+
+class Messages(Struct):
+    """Messages, oldest first."""
+
+    messages: list[Message]
+
+
+class MessagesQuery(Struct, rename={"with_": "with"}):
+    """`with`: only the conversation with this PEER. `limit`: the newest so many."""
+
+    with_: Annotated[str, Meta(max_length=MAX_PEER)] | None = None
+    limit: Limit = 100
+
+
+class HistoryQuery(Struct):
+    """A conversation, optionally only the messages that contain a text."""
+
+    peer: PeerText
+    search: Annotated[str, Meta(max_length=1000)] | None = None
+    limit: Limit = 1000
+
+
+class Contact(Struct, kw_only=True):
+    """`state`: request, accepted or blocked. `safety_number`: to compare over another channel."""
+
+    name: str
+    user: str | None
+    peer: str | None
+    state: str
+    verified: bool
+    added_at: str
+    safety_number: str | None
+
+
+class Contacts(Struct):
+    """All contacts and requests."""
+
+    contacts: list[Contact]
+
+
+class ContactQuery(Struct):
+    """Which contact."""
+
+    peer: PeerText
+
+
+class ContactAdd(Struct):
+    """Add a peer, or accept its request. An empty name takes the peer's own."""
+
+    peer: PeerText
+    name: Name = ""
+
+
+class ContactChange(Struct):
+    """A new petname, or that the safety numbers were compared; None leaves as it is."""
+
+    peer: PeerText
+    name: Name | None = None
+    verified: bool | None = None
+
+
+class Block(Struct):
+    """Block a peer or user, or end that."""
+
+    peer: PeerText
+    blocked: bool = True
+
+
+class Event(Struct, kw_only=True, omit_defaults=True):
+    """One event; which fields are there depends on `event` (docs/cli.md). Comes at least once; messages carry ids."""
+
+    event: str
+    id: str | None = None
+    from_: str | None = field(default=None, name="from")
+    from_user: str | None = None
+    from_name: str | None = None
+    to: str | None = None
+    text: str | None = None
+    sent_at: str | None = None
+    state: str | None = None
+    peer: str | None = None
+    name: str | None = None
+    online: bool | None = None
+    age_s: float | None = None
+    nat: str | None = None
+    addresses: list[str] | None = None
+    path: str | None = None
+    reason: str | None = None
