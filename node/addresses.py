@@ -1,0 +1,35 @@
+"""Which addresses are ours, by realm. A pure function of sockets and interfaces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from p2pnode.core.address import Address, Realm, Scope, realm_of
+from p2pnode.core.network import Interface
+
+__all__ = ["own_addresses"]
+
+
+def own_addresses(
+    bound: Sequence[Address], interfaces: Iterable[Interface], *, allow_documentation: bool = False
+) -> dict[Realm, tuple[Address, ...]]:
+    """Return what others can dial, by realm; realms without an address are absent.
+
+    `bound`: where our sockets are bound; a wildcard stands for every address of its family. Link-local addresses are
+    left out: they mean nothing without the other side's interface name. IPv4 first (today the better tested path on
+    most home networks), otherwise in the system's order.
+    """
+    found: dict[Realm, dict[Address, None]] = {}
+    available = [ip for interface in interfaces for ip in interface.addresses]
+    for local in sorted(bound, key=lambda a: a.is_ipv6):
+        if local.scope is Scope.UNSPECIFIED:
+            candidates = [Address(ip, local.port) for ip in available if (":" in ip) == local.is_ipv6]
+        else:
+            candidates = [local]
+        for address in candidates:
+            if address.scope is Scope.LINK_LOCAL:
+                continue
+            realm = realm_of(address.ip, allow_documentation=allow_documentation)
+            if realm is not None:
+                found.setdefault(realm, {})[address] = None
+    return {realm: tuple(addresses) for realm, addresses in found.items()}

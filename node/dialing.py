@@ -1,0 +1,233 @@
+"""One attempt to open a session: dial every address we know while the lookup finds more; the first that works wins."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+import structlog
+
+from p2pnode.core.address import Address, Realm, realm_of
+from p2pnode.core.errors import (
+    NoPathError,
+    P2PError,
+    P2PTimeoutError,
+    PeerNotFoundError,
+    PeerOfflineError,
+    RefusedError,
+    WrongKeyError,
+)
+from p2pnode.core.ids import PeerId
+from p2pnode.nat import Connection, QuicEndpoint
+from p2pnode.presence import FindResult
+from p2pnode.session import Session
+from p2pnode.sessions import SessionTable
+from p2pnode.trace import Trace
+
+__all__ = ["DialAttempt", "Dialer"]
+
+log = structlog.get_logger(__name__)
+
+MAX_ADDRESSES = 10  # security.md C1: what one presence can make us send to
+_NEAREST_FIRST = {Realm.LOOPBACK: 0, Realm.PRIVATE: 1, Realm.PUBLIC: 2}
+
+
+class DialAttempt:
+    """Dials one peer. `run` returns a session or raises the error that helps the user most."""
+
+    def __init__(
+        self,
+        peer: PeerId,
+        *,
+        endpoint: QuicEndpoint,
+        sessions: SessionTable,
+        find: Callable[[PeerId], Awaitable[FindResult]],
+        usable: Callable[[Address], bool],
+        allow_documentation: bool,
+    ) -> None:
+        self._peer = peer
+        self._endpoint = endpoint
+        self._sessions = sessions
+        self._find = find
+        self._usable = usable
+        self._allow_documentation = allow_documentation
+        self._loop = asyncio.get_running_loop()
+        self.trace = Trace(self._loop.time())
+        self._dials: dict[asyncio.Task[Connection], Address] = {}
+        self._tried: set[Address] = set()
+        self._failures: list[P2PError] = []
+        self._lookup_error: P2PError | None = None
+        self._found: FindResult | None = None
+
+    async def run(self, hints: Iterable[Address], *, timeout: float) -> Session:
+        """Try `hints` and whatever the lookup finds, all within `timeout` seconds."""
+        lookup = asyncio.ensure_future(self._find(self._peer))
+        arrival = self._sessions.arrival(self._peer)
+        self._note("lookup", "started")
+        self._dial(hints, "known address")
+        deadline = self._loop.time() + timeout
+        try:
+            while True:
+                waiting: set[asyncio.Future[object]] = {*self._dials, arrival}  # type: ignore[arg-type]  # invariance of set
+                if not lookup.done() or self._pending_lookup(lookup):
+                    waiting.add(lookup)  # type: ignore[arg-type]  # invariance of set
+                elif not self._dials:
+                    raise self._verdict()
+                done, _ = await asyncio.wait(
+                    waiting, timeout=max(0.0, deadline - self._loop.time()), return_when=asyncio.FIRST_COMPLETED
+                )
+                if not done:
+                    self._note("attempt", "timed out")
+                    raise self._verdict(timed_out=True)
+                session = self._settle(done, lookup, arrival)
+                if session is not None:
+                    return session
+        finally:
+            arrival.cancel()
+            lookup.cancel()
+            for task in self._dials:
+                task.cancel()
+            await asyncio.gather(lookup, *self._dials, return_exceptions=True)
+
+    def _pending_lookup(self, lookup: asyncio.Future[FindResult]) -> bool:
+        return self._found is None and self._lookup_error is None and lookup.done()
+
+    def _settle(
+        self,
+        done: set[asyncio.Future[object]],
+        lookup: asyncio.Future[FindResult],
+        arrival: asyncio.Future[Session],
+    ) -> Session | None:
+        if arrival in done and not arrival.cancelled():
+            session = arrival.result()
+            self._note("peer dialled us", f"session over {session.path}")
+            return session
+        for task in [t for t in self._dials if t in done]:
+            address = self._dials.pop(task)
+            try:
+                connection = task.result()
+            except P2PError as exc:
+                self._failures.append(exc)
+                self._note(f"dial {address}", exc.code)
+                continue
+            session = self._sessions.adopt(connection, self.trace)
+            self._note(f"dial {address}", "connected, both keys proven")
+            return session
+        if lookup in done:
+            self._take_lookup(lookup)
+        return None
+
+    def _take_lookup(self, lookup: asyncio.Future[FindResult]) -> None:
+        try:
+            self._found = lookup.result()
+        except P2PError as exc:
+            self._lookup_error = exc
+            self._note("lookup", exc.code)
+            return
+        state = "online" if self._found.online else "offline"
+        self._note("lookup", f"{state} {self._found.age_s:.0f} s ago, {len(self._found.addresses)} addresses")
+        self._dial(self._found.addresses, "published address")
+
+    def _dial(self, addresses: Iterable[Address], why: str) -> None:
+        ranked = sorted(addresses, key=self._rank)
+        for address in ranked:
+            if address in self._tried:
+                continue
+            if len(self._tried) >= MAX_ADDRESSES or not self._usable(address):
+                self._note(f"skip {address}", "not reachable from here")
+                continue
+            self._tried.add(address)
+            self._note(f"dial {address}", f"started ({why})")
+            task = asyncio.ensure_future(self._endpoint.connect(self._peer, address))
+            self._dials[task] = address
+
+    def _rank(self, address: Address) -> int:
+        realm = realm_of(address.ip, allow_documentation=self._allow_documentation)
+        return _NEAREST_FIRST.get(realm, 9) if realm else 9
+
+    def _verdict(self, *, timed_out: bool = False) -> P2PError:
+        peer = str(self._peer)
+        for failure in self._failures:
+            if isinstance(failure, RefusedError):
+                return failure
+        if self._found is not None and not self._found.online:
+            return PeerOfflineError(
+                f"{peer} said goodbye {self._found.age_s:.0f} s ago.", peer=peer, age_s=self._found.age_s
+            )
+        wrong = [f for f in self._failures if isinstance(f, WrongKeyError)]
+        if wrong and len(wrong) == len(self._failures):
+            return wrong[0]
+        if self._found is None and not self._tried:
+            if self._lookup_error is not None:
+                return self._lookup_error
+            if timed_out:
+                return P2PTimeoutError(f"Looking for {peer} took too long; try again.", peer=peer)
+        if self._found is None and isinstance(self._lookup_error, PeerNotFoundError):
+            return self._lookup_error
+        return NoPathError(
+            f"{peer} is known but none of its {len(self._tried)} addresses answers.",
+            peer=peer,
+            tried=[str(a) for a in self._tried],
+        )
+
+    def _note(self, step: str, result: str) -> None:
+        self.trace.add(self._loop.time(), step, result)
+
+
+class Dialer:
+    """Opens sessions; callers that want the same peer share one attempt."""
+
+    def __init__(
+        self,
+        *,
+        endpoint: QuicEndpoint,
+        sessions: SessionTable,
+        find: Callable[[PeerId, float], Awaitable[FindResult]],
+        local_addresses: Callable[[PeerId], tuple[Address, ...]],
+        usable: Callable[[Address], bool],
+        allow_documentation: bool,
+    ) -> None:
+        """`find(peer, timeout)` looks a peer up; `local_addresses` is what the LAN told of it."""
+        self._endpoint = endpoint
+        self._sessions = sessions
+        self._find = find
+        self._local_addresses = local_addresses
+        self._usable = usable
+        self._allow_documentation = allow_documentation
+        self._attempts: dict[PeerId, asyncio.Task[Session]] = {}
+
+    async def connect(self, peer: PeerId, addresses: Sequence[Address], timeout: float) -> Session:
+        """Return the open session, or one that this attempt or the one under way opens. Raise P2PError."""
+        session = self._sessions.get(peer)
+        if session is not None:
+            return session
+        attempt = self._attempts.get(peer)
+        if attempt is None:
+            attempt = asyncio.ensure_future(self._dial(peer, addresses, timeout))
+            self._attempts[peer] = attempt
+            attempt.add_done_callback(lambda task: self._attempt_done(peer, task))
+        # shield: one caller that gives up must not end the attempt that others wait for
+        return await asyncio.shield(attempt)
+
+    async def stop(self) -> None:
+        """Cancel all attempts."""
+        attempts = list(self._attempts.values())
+        for attempt in attempts:
+            attempt.cancel()
+        await asyncio.gather(*attempts, return_exceptions=True)
+
+    async def _dial(self, peer: PeerId, addresses: Sequence[Address], timeout: float) -> Session:
+        attempt = DialAttempt(
+            peer,
+            endpoint=self._endpoint,
+            sessions=self._sessions,
+            find=lambda wanted: self._find(wanted, timeout),
+            usable=self._usable,
+            allow_documentation=self._allow_documentation,
+        )
+        return await attempt.run([*addresses, *self._local_addresses(peer)], timeout=timeout)
+
+    def _attempt_done(self, peer: PeerId, task: asyncio.Task[Session]) -> None:
+        self._attempts.pop(peer, None)
+        if not task.cancelled():
+            task.exception()  # retrieved: every caller may have given up meanwhile

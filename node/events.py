@@ -1,0 +1,67 @@
+"""What a node tells its subscribers. Events are facts in the past tense, immutable, delivered in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from p2pnode.core.address import Address, Realm
+from p2pnode.core.ids import PeerId, UserId
+
+if TYPE_CHECKING:
+    from p2pnode.session import Session
+
+__all__ = ["Joined", "LanPeerSeen", "NetworkChanged", "NodeEvent", "PresenceChanged", "SessionClosed", "SessionOpened"]
+
+
+@dataclass(frozen=True)
+class SessionOpened:
+    """A session with both sides proven."""
+
+    session: Session
+
+
+@dataclass(frozen=True)
+class SessionClosed:
+    """`reason`: `idle`, `lost`, `replaced`, `duplicate`, `closed`, `refused`, `stopping`."""
+
+    session: Session
+    reason: str
+
+
+@dataclass(frozen=True)
+class PresenceChanged:
+    """Somebody came or went. `age_s`: how old the evidence is, seconds."""
+
+    peer: PeerId
+    online: bool
+    age_s: float
+    name: str = ""
+    user: UserId | None = None
+
+
+@dataclass(frozen=True)
+class LanPeerSeen:
+    """A peer on the local network answered with its key. Repeated when its addresses change."""
+
+    peer: PeerId
+    addresses: tuple[Address, ...]
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class NetworkChanged:
+    """Own addresses changed; `nat` as in `NodeStatus`."""
+
+    addresses: tuple[Address, ...]
+    nat: str
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The first nodes of a realm answered."""
+
+    realm: Realm
+
+
+NodeEvent = SessionOpened | SessionClosed | PresenceChanged | LanPeerSeen | NetworkChanged | Joined

@@ -1,0 +1,134 @@
+"""Presence and device lookups, in every realm that we are in, with the highest `seq` seen remembered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from p2pnode.core.address import Address, Realm
+from p2pnode.core.devices import decode_devices_untrusted
+from p2pnode.core.errors import BadPacket, P2PTimeoutError, PeerNotFoundError
+from p2pnode.core.ids import PeerId, UserId
+from p2pnode.core.network import Network
+from p2pnode.dht import Dht, GetResult
+from p2pnode.presence import DEVICES_SALT, FindResult, Presence, presence_salt
+from p2pnode.state import NodeState
+
+__all__ = ["Finder"]
+
+log = structlog.get_logger(__name__)
+
+_NEAREST_FIRST = (Realm.LOOPBACK, Realm.PRIVATE, Realm.PUBLIC)
+
+
+class Finder:
+    """Looks people and nodes up."""
+
+    def __init__(
+        self,
+        *,
+        dht: Dht,
+        network: Network,
+        state: NodeState,
+        allow_documentation: bool,
+        local_addresses: Callable[[PeerId], tuple[Address, ...]],
+    ) -> None:
+        """`local_addresses`: what the LAN told of a peer, empty for most."""
+        self._dht = dht
+        self._network = network
+        self._state = state
+        self._allow_documentation = allow_documentation
+        self._local_addresses = local_addresses
+
+    async def find(self, peer: PeerId, *, timeout: float) -> FindResult:
+        """Return what the network knows. Raise PeerNotFoundError, P2PTimeoutError."""
+        started = self._network.monotonic()
+        realms = [realm for realm in _NEAREST_FIRST if realm in self._dht.realms()]
+        local = self._local_addresses(peer)
+        try:
+            async with asyncio.timeout(timeout):
+                results = await asyncio.gather(*(self._presence(peer, realm) for realm in realms))
+        except TimeoutError as exc:
+            raise P2PTimeoutError(f"Looking for {peer} took longer than {timeout:g} s.", peer=str(peer)) from exc
+        seconds = self._network.monotonic() - started
+        hops = max((result.hops for result, _ in results), default=0)
+        known = [(result, presence) for result, presence in results if presence is not None]
+        online = [(result, presence) for result, presence in known if presence.online]
+        if not known and not local:
+            raise PeerNotFoundError(_not_found_sentence(peer, alone=not realms), peer=str(peer))
+        addresses = list(local)
+        for _, presence in online:
+            addresses.extend(a for a in presence.addresses if a not in addresses)
+        best = max(online or known, key=lambda pair: pair[0].record.seq if pair[0].record else 0, default=None)
+        seq = best[0].record.seq if best is not None and best[0].record is not None else None
+        age = max(0.0, self._network.wall() - seq / 1000) if seq is not None else 0.0
+        presence = best[1] if best is not None else None
+        return FindResult(
+            peer,
+            bool(addresses),
+            age,
+            tuple(addresses),
+            presence.name if presence else "",
+            presence.user if presence else None,
+            hops,
+            seconds,
+        )
+
+    async def find_user(self, user: UserId, *, timeout: float) -> tuple[PeerId, ...]:
+        """Return the devices of an account, without those that name another account as theirs.
+
+        Raise PeerNotFoundError, P2PTimeoutError.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                result = await self._dht.get(user.raw, DEVICES_SALT)
+                listed = self._devices(user, result)
+                answers = await asyncio.gather(*(self.find(p, timeout=timeout) for p in listed), return_exceptions=True)
+        except TimeoutError as exc:
+            raise P2PTimeoutError(f"Looking for {user} took longer than {timeout:g} s.", peer=str(user)) from exc
+        confirmed = []
+        for device, answer in zip(listed, answers, strict=True):
+            named = answer.user if isinstance(answer, FindResult) else None
+            if named is not None and named != user:
+                log.warning("device_names_another_user", device=str(device), user=str(user))
+                continue
+            confirmed.append(device)
+        if not confirmed:
+            raise PeerNotFoundError(_not_found_sentence(user, alone=not self._dht.realms()), peer=str(user))
+        return tuple(confirmed)
+
+    def _devices(self, user: UserId, result: GetResult) -> tuple[PeerId, ...]:
+        record = result.record
+        if record is None:
+            raise PeerNotFoundError(_not_found_sentence(user, alone=not self._dht.realms()), peer=str(user))
+        if not self._state.accept_seq(user.raw + DEVICES_SALT, record.seq):
+            raise PeerNotFoundError(
+                f"The network only has an outdated device list of {user}; try again later.", peer=str(user)
+            )
+        try:
+            return decode_devices_untrusted(record.value)
+        except BadPacket as exc:
+            raise PeerNotFoundError(f"The device list of {user} cannot be read.", peer=str(user)) from exc
+
+    async def _presence(self, peer: PeerId, realm: Realm) -> tuple[GetResult, Presence | None]:
+        salt = presence_salt(realm)
+        result = await self._dht.get(peer.raw, salt, realms=[realm])
+        record = result.record
+        if record is None:
+            return result, None
+        if not self._state.accept_seq(peer.raw + salt, record.seq):
+            log.warning("old_presence_ignored", peer=str(peer), realm=realm.value, seq=record.seq)
+            return result, None
+        try:
+            return result, Presence.decode_untrusted(record.value, realm, allow_documentation=self._allow_documentation)
+        except BadPacket as exc:
+            log.warning("presence_unreadable", peer=str(peer), reason=exc.reason)
+            return result, None
+
+
+def _not_found_sentence(who: PeerId | UserId, *, alone: bool) -> str:
+    if alone:
+        return f"No other node is known yet, so nobody can be asked for {who}."
+    return f"Nobody in the network knows {who}: check the id, or ask whether it is online."

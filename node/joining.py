@@ -1,0 +1,150 @@
+"""Getting into the network: bootstrap nodes, remembered contacts and LAN peers at once, again and again until it works."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+
+import structlog
+
+from p2pnode.core.address import Address
+from p2pnode.core.errors import P2PError, WrongKeyError
+from p2pnode.core.ids import NodeId, PeerId
+from p2pnode.core.network import Network
+from p2pnode.dht import Dht, HelloResult, KnownContact
+from p2pnode.peerspec import PeerSpec
+from p2pnode.state import NodeState, RememberedContact
+
+__all__ = ["Joiner"]
+
+log = structlog.get_logger(__name__)
+
+FIRST_RETRY_S = 2.0
+LAST_RETRY_S = 60.0
+CHECK_S = 30.0  # how often a joined node looks whether it still knows anybody
+
+
+class Joiner:
+    """Joins and rejoins. `wrong_keys`: bootstrap addresses where somebody else answered."""
+
+    def __init__(self, *, network: Network, dht: Dht, state: NodeState, bootstrap: tuple[PeerSpec, ...]) -> None:
+        self._network = network
+        self._dht = dht
+        self._state = state
+        self._bootstrap = bootstrap
+        self.first_round_done = asyncio.Event()
+        self.wrong_keys: list[WrongKeyError] = []
+        self.reached: list[PeerId] = []
+        self._late: list[asyncio.Task[bool]] = []
+
+    @property
+    def has_sources(self) -> bool:
+        """Whether there is anybody to ask besides the LAN."""
+        return bool(self._bootstrap or self._state.contacts)
+
+    async def run(self) -> None:
+        """Try until a realm has a contact, then watch that it stays so."""
+        pause = FIRST_RETRY_S
+        while True:
+            if not self._dht.realms():
+                await self._round()
+            self.first_round_done.set()
+            if self._dht.realms():
+                pause = FIRST_RETRY_S
+                await asyncio.sleep(CHECK_S)
+            else:
+                await asyncio.sleep(pause * (0.75 + self._network.rng.random() / 2))
+                pause = min(pause * 2, LAST_RETRY_S)
+
+    async def hello(self, host: str, port: int, *, timeout: float) -> HelloResult:
+        """Ask who listens at `host:port`, all its addresses at once. Raise P2PError when nobody answers."""
+        tries = [
+            asyncio.ensure_future(self._dht.hello(address, timeout=timeout))
+            for address in await self._resolve(host, port)
+        ]
+        try:
+            for next_done in asyncio.as_completed(tries):
+                with contextlib.suppress(P2PError):
+                    return await next_done
+            return await tries[0]
+        finally:
+            for task in tries:
+                task.cancel()
+            await asyncio.gather(*tries, return_exceptions=True)
+
+    async def through(self, host: str, port: int, expect: PeerId | None = None) -> HelloResult:
+        """Join through whoever listens at `host:port`; raise P2PError when nobody does or the key is another's."""
+        error: P2PError | None = None
+        for address in await self._resolve(host, port):
+            try:
+                result = await self._dht.hello(address, expect=expect)
+            except P2PError as exc:
+                error = exc if error is None or isinstance(exc, WrongKeyError) else error
+                continue
+            await self._dht.bootstrap([KnownContact(result.peer_id, result.peer_id.node_id, address)])
+            return result
+        assert error is not None  # noqa: S101 - the loop ran at least once
+        raise error
+
+    async def _resolve(self, host: str, port: int) -> list[Address]:
+        addresses = await self._network.resolve(host, port)
+        if not addresses:
+            raise P2PError(f"The host name {host!r} is unknown here.", host=host)
+        return addresses
+
+    async def _round(self) -> None:
+        """All sources at once; the first who answers ends the waiting, the others go on helping."""
+        sources = [self._through_spec(spec) for spec in self._bootstrap]
+        remembered = self._remembered()
+        if remembered:
+            sources.append(self._warm(remembered))
+        tasks = [asyncio.ensure_future(source) for source in sources]
+        try:
+            for task in asyncio.as_completed(tasks):
+                if await task:
+                    break
+        finally:
+            # Whoever is late still fills the table, but nobody waits for a dead bootstrap node.
+            self._late = [task for task in tasks if not task.done()]
+
+    async def stop(self) -> None:
+        """Cancel what still waits for an answer."""
+        for task in self._late:
+            task.cancel()
+        await asyncio.gather(*self._late, return_exceptions=True)
+
+    async def _warm(self, contacts: list[KnownContact]) -> bool:
+        return await self._dht.bootstrap(contacts) > 0
+
+    async def _through_spec(self, spec: PeerSpec) -> bool:
+        worked = False
+        for host, port in spec.hosts:
+            try:
+                result = await self.through(host, port, spec.peer)
+            except WrongKeyError as exc:
+                self.wrong_keys.append(exc)
+                log.warning("bootstrap_wrong_key", host=host, port=port, reason=str(exc))
+            except P2PError as exc:
+                log.info("bootstrap_silent", host=host, port=port, code=exc.code)
+            else:
+                self.reached.append(result.peer_id)
+                worked = True
+        return worked
+
+    def _remembered(self) -> list[KnownContact]:
+        known = []
+        for contact in self._state.contacts:
+            address = contact.unpacked()
+            if address is not None:
+                peer = PeerId(contact.public_key) if len(contact.public_key) == 32 else None
+                known.append(KnownContact(peer, NodeId(contact.node_id), address))
+        return known
+
+
+def remembered(contacts: Iterable[KnownContact]) -> list[RememberedContact]:
+    """The form in which contacts are kept on disk."""
+    return [
+        RememberedContact(c.node_id, c.address.pack(), c.peer_id.raw if c.peer_id is not None else b"")
+        for c in contacts
+    ]

@@ -1,0 +1,107 @@
+"""Peers of the local network: what multicast announces becomes a contact only after it proved its key."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+
+import structlog
+
+from p2pnode.core.address import Address
+from p2pnode.core.errors import P2PError
+from p2pnode.core.ids import PeerId
+from p2pnode.core.network import Network
+from p2pnode.dht import Dht, KnownContact
+from p2pnode.events import LanPeerSeen
+from p2pnode.lan import LanDiscovery, LanPeer
+
+__all__ = ["LanPeers"]
+
+log = structlog.get_logger(__name__)
+
+MAX_PEERS = 256  # a busy office; 256 x 400 bytes. Beyond it the longest unseen goes
+MAX_PROOFS = 16  # hellos under way at once: a forged announcement costs one, and waits its turn
+MAX_ADDRESSES = 4  # per peer: a laptop has two interfaces and two families
+
+
+class LanPeers:
+    """Announces us, and turns announcements into proven contacts and `LanPeerSeen` events."""
+
+    def __init__(
+        self,
+        *,
+        network: Network,
+        peer_id: PeerId,
+        name: str,
+        network_tag: bytes,
+        dht: Dht,
+        own_addresses: Callable[[], list[Address]],
+        usable: Callable[[Address], bool],
+        seen: Callable[[LanPeerSeen], None],
+        spawn: Callable[[Coroutine[None, None, None]], None],
+    ) -> None:
+        self._dht = dht
+        self._usable = usable
+        self._seen = seen
+        self._spawn = spawn
+        self._proofs = asyncio.Semaphore(MAX_PROOFS)
+        self._waiting: set[PeerId] = set()
+        self._peers: dict[PeerId, tuple[Address, ...]] = {}
+        self._discovery = LanDiscovery(
+            network=network,
+            peer_id=peer_id,
+            name=name,
+            addresses=own_addresses,
+            network_tag=network_tag,
+            on_found=self._found,
+        )
+
+    def addresses(self, peer: PeerId) -> tuple[Address, ...]:
+        """Where a proven peer was seen; empty for others."""
+        return self._peers.get(peer, ())
+
+    def all(self) -> dict[PeerId, tuple[Address, ...]]:
+        return dict(self._peers)
+
+    async def start(self) -> None:
+        """Join the multicast group. Raise OSError where the system has none."""
+        await self._discovery.start()
+
+    def refresh(self) -> None:
+        """Announce again: addresses or interfaces changed."""
+        self._discovery.refresh()
+
+    async def stop(self) -> None:
+        await self._discovery.stop()
+
+    def _found(self, found: LanPeer) -> None:
+        if found.peer_id in self._waiting or len(self._waiting) >= MAX_PEERS:
+            return
+        self._waiting.add(found.peer_id)
+        self._spawn(self._prove(found))
+
+    async def _prove(self, found: LanPeer) -> None:
+        try:
+            async with self._proofs:
+                proven = [
+                    a for a in found.addresses[:MAX_ADDRESSES] if self._usable(a) and await self._answers(found, a)
+                ]
+        finally:
+            self._waiting.discard(found.peer_id)
+        if not proven:
+            return
+        known = self._peers.pop(found.peer_id, ())
+        self._peers[found.peer_id] = tuple(proven)
+        if len(self._peers) > MAX_PEERS:
+            del self._peers[next(iter(self._peers))]
+        if known != tuple(proven):
+            self._seen(LanPeerSeen(found.peer_id, tuple(proven), found.name))
+            await self._dht.bootstrap([KnownContact(found.peer_id, found.peer_id.node_id, a) for a in proven])
+
+    async def _answers(self, found: LanPeer, address: Address) -> bool:
+        with contextlib.suppress(P2PError):
+            await self._dht.hello(address, expect=found.peer_id)
+            return True
+        log.info("lan_peer_unproven", peer=str(found.peer_id), address=str(address))
+        return False

@@ -1,0 +1,401 @@
+"""The node: one UDP socket per family, the DHT and the sessions on it, joined here and nowhere else.
+
+A datagram enters at `UdpMux`, goes to the DHT, to STUN or to QUIC by its first byte; what they decide comes back as
+calls on this class or as events; everything leaves through the mux again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from pathlib import Path
+
+import structlog
+
+from p2pnode.addresses import own_addresses
+from p2pnode.core.address import Address, Realm, realm_of
+from p2pnode.core.errors import P2PError, PortInUseError
+from p2pnode.core.ids import PeerId, UserId
+from p2pnode.core.keys import AccountKey, NodeKey
+from p2pnode.core.network import Cancel, Network
+from p2pnode.core.network_id import network_tag
+from p2pnode.dht import Dht, DhtSettings, HelloResult
+from p2pnode.dialing import Dialer
+from p2pnode.events import Joined, NetworkChanged, NodeEvent, PresenceChanged, SessionClosed, SessionOpened
+from p2pnode.finding import Finder
+from p2pnode.joining import Joiner, remembered
+from p2pnode.lan_peers import LanPeers
+from p2pnode.nat import Connection, QuicEndpoint, Stream, StunServer, UdpMux
+from p2pnode.presence import FindResult
+from p2pnode.publisher import Publisher
+from p2pnode.session import ECHO_PROTOCOL, Session, serve_echo
+from p2pnode.sessions import SessionTable
+from p2pnode.settings import NodeSettings
+from p2pnode.state import NodeState
+from p2pnode.status import NodeStatus, Ready, node_status
+from p2pnode.trace import Trace
+
+__all__ = ["Node"]
+
+log = structlog.get_logger(__name__)
+
+SAVE_EVERY_S = 120.0
+LAN_FIRST_WAIT_S = 1.0  # a LAN answers a query within 0.1 s (RFC 6762, section 6); the first may get lost
+PUBLISH_WAIT_S = 2.0  # `ready` says "can be found"; a silent holder must not hold it up for longer
+GOODBYE_S = 1.0  # of the two seconds that leaving may take
+
+StreamHandler = Callable[[Session, Stream], Awaitable[None]]
+
+
+class Node:
+    """A peer-to-peer node. `start`, then `find`, `connect`, `handle`, `subscribe`; `stop` says goodbye."""
+
+    def __init__(
+        self,
+        *,
+        key: NodeKey,
+        account: AccountKey,
+        settings: NodeSettings,
+        network: Network,
+        state_path: Path | None = None,
+    ) -> None:
+        """`state_path`: where contacts and sequence numbers survive a restart; None keeps them in memory."""
+        self.key = key
+        self.account = account
+        self.settings = settings
+        self.network = network
+        self.peer_id: PeerId = key.peer_id
+        self.user_id: UserId = account.user_id
+        self.tag = network_tag(settings.network_id)
+        self.state = NodeState(state_path)
+        self.mux = UdpMux(network)
+        serve = frozenset(Realm) if settings.role == "bootstrap" else frozenset({Realm.LOOPBACK, Realm.PRIVATE})
+        self.dht = Dht(
+            key=key,
+            network=network,
+            settings=DhtSettings(
+                network_id=settings.network_id, serve=serve, allow_documentation=settings.allow_documentation
+            ),
+            send=self.mux.send,
+        )
+        self.endpoint = QuicEndpoint(key=key, network=network, send=self.mux.send, network_tag=self.tag)
+        self._stun = StunServer(self.mux.send)
+        self._sessions = SessionTable(
+            self.peer_id, network, settings.idle_timeout, self._session_opened, self._session_ended
+        )
+        self._joiner = Joiner(network=network, dht=self.dht, state=self.state, bootstrap=settings.bootstrap)
+        self._finder = Finder(
+            dht=self.dht,
+            network=network,
+            state=self.state,
+            allow_documentation=settings.allow_documentation,
+            local_addresses=self._lan_addresses_of,
+        )
+        self._dialer = Dialer(
+            endpoint=self.endpoint,
+            sessions=self._sessions,
+            find=lambda peer, timeout: self.find(peer, timeout=timeout),
+            local_addresses=self._lan_addresses_of,
+            usable=self._usable,
+            allow_documentation=settings.allow_documentation,
+        )
+        self._publisher: Publisher | None = None
+        self._known_anybody = asyncio.Event()
+        self._lan: LanPeers | None = None
+        self._handlers: dict[str, StreamHandler] = {}
+        self._subscribers: list[Callable[[NodeEvent], None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._unwatch: Cancel | None = None
+        self._blocked: Callable[[PeerId], bool] = lambda _peer: False
+        self._last_addresses: tuple[Address, ...] = ()
+        self._stopping = False
+        self.started_at = network.monotonic()
+        self.handle(ECHO_PROTOCOL, lambda _session, stream: serve_echo(stream))
+
+    # Life
+
+    async def start(self) -> Ready:
+        """Open the sockets and join. Return once joined and published, or alone.
+
+        Raise PortInUseError (explicit port taken), WrongKeyError (every bootstrap address that answered is somebody
+        else's), P2PError.
+        """
+        self.started_at = self.network.monotonic()
+        await self._open_sockets()
+        self.dht.on_contact = self._realm_joined
+        self.endpoint.on_connection = self._incoming
+        await self.dht.start()
+        self._publisher = Publisher(
+            key=self.key,
+            account=self.account,
+            settings=self.settings,
+            network=self.network,
+            network_tag=self.tag,
+            dht=self.dht,
+            state=self.state,
+            addresses=self.addresses_by_realm,
+        )
+        self._last_addresses = self.addresses()
+        self._unwatch = self.network.watch_interfaces(self._interfaces_changed)
+        await self._start_lan()
+        self._spawn(self._joiner.run())
+        await self._first_join()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PUBLISH_WAIT_S):
+                await self._publisher.publish_due()
+        self._spawn(self._publisher.run())
+        self._spawn(self._keep_state())
+        ready = Ready.of(self)
+        log.info("node_ready", peers=ready.peers, seconds=round(ready.seconds, 3), alone=ready.alone)
+        return ready
+
+    async def stop(self) -> None:
+        """Say goodbye, close everything, save what is to be remembered. At most about two seconds."""
+        if self._stopping:
+            return
+        self._stopping = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._dialer.stop()
+        await self._joiner.stop()
+        if self._unwatch is not None:
+            self._unwatch()
+        if self._lan is not None:
+            await self._lan.stop()
+        if self._publisher is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GOODBYE_S):
+                    await self._publisher.unpublish()
+        self._sessions.close()
+        self.endpoint.close()
+        self.state.remember_contacts(remembered(self.dht.known_contacts()))
+        await self.dht.stop()
+        self.mux.close()
+        await self.network.run_blocking(self.state.write, self.state.encode())
+
+    # What applications call
+
+    async def find(self, peer: PeerId, *, timeout: float = 10.0) -> FindResult:
+        """Return what the network knows of `peer`. Raise PeerNotFoundError, P2PTimeoutError."""
+        result = await self._finder.find(peer, timeout=timeout)
+        self.emit(PresenceChanged(peer, result.online, result.age_s, result.name, result.user))
+        return result
+
+    async def find_user(self, user: UserId, *, timeout: float = 10.0) -> tuple[PeerId, ...]:
+        """Return the devices of an account. Raise PeerNotFoundError, P2PTimeoutError."""
+        if user == self.user_id:
+            return (self.peer_id,)
+        return await self._finder.find_user(user, timeout=timeout)
+
+    async def connect(self, peer: PeerId, *, addresses: Sequence[Address] = (), timeout: float = 15.0) -> Session:
+        """Return the open session with `peer`, or open one. Concurrent calls share one attempt.
+
+        `addresses`: tried beside what the lookup finds. Raise PeerNotFoundError, PeerOfflineError, NoPathError,
+        RefusedError, WrongKeyError, P2PTimeoutError.
+        """
+        if peer == self.peer_id:
+            raise P2PError("That is this node itself.", peer=str(peer))
+        return await self._dialer.connect(peer, addresses, timeout)
+
+    def session(self, peer: PeerId) -> Session | None:
+        """Return the open session with `peer`, None when there is none."""
+        return self._sessions.get(peer)
+
+    def sessions(self) -> list[Session]:
+        return self._sessions.all()
+
+    async def hello(self, host: str, port: int, *, timeout: float = 3.0) -> HelloResult:
+        """Ask who listens at `host:port`. Raise P2PError when nobody answers."""
+        return await self._joiner.hello(host, port, timeout=timeout)
+
+    async def join_through(self, host: str, port: int) -> PeerId:
+        """Join the network through whoever listens at `host:port`; return who that is."""
+        return (await self._joiner.through(host, port)).peer_id
+
+    def handle(self, protocol: str, handler: StreamHandler) -> None:
+        """Let `handler(session, stream)` serve incoming streams of `protocol`; it runs in a task of its own."""
+        self._handlers[protocol] = handler
+
+    def refuse_when(self, blocked: Callable[[PeerId], bool]) -> None:
+        """Close sessions with peers for which `blocked` says True, from now on."""
+        self._blocked = blocked
+        for session in self.sessions():
+            if blocked(session.peer):
+                session.close("refused")
+
+    def subscribe(self, callback: Callable[[NodeEvent], None]) -> Cancel:
+        """Call `callback` with each event, in order, on the loop."""
+        self._subscribers.append(callback)
+
+        def cancel() -> None:
+            with contextlib.suppress(ValueError):
+                self._subscribers.remove(callback)
+
+        return cancel
+
+    def emit(self, event: NodeEvent) -> None:
+        for callback in list(self._subscribers):
+            try:
+                callback(event)
+            except Exception:  # an application's mistake must not end the node; it is logged
+                log.exception("subscriber_failed", event_type=type(event).__name__)
+
+    def addresses_by_realm(self) -> dict[Realm, tuple[Address, ...]]:
+        """Return our own addresses that others can dial, by realm."""
+        return own_addresses(
+            self.mux.local, self.network.interfaces(), allow_documentation=self.settings.allow_documentation
+        )
+
+    def addresses(self) -> tuple[Address, ...]:
+        """Return the addresses that others can use, the widest realm first; loopback only when there is no other."""
+        by_realm = self.addresses_by_realm()
+        wide = (*by_realm.get(Realm.PUBLIC, ()), *by_realm.get(Realm.PRIVATE, ()))
+        return wide or by_realm.get(Realm.LOOPBACK, ())
+
+    def lan_peers(self) -> dict[PeerId, tuple[Address, ...]]:
+        """Return the proven peers of the local network and where they were seen."""
+        return self._lan.all() if self._lan is not None else {}
+
+    def status(self) -> NodeStatus:
+        return node_status(self)
+
+    # Parts
+
+    async def _open_sockets(self) -> None:
+        try:
+            await self.mux.open(self.settings.listen)
+        except PortInUseError:
+            if self.settings.listen_explicit:
+                raise
+            log.info("default_port_taken", port=self.settings.listen[0].port)
+            await self.mux.open([a._replace(port=0) for a in self.settings.listen])
+        self.mux.on("dht", self.dht.datagram_received)
+        self.mux.on("quic", self.endpoint.datagram_received)
+        self.mux.on("stun", self._stun.datagram_received)
+
+    async def _start_lan(self) -> None:
+        if not self.settings.lan:
+            return
+        lan = LanPeers(
+            network=self.network,
+            peer_id=self.peer_id,
+            name=self.settings.name,
+            network_tag=self.tag,
+            dht=self.dht,
+            own_addresses=self._lan_addresses,
+            usable=self._usable,
+            seen=self.emit,
+            spawn=self._spawn,
+        )
+        try:
+            await lan.start()
+        except OSError as exc:
+            log.warning("lan_discovery_off", why=str(exc))
+        else:
+            self._lan = lan
+
+    def _lan_addresses(self) -> list[Address]:
+        by_realm = self.addresses_by_realm()
+        wide = [*by_realm.get(Realm.PRIVATE, ()), *by_realm.get(Realm.PUBLIC, ())]
+        return wide or list(by_realm.get(Realm.LOOPBACK, ()))
+
+    async def _first_join(self) -> None:
+        wait = self.settings.join_timeout if self._joiner.has_sources else 0.0
+        if self._lan is not None:
+            wait = max(wait, LAN_FIRST_WAIT_S)
+        joined = asyncio.ensure_future(self._joined())
+        done, _ = await asyncio.wait({joined}, timeout=wait)
+        if not done:
+            joined.cancel()
+        if not self.dht.realms() and self._joiner.wrong_keys:
+            raise self._joiner.wrong_keys[0]
+
+    async def _joined(self) -> None:
+        if self._joiner.has_sources:
+            await self._joiner.first_round_done.wait()
+            if self.dht.realms() or self._joiner.wrong_keys:
+                return
+        await self._known_anybody.wait()
+
+    def _lan_addresses_of(self, peer: PeerId) -> tuple[Address, ...]:
+        return self._lan.addresses(peer) if self._lan is not None else ()
+
+    def _usable(self, address: Address) -> bool:
+        realm = realm_of(address.ip, allow_documentation=self.settings.allow_documentation)
+        if realm is None or address in self.mux.local:
+            return False
+        return any(address.is_ipv6 == local.is_ipv6 for local in self.mux.local)
+
+    def _incoming(self, connection: Connection) -> None:
+        if self._blocked(connection.peer):
+            log.info("blocked_peer_refused", peer=str(connection.peer))
+            connection.close(reason="refused")
+            return
+        trace = Trace(self.network.monotonic())
+        trace.add(self.network.monotonic(), "incoming", f"{connection.remote} proved its key")
+        self._sessions.adopt(connection, trace)
+
+    def _session_opened(self, session: Session) -> None:
+        session.connection.on_stream = lambda _connection, protocol, stream: self._stream(session, protocol, stream)
+        log.info("session_opened", peer=str(session.peer), path=session.path, initiator=session.initiator)
+        self.emit(SessionOpened(session))
+        self.emit(PresenceChanged(session.peer, True, 0.0))
+
+    def _session_ended(self, session: Session, reason: str) -> None:
+        log.info("session_closed", peer=str(session.peer), reason=reason)
+        self.emit(SessionClosed(session, reason))
+
+    def _stream(self, session: Session, protocol: str, stream: Stream) -> None:
+        handler = self._handlers.get(protocol)
+        if handler is None:
+            log.info("unknown_stream_protocol", peer=str(session.peer), protocol=protocol)
+            stream.reset(0)
+            return
+        self._spawn(self._serve(handler, session, stream))
+
+    async def _serve(self, handler: StreamHandler, session: Session, stream: Stream) -> None:
+        try:
+            await handler(session, stream)
+        except (P2PError, EOFError):
+            stream.reset(0)
+
+    def _realm_joined(self, realm: Realm) -> None:
+        log.info("realm_joined", realm=realm.value)
+        self._known_anybody.set()
+        if self._publisher is not None:
+            self._publisher.wake()
+        self.emit(Joined(realm))
+
+    def _interfaces_changed(self) -> None:
+        addresses = self.addresses()
+        if addresses == self._last_addresses:
+            return
+        self._last_addresses = addresses
+        if self._publisher is not None:
+            self._publisher.wake()
+        if self._lan is not None:
+            self._lan.refresh()
+        self.emit(NetworkChanged(addresses, self.status().nat))
+
+    async def _keep_state(self) -> None:
+        while True:
+            await asyncio.sleep(SAVE_EVERY_S)
+            self.state.remember_contacts(remembered(self.dht.known_contacts()))
+            if self.state.dirty:
+                try:
+                    await self.network.run_blocking(self.state.write, self.state.encode())
+                except P2PError as exc:
+                    log.warning("state_not_saved", why=exc.message)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("task_failed", exc_info=error)

@@ -1,0 +1,110 @@
+"""The presence value: what a node publishes about itself under its own key.
+
+A DHT record of the node key with salt `presence/<realm>`, signed once per realm, so that a private address never
+enters the public DHT. MessagePack array; layout in docs/protocol/presence.md. A value without addresses says
+"offline": it keeps the user's id, so that an offline device still names its account.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+
+from p2pnode.core.address import Address, Realm, realm_of
+from p2pnode.core.clean import clean_name
+from p2pnode.core.errors import BadPacket
+from p2pnode.core.ids import PeerId, UserId
+
+__all__ = ["DEVICES_SALT", "FindResult", "Presence", "presence_salt"]
+
+VERSION = 1
+MAX_ADDRESSES = 8
+DEVICES_SALT = b"devices"
+
+
+def presence_salt(realm: Realm) -> bytes:
+    """Return the record salt for a realm: b"presence/loopback", b"presence/private" or b"presence/public"."""
+    return b"presence/" + realm.value.encode()
+
+
+class _Wire(msgspec.Struct, array_like=True, frozen=True):
+    # No forbid_unknown_fields: later versions append fields (rendezvous nodes, relays); signed by the author anyway.
+    version: Annotated[int, msgspec.Meta(ge=1, le=255)]
+    addresses: Annotated[list[Annotated[bytes, msgspec.Meta(max_length=18)]], msgspec.Meta(max_length=MAX_ADDRESSES)]
+    x25519: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+    user: Annotated[bytes, msgspec.Meta(max_length=32)]
+    name: Annotated[str, msgspec.Meta(max_length=64)]
+    capabilities: Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_Wire)
+
+
+@dataclass(frozen=True)
+class Presence:
+    """What a node says of itself in one realm. `addresses` empty: offline."""
+
+    addresses: tuple[Address, ...]
+    x25519: bytes
+    user: UserId | None
+    name: str = ""
+    capabilities: int = 0
+
+    @property
+    def online(self) -> bool:
+        return bool(self.addresses)
+
+    def encode(self) -> bytes:
+        """At most 300 bytes with 8 addresses and a name of 32 characters in ASCII."""
+        return _encoder.encode(
+            _Wire(
+                VERSION,
+                [a.pack() for a in self.addresses[:MAX_ADDRESSES]],
+                self.x25519,
+                self.user.raw if self.user else b"",
+                self.name,
+                self.capabilities,
+            )
+        )
+
+    @classmethod
+    def decode_untrusted(cls, data: bytes, realm: Realm, *, allow_documentation: bool = False) -> Presence:
+        """Read a value of `realm`; addresses of other realms are left out.
+
+        Raise BadPacket: `malformed`, `bad_address`, `bad_key`.
+        """
+        try:
+            wire = _decoder.decode(data)
+        except (msgspec.DecodeError, RecursionError) as exc:
+            raise BadPacket("malformed") from exc
+        addresses = [Address.unpack_untrusted(packed) for packed in wire.addresses]
+        user = None
+        if wire.user:
+            key = UserId.from_untrusted(wire.user)
+            assert isinstance(key, UserId)  # noqa: S101 - narrows the type; from_untrusted returns its own class
+            user = key
+        usable = [a for a in addresses if realm_of(a.ip, allow_documentation=allow_documentation) is realm]
+        if addresses and not usable:
+            raise BadPacket("bad_address")
+        return cls(tuple(dict.fromkeys(usable)), wire.x25519, user, clean_name(wire.name), wire.capabilities)
+
+
+@dataclass(frozen=True)
+class FindResult:
+    """What the network knows of a peer.
+
+    `age_s`: seconds since the peer itself signed the evidence. `addresses`: nearest realm first. `hops`: longest chain
+    of referrals in the lookup. `seconds`: duration of the lookup.
+    """
+
+    peer: PeerId
+    online: bool
+    age_s: float
+    addresses: tuple[Address, ...]
+    name: str
+    user: UserId | None
+    hops: int
+    seconds: float

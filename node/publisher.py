@@ -1,0 +1,127 @@
+"""Keeps our presence in the DHT true: published in each realm, refreshed, replaced on change, unpublished on exit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from p2pnode.core.address import Address, Realm
+from p2pnode.core.devices import encode_devices
+from p2pnode.core.keys import AccountKey, NodeKey, SigningKey
+from p2pnode.core.network import Network
+from p2pnode.dht import Dht, SignedRecord
+from p2pnode.presence import DEVICES_SALT, Presence, presence_salt
+from p2pnode.settings import NodeSettings
+from p2pnode.state import NodeState
+
+__all__ = ["Publisher"]
+
+log = structlog.get_logger(__name__)
+
+DEVICES_LIFETIME_S = 20 * 3600.0  # below the 24 h that holders accept, with room for a clock that is wrong
+DEVICES_REFRESH_S = 1800.0  # it never changes by itself; holders come and go
+RETRY_S = 15.0  # after a publish that nobody stored
+JITTER = 0.1  # share of the refresh time, so that a network restarted at once does not beat in step
+
+
+class Publisher:
+    """Publishes the presence and the account's device record."""
+
+    def __init__(
+        self,
+        *,
+        key: NodeKey,
+        account: AccountKey,
+        settings: NodeSettings,
+        network: Network,
+        network_tag: bytes,
+        dht: Dht,
+        state: NodeState,
+        addresses: Callable[[], dict[Realm, tuple[Address, ...]]],
+    ) -> None:
+        self._key = key
+        self._account = account
+        self._settings = settings
+        self._network = network
+        self._tag = network_tag
+        self._dht = dht
+        self._state = state
+        self._addresses = addresses
+        self._wake = asyncio.Event()
+        self._published: dict[Realm, tuple[Address, ...]] = {}
+        self._due_at: dict[Realm, float] = {}
+        self._devices_due_at: dict[Realm, float] = {}
+
+    @property
+    def published(self) -> dict[Realm, tuple[Address, ...]]:
+        """The addresses that the network now holds, by realm."""
+        return dict(self._published)
+
+    def wake(self) -> None:
+        """Look again now: addresses or realms may have changed."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Publish for ever, until cancelled."""
+        while True:
+            self._wake.clear()
+            await self.publish_due()
+            pause = max(0.05, min(self._due_at.values(), default=60.0) - self._network.monotonic())
+            try:
+                async with asyncio.timeout(pause if self._due_at else 60.0):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def publish_due(self) -> None:
+        """Publish in every realm where it is due or an address has changed."""
+        now = self._network.monotonic()
+        own = self._addresses()
+        due = [
+            realm
+            for realm in self._dht.realms()
+            if self._due_at.get(realm, 0.0) <= now or self._published.get(realm) != own.get(realm, ())
+        ]
+        await asyncio.gather(*(self._publish(realm, own.get(realm, ())) for realm in due))
+
+    async def unpublish(self) -> None:
+        """Say goodbye in every realm where we are published."""
+        realms = [realm for realm, addresses in self._published.items() if addresses]
+        self._published.clear()
+        await asyncio.gather(*(self._put_presence(realm, ()) for realm in realms))
+
+    async def _publish(self, realm: Realm, addresses: tuple[Address, ...]) -> None:
+        now = self._network.monotonic()
+        stored = await self._put_presence(realm, addresses)
+        if stored:
+            self._published[realm] = addresses
+            refresh = self._settings.presence_refresh
+            self._due_at[realm] = now + refresh * (1 - JITTER * self._network.rng.random())
+        else:
+            self._due_at[realm] = now + RETRY_S
+        if self._devices_due_at.get(realm, 0.0) <= now:
+            value = encode_devices([self._key.peer_id])
+            if await self._put(self._account, DEVICES_SALT, value, DEVICES_LIFETIME_S, realm):
+                self._devices_due_at[realm] = now + DEVICES_REFRESH_S
+
+    async def _put_presence(self, realm: Realm, addresses: tuple[Address, ...]) -> int:
+        presence = Presence(addresses, self._key.x25519_public, self._account.user_id, self._settings.name)
+        lifetime = self._settings.presence_lifetime
+        return await self._put(self._key, presence_salt(realm), presence.encode(), lifetime, realm)
+
+    async def _put(self, key: SigningKey, salt: bytes, value: bytes, lifetime: float, realm: Realm) -> int:
+        wall = self._network.wall()
+        record = SignedRecord.sign(
+            key,
+            self._tag,
+            salt=salt,
+            seq=self._state.next_seq(key.public_raw + salt, wall),
+            expires=int(wall + lifetime),
+            value=value,
+        )
+        result = await self._dht.put(record, realms=[realm])
+        if not result.stored:
+            log.warning("publish_not_stored", realm=realm.value, salt=salt.decode(), tried=result.tried)
+        return result.stored

@@ -1,0 +1,144 @@
+"""The open sessions: at most one per peer, closed when idle.
+
+Rules. Two connections that cross (each side dialled the other within a few seconds) end in one: the one dialled by the
+smaller public key stays, on both sides alike. Any other second connection replaces the first, which is most likely
+dead (its peer restarted). The loser lives on for a second, so that what was under way on it arrives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from p2pnode.core.ids import PeerId
+from p2pnode.core.network import Network
+from p2pnode.nat import Connection
+from p2pnode.session import Session
+from p2pnode.trace import Trace
+
+__all__ = ["SessionTable", "crossing_winner"]
+
+log = structlog.get_logger(__name__)
+
+CROSSING_S = 5.0  # two dials are one crossing when the connections opened within this time of each other
+LOSER_LINGER_S = 1.0  # enough for what was in flight on a path of 250 ms
+
+
+def crossing_winner(ours: PeerId, theirs: PeerId, *, existing_is_ours: bool) -> bool:
+    """Whether the existing one of two crossing connections stays: the one that the smaller key dialled."""
+    return (ours < theirs) == existing_is_ours
+
+
+class SessionTable:
+    """Open sessions by peer. `opened` and `ended` are called for each session that applications get to see."""
+
+    def __init__(
+        self,
+        own: PeerId,
+        network: Network,
+        idle_timeout: float,
+        opened: Callable[[Session], None],
+        ended: Callable[[Session, str], None],
+    ) -> None:
+        self._own = own
+        self._network = network
+        self._idle_timeout = idle_timeout
+        self._opened = opened
+        self._ended = ended
+        self._sessions: dict[PeerId, Session] = {}
+        self._arrivals: dict[PeerId, set[asyncio.Future[Session]]] = {}
+        self._timers: dict[Session, asyncio.TimerHandle] = {}
+        self._lingering: dict[Session, asyncio.TimerHandle] = {}
+
+    def get(self, peer: PeerId) -> Session | None:
+        session = self._sessions.get(peer)
+        return session if session is not None and not session.closed else None
+
+    def all(self) -> list[Session]:
+        return [s for s in self._sessions.values() if not s.closed]
+
+    def adopt(self, connection: Connection, trace: Trace) -> Session:
+        """Take a proven connection in; return the session that stays (it may be the one that was there)."""
+        peer = connection.peer
+        existing = self.get(peer)
+        if existing is not None:
+            crossing = (
+                existing.initiator != connection.initiator
+                and abs(connection.opened_at - existing.opened_at) < CROSSING_S
+            )
+            if crossing and crossing_winner(self._own, peer, existing_is_ours=existing.initiator):
+                self._linger(Session(connection, trace), "duplicate")
+                return existing
+            self._forget(existing, "duplicate" if crossing else "replaced")
+            self._linger(existing, "duplicate" if crossing else "replaced")
+        session = Session(connection, trace)
+        self._sessions[peer] = session
+        connection.on_closed.append(lambda reason: self._connection_closed(session, str(reason)))
+        self._arm_idle(session)
+        for future in self._arrivals.pop(peer, ()):
+            if not future.done():
+                future.set_result(session)
+        self._opened(session)
+        return session
+
+    def arrival(self, peer: PeerId) -> asyncio.Future[Session]:
+        """Return a future for the next session with `peer`; cancel it when no longer wanted."""
+        future: asyncio.Future[Session] = asyncio.get_running_loop().create_future()
+        self._arrivals.setdefault(peer, set()).add(future)
+        future.add_done_callback(lambda f: self._drop_arrival(peer, f))
+        return future
+
+    def close(self) -> None:
+        """Close all, lingering ones too."""
+        for session in [*self._sessions.values(), *self._lingering]:
+            session.close("stopping")
+        for handle in [*self._timers.values(), *self._lingering.values()]:
+            handle.cancel()
+        self._timers.clear()
+        self._lingering.clear()
+        for futures in self._arrivals.values():
+            for future in list(futures):
+                future.cancel()
+
+    def _drop_arrival(self, peer: PeerId, future: asyncio.Future[Session]) -> None:
+        waiting = self._arrivals.get(peer)
+        if waiting is not None:
+            waiting.discard(future)
+            if not waiting:
+                self._arrivals.pop(peer, None)
+
+    def _connection_closed(self, session: Session, reason: str) -> None:
+        if self._sessions.get(session.peer) is session:
+            self._forget(session, session.end_reason or reason)
+
+    def _forget(self, session: Session, reason: str) -> None:
+        if session.end_reason is None:
+            session.end_reason = reason
+        timer = self._timers.pop(session, None)
+        if timer is not None:
+            timer.cancel()
+        if self._sessions.get(session.peer) is session:
+            del self._sessions[session.peer]
+        self._ended(session, reason)
+
+    def _linger(self, session: Session, reason: str) -> None:
+        def end() -> None:
+            self._lingering.pop(session, None)
+            session.close(reason)
+
+        self._lingering[session] = asyncio.get_running_loop().call_later(LOSER_LINGER_S, end)
+
+    def _arm_idle(self, session: Session) -> None:
+        due = session.connection.last_used_at + self._idle_timeout
+        self._timers[session] = asyncio.get_running_loop().call_at(due, self._check_idle, session)
+
+    def _check_idle(self, session: Session) -> None:
+        if session.closed:
+            return
+        if self._network.monotonic() - session.connection.last_used_at >= self._idle_timeout - 0.001:
+            log.info("session_idle_closed", peer=str(session.peer))
+            session.close("idle")
+        else:
+            self._arm_idle(session)

@@ -1,0 +1,50 @@
+"""What a node is told at construction. `node.config` reads these from files, environment and command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from p2pnode.core.address import Address
+from p2pnode.peerspec import DEFAULT_PORT, PeerSpec
+
+__all__ = ["DEFAULT_PORT", "NodeSettings"]
+
+
+@dataclass(frozen=True)
+class NodeSettings:
+    """Settings of one node; safe defaults."""
+
+    name: str = ""
+    """Self-chosen name, shown to others; at most 32 characters, already cleaned."""
+    network_id: str = "public"
+    """Nodes of different networks never talk."""
+    listen: tuple[Address, ...] = (Address("0.0.0.0", DEFAULT_PORT), Address("::", DEFAULT_PORT))
+    """Where the UDP sockets are bound, at most one per address family."""
+    listen_explicit: bool = False
+    """False: when the port is taken, any other will do; True: it is an error."""
+    bootstrap: tuple[PeerSpec, ...] = ()
+    """Nodes to join through, `ID@HOST:PORT`."""
+    lan: bool = True
+    """Discover peers by multicast."""
+    portmap: bool = True
+    """Ask the home router for a port."""
+    role: str = "peer"
+    """`peer` or `bootstrap` (serves the DHT in every realm from the start)."""
+    idle_timeout: float = 300.0
+    """Seconds without application traffic after which a session is closed."""
+    allow_documentation: bool = False
+    """Treat documentation networks as public; for laboratories."""
+    presence_lifetime: float = 900.0
+    """Seconds a published presence is valid."""
+    presence_refresh: float = 300.0
+    """Seconds between refreshes of the presence."""
+    join_timeout: float = 2.0
+    """Seconds that `start` waits for a first answer before it says that the node is alone."""
+
+    def __post_init__(self) -> None:
+        if self.role not in ("peer", "bootstrap"):
+            raise ValueError(f"role is peer or bootstrap, not {self.role!r}")
+        if not 0 < self.presence_refresh < self.presence_lifetime:
+            raise ValueError("presence_refresh must be positive and shorter than presence_lifetime")
+        if self.idle_timeout <= 0:
+            raise ValueError("idle_timeout must be positive")

@@ -1,0 +1,126 @@
+"""What a node remembers between runs: contacts to start from, own sequence numbers, highest sequence numbers seen.
+
+One MessagePack file, replaced atomically, validated on load (never pickled). A damaged file costs a warm start, not the
+node: it is set aside and said so. The highest `seq` seen of records that outlive us guards against old ones (V3).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import structlog
+
+from p2pnode.core.address import Address
+from p2pnode.core.errors import BadPacket, StorageError
+
+__all__ = ["NodeState", "RememberedContact"]
+
+log = structlog.get_logger(__name__)
+
+MAX_CONTACTS = 200  # a table's nearest and best; 200 x 40 bytes
+MAX_SEEN = 4096  # keys whose records we read: people; 4,096 x 100 bytes in memory. The longest unused goes first
+MAX_FILE_BYTES = 1 << 20
+
+
+class RememberedContact(msgspec.Struct, array_like=True, frozen=True):
+    """A node that answered us: node id (20 bytes), packed address (6 or 18), public key (32) or empty."""
+
+    node_id: Annotated[bytes, msgspec.Meta(min_length=20, max_length=20)]
+    address: Annotated[bytes, msgspec.Meta(min_length=6, max_length=18)]
+    public_key: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
+
+    def unpacked(self) -> Address | None:
+        """None when the bytes are no address."""
+        try:
+            return Address.unpack_untrusted(self.address)
+        except BadPacket:
+            return None
+
+
+class _File(msgspec.Struct, array_like=True):
+    version: Annotated[int, msgspec.Meta(ge=1, le=1)] = 1
+    contacts: Annotated[list[RememberedContact], msgspec.Meta(max_length=MAX_CONTACTS)] = []
+    own_seq: dict[bytes, int] = {}
+    seen_seq: Annotated[dict[bytes, int], msgspec.Meta(max_length=MAX_SEEN)] = {}
+
+
+class NodeState:
+    """The remembered state; `path` None keeps it in memory only."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._file = _File()
+        self.dirty = False
+        if path is not None:
+            self._load(path)
+
+    @property
+    def contacts(self) -> list[RememberedContact]:
+        return self._file.contacts
+
+    def remember_contacts(self, contacts: list[RememberedContact]) -> None:
+        """Replace the contacts; an empty list keeps the old ones (the network may just be away)."""
+        if contacts and contacts != self._file.contacts:
+            self._file.contacts = contacts[:MAX_CONTACTS]
+            self.dirty = True
+
+    def next_seq(self, salt: bytes, now_wall: float) -> int:
+        """Return a sequence number for an own record: unix milliseconds, above every earlier one."""
+        seq = max(self._file.own_seq.get(salt, 0) + 1, int(now_wall * 1000))
+        self._file.own_seq[salt] = seq
+        self.dirty = True
+        return seq
+
+    def raise_seq(self, salt: bytes, seq: int) -> None:
+        """Note that others hold `seq` of an own record (our clock or file went back)."""
+        self._file.own_seq[salt] = max(self._file.own_seq.get(salt, 0), seq)
+
+    def accept_seq(self, key: bytes, seq: int) -> bool:
+        """Whether a record's `seq` is not older than what we have seen under `key`; remembers the highest."""
+        seen = self._file.seen_seq
+        last = seen.pop(key, 0)
+        seen[key] = max(last, seq)
+        if len(seen) > MAX_SEEN:
+            del seen[next(iter(seen))]
+        self.dirty = self.dirty or seq > last
+        return seq >= last
+
+    def encode(self) -> bytes:
+        """The file's bytes; taken on the loop, written elsewhere."""
+        self.dirty = False
+        return msgspec.msgpack.encode(self._file)
+
+    def write(self, data: bytes) -> None:
+        """Replace the file atomically and durably. Blocking. Raise StorageError."""
+        if self._path is None:
+            return
+        temporary = self._path.with_name(self._path.name + ".new")
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self._path)
+        except OSError as exc:
+            raise StorageError(f"Cannot write {self._path.name}: {exc.strerror}.") from exc
+
+    def _load(self, path: Path) -> None:
+        try:
+            with path.open("rb") as file:
+                data = file.read(MAX_FILE_BYTES + 1)
+        except FileNotFoundError:
+            return
+        except OSError as exc:
+            raise StorageError(f"Cannot read {path}: {exc.strerror}.") from exc
+        try:
+            if len(data) > MAX_FILE_BYTES:
+                raise msgspec.ValidationError("too long")
+            self._file = msgspec.msgpack.decode(data, type=_File)
+        except (msgspec.DecodeError, RecursionError) as exc:
+            aside = path.with_name(path.name + ".damaged")
+            log.warning("state_file_damaged", kept_as=aside.name, why=str(exc))
+            os.replace(path, aside)

@@ -1,0 +1,93 @@
+"""Snapshots of a node for people and programs."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from p2pnode.core.address import Realm
+
+if TYPE_CHECKING:
+    from p2pnode.node import Node
+
+__all__ = ["NodeStatus", "Ready", "node_status", "resident_bytes"]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The outcome of `Node.start`.
+
+    `addresses`: those others can use. `bootstrap`: `ID@HOST:PORT` to hand out, None without an address.
+    `peers`: nodes that answered. `seconds`: since `start` was called. `alone`: nobody answered yet.
+    """
+
+    addresses: tuple[str, ...]
+    bootstrap: str | None
+    peers: int
+    seconds: float
+    alone: bool
+
+    @classmethod
+    def of(cls, node: Node) -> Ready:
+        addresses = tuple(str(a) for a in node.addresses())
+        peers = node.dht.statistics().contacts
+        return cls(
+            addresses,
+            f"{node.peer_id}@{addresses[0]}" if addresses else None,
+            peers,
+            node.network.monotonic() - node.started_at,
+            peers == 0,
+        )
+
+
+@dataclass(frozen=True)
+class NodeStatus:
+    """`role`: `server` serves the DHT in every realm it is in, `client` not in the public one. `nat`: `unknown` or
+    `none` (a public address of our own). `peers`: open sessions."""
+
+    peer_id: str
+    user_id: str
+    role: str
+    nat: str
+    addresses: tuple[str, ...]
+    peers: int
+    routing_table: int
+    records: int
+    uptime_s: float
+    rss_bytes: int
+
+
+def node_status(node: Node) -> NodeStatus:
+    """Take a snapshot."""
+    statistics = node.dht.statistics()
+    client = node.settings.role != "bootstrap" and Realm.PUBLIC in node.dht.realms()
+    return NodeStatus(
+        str(node.peer_id),
+        str(node.user_id),
+        "client" if client else "server",
+        "none" if node.addresses_by_realm().get(Realm.PUBLIC) else "unknown",
+        tuple(str(a) for a in node.addresses()),
+        len(node.sessions()),
+        statistics.contacts,
+        statistics.records,
+        node.network.monotonic() - node.started_at,
+        resident_bytes(),
+    )
+
+
+def resident_bytes() -> int:
+    """Return this process's resident memory in bytes; the peak where the system tells no current value."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            import resource
+
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
