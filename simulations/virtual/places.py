@@ -1,0 +1,48 @@
+"""Where an address lives in the virtual world, and what a datagram is called in its trace."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from p2pnode.core.address import Scope, scope_of
+
+__all__ = ["LOOPBACK_DELAY_S", "WALL_AT_START_S", "is_public", "kind_of", "segment_of", "space_of"]
+
+# 2026-01-01 00:00:00 UTC: the wall clock at virtual time 0.
+WALL_AT_START_S = 1_767_225_600.0
+LOOPBACK_DELAY_S = 0.000_02
+INTERNET = ""
+
+
+def is_public(ip: str) -> bool:
+    """Whether an address is reached from everywhere: laboratories use documentation networks as the public side."""
+    return scope_of(ip) in (Scope.PUBLIC, Scope.DOCUMENTATION)
+
+
+def segment_of(ip: str, lan: str | None) -> str | None:
+    """Return the name of the segment that an address is on; None for a public one on no LAN."""
+    if lan is not None:
+        return f"lan/{lan}"
+    if is_public(ip):
+        return None
+    prefix = 64 if ":" in ip else 24
+    return str(ipaddress.ip_network(f"{ip.partition('%')[0]}/{prefix}", strict=False))
+
+
+def kind_of(data: bytes) -> str:
+    """Name a datagram by its first byte, as the mux sorts it (docs/protocol.md, "One socket")."""
+    if not data:
+        return "empty"
+    first = data[0]
+    if first <= 0x03:
+        return "stun"
+    if 0x04 <= first <= 0x09:
+        return f"dht-{first:02x}"
+    if 0x0A <= first <= 0x0F:
+        return "relay"
+    return "quic" if 0x40 <= first <= 0x7F or first >= 0xC0 else "other"
+
+
+def space_of(ip: str, segment: str | None) -> str:
+    """Return the name space in which an address is unique: everywhere, or its segment."""
+    return INTERNET if is_public(ip) or segment is None else segment
