@@ -48,12 +48,14 @@ _TABLE: tuple[tuple[Scope, tuple[str, ...]], ...] = (
     (Scope.DOCUMENTATION, ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32", "3fff::/20")),
     (
         Scope.RESERVED,
-        # this-network, protocol assignments, benchmarking, class E and broadcast; discard, 6to4 and Teredo relays
-        # (an address in those reaches a third party), site-local, ORCHID, NAT64 local use
-        ("0.0.0.0/8", "192.0.0.0/24", "198.18.0.0/15", "240.0.0.0/4", "::/96", "64:ff9b:1::/48", "100::/64",
-         "2001::/23", "2002::/16", "fec0::/10"),
+        # IPv4: this-network, protocol assignments, the dead 6to4 anycast, benchmarking, class E and broadcast.
+        # IPv6: protocol assignments with Teredo and ORCHID, 6to4 (an address in those reaches a third party).
+        # Whatever lies outside 2000::/3 is not global unicast either; `scope_of` says so in one line.
+        ("0.0.0.0/8", "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15", "240.0.0.0/4", "2001::/23", "2002::/16"),
     ),
 )  # fmt: skip
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")  # IANA, "Internet Protocol Version 6 Address Space"
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052, section 2.1 "Well-Known Prefix"
 _NETWORKS = [(scope, ipaddress.ip_network(net)) for scope, nets in _TABLE for net in nets]
 _REALMS = {
     Scope.LOOPBACK: Realm.LOOPBACK,
@@ -78,7 +80,14 @@ def scope_of(ip: str) -> Scope:
     for scope, network in _NETWORKS:
         if parsed.version == network.version and parsed in network:
             return scope
-    return Scope.PUBLIC
+    if parsed.version == 4:
+        return Scope.PUBLIC
+    if parsed in _NAT64:
+        # A node in an IPv6-only network reaches IPv4 this way. RFC 6052, section 3.1 "Restrictions on the Use of the
+        # Well-Known Prefix": never for a non-global IPv4 address, or the gateway would carry packets into its own LAN.
+        inner = scope_of(str(ipaddress.IPv4Address(parsed.packed[12:])))
+        return Scope.PUBLIC if inner is Scope.PUBLIC else Scope.RESERVED
+    return Scope.PUBLIC if parsed in _GLOBAL_UNICAST else Scope.RESERVED
 
 
 def realm_of(ip: str, *, allow_documentation: bool = False) -> Realm | None:
@@ -111,7 +120,10 @@ class Address(NamedTuple):
 
     @classmethod
     def of(cls, ip: str, port: int) -> Address:
-        """Canonicalise: lower-case compressed IPv6, IPv4-mapped to IPv4. Raise ValueError."""
+        """Canonicalise: lower-case compressed IPv6, IPv4-mapped to IPv4. Raise ValueError.
+
+        A zone (`%eth0`) stays only where it means something, on link-local addresses.
+        """
         if not 0 <= port <= 65535:
             raise ValueError("a port is a number from 0 to 65535")
         return cls(_canonical(ip), port)
@@ -128,7 +140,10 @@ class Address(NamedTuple):
 
     @classmethod
     def unpack_untrusted(cls, data: bytes) -> Address:
-        """Read `pack`'s form. Raise BadPacket("bad_address") on a wrong length, port 0 or an IPv4-mapped address."""
+        """Read `pack`'s form. Raise BadPacket("bad_address") on a wrong length, port 0 or an IPv4-mapped address.
+
+        Any scope passes, multicast too: the caller asks `realm_of` before it believes or sends anything.
+        """
         if len(data) not in (6, 18):
             raise BadPacket("bad_address")
         port = int.from_bytes(data[-2:], "big")
@@ -145,28 +160,36 @@ def _canonical(ip: str) -> str:
     if isinstance(parsed, ipaddress.IPv6Address):
         if parsed.ipv4_mapped is not None:
             return str(parsed.ipv4_mapped)
-        return str(parsed) + percent + zone
+        if percent and not (zone.isascii() and zone.isprintable() and 0 < len(zone) <= 32):
+            raise ValueError(f"{ip[:80]!r} has no usable zone after %")
+        return str(parsed) + percent + zone if parsed.is_link_local else str(parsed)
+    if percent:
+        raise ValueError(f"{ip[:80]!r}: an IPv4 address has no zone")
     return str(parsed)
 
 
 def split_host_port(text: str, *, default_port: int | None = None) -> tuple[str, int]:
-    """Split `host:port`, `[v6]:port`, `host` or a bare IPv6 into (host, port). Raise ValueError with the reason."""
+    """Split `host:port`, `[v6]:port`, `host` or a bare IPv6 into (host, port). Raise ValueError with the reason.
+
+    The host may be a name; only what stands in brackets must be an IPv6 address.
+    """
     text = text.strip()
+    shown = repr(text[:80])
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
-        if not bracket or (rest and not rest.startswith(":")):
-            raise ValueError(f"{text!r}: write an IPv6 address as [::1]:4747")
-        port_text = rest[1:]
+        if not bracket or (rest and not rest.startswith(":")) or ":" not in host:
+            raise ValueError(f"{shown}: write an IPv6 address as [::1]:4747")
+        colon, port_text = rest[:1], rest[1:]
     elif text.count(":") > 1:
-        host, port_text = text, ""
+        host, colon, port_text = text, "", ""
     else:
-        host, _, port_text = text.partition(":")
+        host, colon, port_text = text.partition(":")
     if not host:
-        raise ValueError(f"{text!r} names no host")
+        raise ValueError(f"{shown} names no host")
     if not port_text:
-        if default_port is None or text.endswith(":"):
-            raise ValueError(f"{text!r} names no port")
+        if colon or default_port is None:
+            raise ValueError(f"{shown} names no port")
         return host, default_port
-    if not (port_text.isascii() and port_text.isdigit()) or int(port_text) > 65535:
-        raise ValueError(f"{port_text!r} is not a port (0 to 65535)")
+    if not (port_text.isascii() and port_text.isdigit()) or len(port_text) > 5 or int(port_text) > 65535:
+        raise ValueError(f"{port_text[:80]!r} is not a port (0 to 65535)")
     return host, int(port_text)

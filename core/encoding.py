@@ -14,7 +14,8 @@ _BECH32 = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 _BECH32_INDEX = {c: i for i, c in enumerate(_BECH32)}
 _BECH32M_CONST = 0x2BC830A3  # BIP 350, "Bech32m"
 _GENERATOR = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
-MAX_TEXT_LENGTH = 128  # longest text we try to decode: ids have 52 and 63 characters
+MAX_BASE58_LENGTH = 128  # characters; decoding is quadratic, and a peer id has 52
+MAX_BECH32M_LENGTH = 90  # characters; BIP 173, "Bech32": the checksum's promises hold up to here. A user id has 62
 
 
 def base58_encode(data: bytes) -> str:
@@ -30,7 +31,7 @@ def base58_encode(data: bytes) -> str:
 
 def base58_decode(text: str) -> bytes:
     """Decode base58btc. Raise ValueError on a character outside the alphabet or more than 128 characters."""
-    if len(text) > MAX_TEXT_LENGTH:
+    if len(text) > MAX_BASE58_LENGTH:
         raise ValueError("too long")
     number = 0
     for char in text:
@@ -42,7 +43,9 @@ def base58_decode(text: str) -> bytes:
 
 
 def bech32m_encode(hrp: str, data: bytes) -> str:
-    """Encode bytes as bech32m with human-readable part `hrp` (lower case)."""
+    """Encode bytes as bech32m with human-readable part `hrp` (lower case). Raise ValueError above 90 characters."""
+    if len(hrp) + 7 + (len(data) * 8 + 4) // 5 > MAX_BECH32M_LENGTH:
+        raise ValueError("too long")
     values = _to_base32(data)
     checksum = _polymod([*_expand(hrp), *values, 0, 0, 0, 0, 0, 0]) ^ _BECH32M_CONST
     values += [(checksum >> 5 * (5 - i)) & 31 for i in range(6)]
@@ -50,9 +53,9 @@ def bech32m_encode(hrp: str, data: bytes) -> str:
 
 
 def bech32m_decode(text: str) -> tuple[str, bytes]:
-    """Return (human-readable part, data). Raise ValueError with the reason.
+    """Return (human-readable part in lower case, data). Raise ValueError with the reason.
 
-    BIP 173, "Bech32", with the constant of BIP 350; lengths up to 128 instead of 90 (ours have 63 characters).
+    BIP 173, "Bech32", with the constant of BIP 350, "Bech32m". At most 90 characters.
     """
     hrp, values = bech32m_decode_values(text)
     return hrp, _from_base32(values)
@@ -66,7 +69,7 @@ def bech32m_decode_values(text: str) -> tuple[str, list[int]]:
         raise ValueError("upper and lower case are mixed")
     text = text.lower()
     position = text.rfind("1")
-    if position < 1 or position + 7 > len(text) or len(text) > MAX_TEXT_LENGTH:
+    if position < 1 or position + 7 > len(text) or len(text) > MAX_BECH32M_LENGTH:
         raise ValueError("wrong length or no separator")
     hrp, tail = text[:position], text[position + 1 :]
     if any(c not in _BECH32_INDEX for c in tail):

@@ -2,7 +2,8 @@
 
 What is signed is never bare bytes: it is domain, payload type and payload, each preceded by its length as an unsigned
 varint (libp2p RFC 0002, "Signature Production / Verification"). A signature made for one purpose is worthless for
-another. Difference from the RFC: the envelope is a MessagePack array, not protobuf; payload types are our own words.
+another. Differences from the RFC: the envelope is a MessagePack array, not protobuf; payload types are our own words;
+each envelope has exactly one encoding (the shortest), so nobody can make a second, different copy of a valid one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from p2pnode.core.keys import SigningKey
 
 __all__ = ["Envelope", "open_untrusted", "seal", "signing_input"]
 
-MAX_ENVELOPE_BYTES = 16_384  # a device record of 64 devices has about 7,000
+MAX_ENVELOPE_BYTES = (
+    16_384  # chosen: payload (16,000), type, key, signature and MessagePack heads; one read of a stream
+)
 
 
 def _varint(value: int) -> bytes:
@@ -30,7 +33,11 @@ def _varint(value: int) -> bytes:
 
 
 def signing_input(domain: bytes, payload_type: bytes, payload: bytes) -> bytes:
-    """Return the bytes that a signature covers: uvarint length and bytes of each of the three."""
+    """Return the bytes that a signature covers: uvarint length and bytes of each of the three.
+
+    `domain`: what the signature is for and its version, such as b"p2pnode/1/dht". `payload_type`: which message of that
+    domain. Lengths go first, so no two different triples give the same bytes. libp2p RFC 0002, "Signature Production".
+    """
     return b"".join(_varint(len(part)) + part for part in (domain, payload_type, payload))
 
 
@@ -48,7 +55,9 @@ _decoder = msgspec.msgpack.Decoder(Envelope)
 
 
 def seal(key: SigningKey, domain: bytes, payload_type: bytes, payload: bytes) -> bytes:
-    """Sign `payload` for `domain` and return the encoded envelope."""
+    """Sign `payload` (at most 16,000 bytes) for `domain` and return the encoded envelope. Raise ValueError."""
+    if not 1 <= len(payload_type) <= 64 or len(payload) > 16_000:
+        raise ValueError("an envelope takes a type of 1 to 64 and a payload of at most 16,000 bytes")
     signature = key.sign(signing_input(domain, payload_type, payload))
     return _encoder.encode(Envelope(key.public_raw, payload_type, payload, signature))
 
@@ -64,6 +73,8 @@ def open_untrusted(data: bytes, domain: bytes, payload_type: bytes) -> tuple[Pub
         envelope = _decoder.decode(data)
     except (msgspec.DecodeError, RecursionError) as exc:
         raise BadPacket("malformed") from exc
+    if _encoder.encode(envelope) != data:
+        raise BadPacket("malformed")  # MessagePack allows longer forms of the same value; we allow one
     if envelope.payload_type != payload_type:
         raise BadPacket("wrong_type")
     signer = PublicKey.from_untrusted(envelope.public_key)
