@@ -8,12 +8,13 @@ from collections.abc import Callable
 import structlog
 
 from p2pnode.core.address import Address, Realm
+from p2pnode.core.devices import RECORD_SALT as DEVICES_SALT
 from p2pnode.core.devices import decode_devices_untrusted
 from p2pnode.core.errors import BadPacket, P2PTimeoutError, PeerNotFoundError
 from p2pnode.core.ids import PeerId, UserId
 from p2pnode.core.network import Network
 from p2pnode.dht import Dht, GetResult
-from p2pnode.presence import DEVICES_SALT, FindResult, Presence, presence_salt
+from p2pnode.presence import FindResult, Presence, presence_salt
 from p2pnode.state import NodeState
 
 __all__ = ["Finder"]

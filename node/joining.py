@@ -1,4 +1,4 @@
-"""Getting into the network: bootstrap nodes, remembered contacts and LAN peers at once, again and again until it works."""
+"""Getting into the network: bootstrap nodes, remembered contacts and LAN peers at once, again until it works."""
 
 from __future__ import annotations
 

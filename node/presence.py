@@ -17,11 +17,10 @@ from p2pnode.core.clean import clean_name
 from p2pnode.core.errors import BadPacket
 from p2pnode.core.ids import PeerId, UserId
 
-__all__ = ["DEVICES_SALT", "FindResult", "Presence", "presence_salt"]
+__all__ = ["FindResult", "Presence", "presence_salt"]
 
 VERSION = 1
 MAX_ADDRESSES = 8
-DEVICES_SALT = b"devices"
 
 
 def presence_salt(realm: Realm) -> bytes:

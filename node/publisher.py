@@ -8,11 +8,12 @@ from collections.abc import Callable
 import structlog
 
 from p2pnode.core.address import Address, Realm
+from p2pnode.core.devices import RECORD_SALT as DEVICES_SALT
 from p2pnode.core.devices import encode_devices
 from p2pnode.core.keys import AccountKey, NodeKey, SigningKey
 from p2pnode.core.network import Network
 from p2pnode.dht import Dht, SignedRecord
-from p2pnode.presence import DEVICES_SALT, Presence, presence_salt
+from p2pnode.presence import Presence, presence_salt
 from p2pnode.settings import NodeSettings
 from p2pnode.state import NodeState
 
