@@ -1,0 +1,368 @@
+"""The real world: `Network` on asyncio (any selector loop; uvloop; Windows' proactor loop with a slower receive path).
+
+UDP is read with `add_reader` in bursts: measured the fastest plain receive path, and asyncio's own datagram transport
+costs one loop turn per datagram. Ordinary UDP sockets never set SO_REUSEADDR: on Linux it would let two nodes share a
+port, each hearing half of what arrives, where an error is due.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import random
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import ifaddr
+
+from p2pnode.core.address import Address
+from p2pnode.core.network import Cancel, DatagramHandler, DatagramSocket, Interface, MulticastSocket, Network, TcpStream
+
+__all__ = ["RealNetwork"]
+
+T = TypeVar("T")
+
+# Chosen by us.
+BURST_DATAGRAMS = 64  # per wake-up, so that one busy socket does not starve the rest of the loop
+RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024  # half a second of 8 MB/s; the kernel silently gives what it allows
+SEND_BUFFER_BYTES = 1024 * 1024
+WATCH_INTERVAL_S = 5.0
+# Fixed by specification: RFC 6762 section 11, "Source Address Check" (IP TTL 255); others stay on the link with 1.
+MDNS_PORT, MDNS_TTL = 5353, 255
+_DATAGRAM_MAX = 65_535
+# Linux' numbers, which the socket module leaves out.
+_IP_MULTICAST_ALL, _IPV6_MULTICAST_ALL = 49, 29
+_SIOCGIFFLAGS, _IFF_UP = 0x8913, 0x1
+
+
+class RealNetwork(Network):
+    """The machine's own sockets, clocks and entropy. Sockets belong to the event loop that runs when they open."""
+
+    def __init__(self) -> None:
+        self.rng = random.Random()
+
+    def monotonic(self) -> float:
+        """Seconds of the event loop's clock.
+
+        On Linux every loop's clock is CLOCK_MONOTONIC, but uvloop's stands still within a turn and counts whole
+        milliseconds: too coarse for round trips, so it is read directly.
+        """
+        return time.monotonic() if sys.platform == "linux" else asyncio.get_running_loop().time()
+
+    def wall(self) -> float:
+        return time.time()
+
+    def token_bytes(self, count: int) -> bytes:
+        return os.urandom(count)
+
+    async def open_udp(self, local: Address, handler: DatagramHandler) -> DatagramSocket:
+        sock = _new_socket(local)
+        try:
+            sock.bind(_sockaddr(local))
+            return _UdpSocket(sock, handler)
+        except BaseException:
+            sock.close()
+            raise
+
+    async def open_multicast(self, group: Address, handler: DatagramHandler) -> MulticastSocket:
+        sock = _new_socket(group)
+        try:
+            return _GroupSocket(sock, group, handler, self)
+        except BaseException:
+            sock.close()
+            raise
+
+    async def connect_tcp(self, to: Address) -> TcpStream:
+        reader, writer = await asyncio.open_connection(to.ip, to.port)
+        return _Stream(reader, writer)
+
+    async def listen_tcp(self, local: Address, handler: Callable[[TcpStream], None]) -> Cancel:
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            handler(_Stream(reader, writer))
+
+        server = await asyncio.start_server(accept, local.ip, local.port)
+        return server.close
+
+    def interfaces(self) -> list[Interface]:
+        return [Interface(name, ips) for name, _index, ips in _interfaces_up()]
+
+    def watch_interfaces(self, changed: Callable[[], None]) -> Cancel:
+        return _InterfaceWatch(self, changed).cancel
+
+    async def resolve(self, host: str, port: int) -> list[Address]:
+        try:
+            return [Address.of(host, port)]
+        except ValueError:
+            pass
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        except (OSError, UnicodeError):  # UnicodeError: a label that is too long or empty for IDNA
+            return []
+        return list(dict.fromkeys(Address.of(str(info[4][0]), port) for info in found))
+
+    async def run_blocking(self, function: Callable[..., T], *args: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(None, function, *args)
+
+
+class _UdpSocket:
+    """A bound UDP socket, read in bursts."""
+
+    def __init__(self, sock: socket.socket, handler: DatagramHandler) -> None:
+        self._sock = sock
+        self._handler = handler
+        self._is_ipv6 = sock.family == socket.AF_INET6
+        self._closed = False
+        self._task: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self.dropped = 0
+        self.local = _address_of(sock.getsockname())
+        try:
+            self._loop.add_reader(sock, self._read_burst)
+        except NotImplementedError:
+            self._task = self._loop.create_task(self._read_forever())
+
+    def send(self, data: bytes, to: Address) -> None:
+        """Send one datagram, now or never."""
+        if self._closed:
+            return
+        if to.is_ipv6 != self._is_ipv6:
+            self.dropped += 1
+            return
+        for _attempt in range(2):
+            try:
+                self._sock.sendto(data, (to.ip, to.port))
+            except (ConnectionRefusedError, ConnectionResetError):
+                continue  # an ICMP error of an earlier datagram, reported here and cleared; this one was not sent
+            except (OSError, OverflowError, UnicodeError):
+                break
+            return
+        self.dropped += 1
+
+    def close(self) -> None:
+        """Close at once; no handler call follows."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._task is None:
+            self._loop.remove_reader(self._sock)
+        else:
+            self._task.cancel()
+        self._sock.close()
+
+    def _read_burst(self) -> None:
+        for _count in range(BURST_DATAGRAMS):
+            try:
+                data, source = self._sock.recvfrom(_DATAGRAM_MAX)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                continue  # ICMP errors of earlier sends (ECONNREFUSED, EHOSTUNREACH): UDP promises nothing anyway
+            self._take(data, source)
+            if self._closed:  # by the handler
+                return
+
+    async def _read_forever(self) -> None:
+        while not self._closed:
+            try:
+                data, source = await self._loop.sock_recvfrom(self._sock, _DATAGRAM_MAX)
+            except OSError:
+                await asyncio.sleep(0)  # ICMP errors, as above; a socket that only fails must not stop the loop
+                continue
+            self._take(data, source)
+
+    def _take(self, data: bytes, source: tuple[str, int] | tuple[str, int, int, int]) -> None:
+        # Canonicalising is cached but not free; IPv4 text from the kernel is canonical already.
+        self._handler(data, _address_of(source) if self._is_ipv6 else Address(source[0], source[1]))
+
+
+class _GroupSocket(_UdpSocket):
+    """A socket in a multicast group on every interface that is up.
+
+    Bound to the group's address where the system allows it: so unicast to the port goes to the other programs that
+    share it, and nobody beyond the link can reach us through it.
+    """
+
+    def __init__(self, sock: socket.socket, group: Address, handler: DatagramHandler, network: RealNetwork) -> None:
+        self._group = group
+        self._network = network
+        self._joined: dict[int, str] = {}  # interface index -> one of its addresses
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "SO_REUSEPORT"):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        ttl = MDNS_TTL if group.port == MDNS_PORT else 1
+        if group.is_ipv6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, ttl)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, ttl)
+        if sys.platform == "linux":
+            # Otherwise Linux delivers groups that any other program of this machine joined, on any interface.
+            level, option = (socket.IPPROTO_IPV6, _IPV6_MULTICAST_ALL) if group.is_ipv6 else (0, _IP_MULTICAST_ALL)
+            with contextlib.suppress(OSError):
+                sock.setsockopt(level, option, 0)
+        wildcard = "::" if group.is_ipv6 else "0.0.0.0"
+        sock.bind((wildcard if sys.platform == "win32" else group.ip, group.port))
+        super().__init__(sock, handler)
+        self.refresh()
+
+    def send(self, data: bytes, to: Address | None = None) -> None:  # noqa: ARG002 - always to the group
+        """Send one datagram to the group on every joined interface."""
+        for index, ip in list(self._joined.items()):
+            if self._closed:
+                return
+            try:
+                if self._is_ipv6:
+                    self._sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
+                else:
+                    self._sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, _interface_selector(ip, index))
+            except OSError:  # the interface is gone; should it come back, `refresh` joins again
+                del self._joined[index]
+                continue
+            super().send(data, self._group)
+
+    def refresh(self) -> None:
+        """Join on interfaces that came since, and forget those that went."""
+        if self._closed:
+            return
+        now: dict[int, str] = {}
+        for _name, index, ips in _interfaces_up():
+            ip = next((ip for ip in ips if (":" in ip) == self._is_ipv6), None)
+            if ip is not None and self._join(ip, index):
+                now[index] = ip
+        self._joined = now
+
+    def _join(self, ip: str, index: int) -> bool:
+        group = socket.inet_pton(self._sock.family, self._group.ip)
+        try:
+            if self._is_ipv6:
+                membership = group + struct.pack("@I", index)
+                self._sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, membership)
+            else:
+                membership = group + _interface_selector(ip, index)[4:] if _HAS_MREQN else group + socket.inet_aton(ip)
+                self._sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+        except OSError as exc:
+            # Joined before; or an interface without multicast (some tunnels), or the limit on memberships is reached.
+            return exc.errno == errno.EADDRINUSE
+        return True
+
+
+_HAS_MREQN = sys.platform in ("linux", "darwin")  # others choose an interface by its address alone
+
+
+def _interface_selector(ip: str, index: int) -> bytes:
+    """Return IP_MULTICAST_IF's value: an ip_mreqn (by index: two interfaces may share an address) or an address."""
+    if _HAS_MREQN:
+        return bytes(4) + socket.inet_aton(ip) + struct.pack("@i", index)
+    return socket.inet_aton(ip)
+
+
+class _Stream:
+    """A TCP connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self.remote = _address_of(writer.get_extra_info("peername"))
+
+    async def read(self, limit: int) -> bytes:
+        return await self._reader.read(limit)
+
+    async def write(self, data: bytes) -> None:
+        if self._writer.is_closing():
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+        self._writer.write(data)
+        await self._writer.drain()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _InterfaceWatch:
+    """Polls the interfaces and tells of changes."""
+
+    def __init__(self, network: RealNetwork, changed: Callable[[], None]) -> None:
+        self._network = network
+        self._changed = changed
+        self._seen = network.interfaces()
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = self._loop.call_later(WATCH_INTERVAL_S, self._poll)
+
+    def cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _poll(self) -> None:
+        self._timer = self._loop.call_later(WATCH_INTERVAL_S, self._poll)
+        now = self._network.interfaces()
+        if now != self._seen:
+            self._seen = now
+            self._changed()
+
+
+def _new_socket(local: Address) -> socket.socket:
+    """Return a non-blocking UDP socket of the address's family, not yet bound. Raise OSError."""
+    family = socket.AF_INET6 if local.is_ipv6 else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    sock.setblocking(False)
+    if local.is_ipv6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    for option, size in ((socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES), (socket.SO_SNDBUF, SEND_BUFFER_BYTES)):
+        with contextlib.suppress(OSError):  # a system that refuses (BSD, above its maximum) keeps its default
+            sock.setsockopt(socket.SOL_SOCKET, option, size)
+    return sock
+
+
+def _sockaddr(address: Address) -> tuple[str, int] | tuple[str, int, int, int]:
+    """Return what `bind` takes; an IPv6 zone (%eth0 or %2) becomes the scope id. Raise OSError on an unknown zone."""
+    ip, _, zone = address.ip.partition("%")
+    if not address.is_ipv6:
+        return ip, address.port
+    return ip, address.port, 0, (int(zone) if zone.isdigit() else socket.if_nametoindex(zone)) if zone else 0
+
+
+def _address_of(sockaddr: tuple[str, int] | tuple[str, int, int, int]) -> Address:
+    """Return the canonical address of what the socket module gives; it writes the zone of link-local ones itself."""
+    return Address.of(sockaddr[0], sockaddr[1])
+
+
+def _interfaces_up() -> list[tuple[str, int, tuple[str, ...]]]:
+    """Return (name, index, canonical addresses) of each interface that is up, loopback included."""
+    found = []
+    for adapter in ifaddr.get_adapters():
+        ips = [ip.ip if isinstance(ip.ip, str) else _with_zone(ip.ip[0], ip.ip[2]) for ip in adapter.ips]
+        if ips and adapter.index is not None and _is_up(adapter.name):
+            found.append((adapter.name, adapter.index, tuple(dict.fromkeys(Address.of(ip, 0).ip for ip in ips))))
+    return found
+
+
+def _with_zone(ip: str, scope_id: int) -> str:
+    if not ip.lower().startswith("fe80") or not scope_id or "%" in ip:
+        return ip
+    try:
+        return f"{ip}%{socket.if_indextoname(scope_id)}"
+    except OSError:  # it went away a moment ago
+        return f"{ip}%{scope_id}"
+
+
+def _is_up(name: str) -> bool:
+    """Ask Linux; elsewhere an interface with an address counts as up."""
+    if sys.platform != "linux":
+        return True
+    import fcntl
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            answer = fcntl.ioctl(sock, _SIOCGIFFLAGS, struct.pack("16sH14x", name.encode()[:15], 0))
+        except OSError:
+            return False
+    flags: int = struct.unpack_from("H", answer, 16)[0]
+    return bool(flags & _IFF_UP)
