@@ -1,0 +1,60 @@
+"""Real nodes in virtual time."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from p2pnode import AccountKey, Address, Node, NodeKey, NodeSettings, PeerSpec
+from p2pnode.simulations.virtual import VirtualNetwork, VirtualWorld
+
+
+def spec_of(node: Node) -> PeerSpec:
+    """`ID@HOST:PORT` of a running node."""
+    address = node.addresses()[0]
+    return PeerSpec(f"{node.peer_id}@{address}", peer=node.peer_id, hosts=((address.ip, address.port),))
+
+
+def make_node(
+    network: VirtualNetwork,
+    number: int,
+    *,
+    through: list[Node] | None = None,
+    state_path: Path | None = None,
+    **settings: Any,
+) -> Node:
+    """A node whose keys depend on its number only. LAN discovery is off unless asked for."""
+    rng = random.Random(f"node {number}")
+    defaults: dict[str, Any] = {
+        "lan": False,
+        "listen": (Address("0.0.0.0", 4747),),
+        "listen_explicit": True,
+        "bootstrap": tuple(spec_of(node) for node in through or []),
+        "name": f"node{number}",
+    }
+    return Node(
+        key=NodeKey.generate(rng.randbytes),
+        account=AccountKey.generate(rng.randbytes),
+        settings=NodeSettings(**{**defaults, **settings}),
+        network=network,
+        state_path=state_path,
+    )
+
+
+@asynccontextmanager
+async def lan_of(world: VirtualWorld, count: int, **settings: Any) -> AsyncIterator[list[Node]]:
+    """`count` started nodes on one LAN, each joined through the first; all stopped afterwards."""
+    nodes: list[Node] = []
+    try:
+        for number in range(count):
+            network = world.host(f"10.0.0.{number + 1}")
+            node = make_node(network, number, through=nodes[:1], **settings)
+            await node.start()
+            nodes.append(node)
+        yield nodes
+    finally:
+        for node in nodes:
+            await node.stop()
