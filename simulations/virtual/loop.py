@@ -178,8 +178,20 @@ class VirtualLoop(BaseEventLoop):
         return future
 
     async def getaddrinfo(self, *_args: Any, **_options: Any) -> Any:
-        """Refuse: names are looked up through `Network.resolve`, never in the real world."""
+        """Refuse: nothing in virtual time may touch the real world; use `Network.resolve`."""
         raise RuntimeError("the virtual loop has no DNS: use Network.resolve")
+
+    async def create_datagram_endpoint(self, *_args: Any, **_options: Any) -> Any:
+        """Refuse, likewise."""
+        raise RuntimeError("the virtual loop has no sockets: use Network.open_udp")
+
+    async def create_connection(self, *_args: Any, **_options: Any) -> Any:
+        """Refuse, likewise."""
+        raise RuntimeError("the virtual loop has no sockets: use Network.connect_tcp")
+
+    async def create_server(self, *_args: Any, **_options: Any) -> Any:
+        """Refuse, likewise."""
+        raise RuntimeError("the virtual loop has no sockets: use Network.listen_tcp")
 
     def pass_time(self, timeout: float) -> None:
         """Let `timeout` seconds pass, exactly to the next timer (a sum of floats might miss it)."""
