@@ -1,0 +1,164 @@
+"""One UDP socket per address family, shared by STUN, DHT, relay and QUIC, sorted by first byte.
+
+    0x00-0x03                STUN, with the magic cookie 0x2112A442 at bytes 4 to 8 (RFC 8489, section 5)
+    0x04-0x09                DHT
+    0x0A-0x0F                relay, rendezvous
+    0x40-0x7F, 0xC0-0xFF     QUIC (RFC 9000: the fixed bit is set)
+    rest                     dropped and counted
+
+Like RFC 9443, "Multiplexing Scheme Updates for QUIC", but for DHT and relay, which take a part of the range that it
+leaves to ZRTP.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from p2pnode.core.address import Address
+from p2pnode.core.errors import InvalidConfigError, P2PError, PortInUseError
+from p2pnode.core.network import DatagramHandler, DatagramSocket, Network
+
+__all__ = ["Kind", "MuxStatistics", "UdpMux", "kind_of"]
+
+Kind = Literal["stun", "dht", "relay", "quic"]
+STUN_COOKIE = bytes.fromhex("2112A442")
+STUN_HEADER_BYTES = 20
+
+
+def _kind_by_byte(byte: int) -> Kind | None:
+    if byte <= 0x03:
+        return "stun"
+    if byte <= 0x09:
+        return "dht"
+    if byte <= 0x0F:
+        return "relay"
+    return "quic" if byte & 0x40 else None
+
+
+_KINDS = tuple(_kind_by_byte(byte) for byte in range(256))
+
+
+def kind_of(data: bytes) -> Kind | None:
+    """Return whose datagram this is, None when nobody's."""
+    if not data:
+        return None
+    kind = _KINDS[data[0]]
+    if kind == "stun" and (len(data) < STUN_HEADER_BYTES or data[4:8] != STUN_COOKIE):
+        return None
+    return kind
+
+
+@dataclass(frozen=True)
+class MuxStatistics:
+    """Datagrams and bytes by kind; `dropped` by reason: `unknown_kind`, `no_handler`, `no_socket`, `not_sent`."""
+
+    datagrams_in: Mapping[str, int]
+    datagrams_out: Mapping[str, int]
+    bytes_in: Mapping[str, int]
+    bytes_out: Mapping[str, int]
+    dropped: Mapping[str, int]
+
+
+class UdpMux:
+    """The node's UDP sockets."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._handlers: dict[Kind, DatagramHandler] = {}
+        self._sockets: dict[bool, DatagramSocket] = {}
+        self._refused_by_closed = 0
+        self._datagrams_in: Counter[str] = Counter()
+        self._datagrams_out: Counter[str] = Counter()
+        self._bytes_in: Counter[str] = Counter()
+        self._bytes_out: Counter[str] = Counter()
+        self._dropped: Counter[str] = Counter()
+
+    async def open(self, addresses: Sequence[Address]) -> None:
+        """Bind one socket per family; all or none.
+
+        Raise PortInUseError; InvalidConfigError when an address is not this machine's or a family comes twice;
+        P2PError for what else the system refuses.
+        """
+        if not addresses or len({address.is_ipv6 for address in addresses}) < len(addresses) or self._sockets:
+            raise InvalidConfigError("Listen on one address per family (IPv4, IPv6), once.")
+        for address in addresses:
+            try:
+                self._sockets[address.is_ipv6] = await self._network.open_udp(address, self._received)
+            except OSError as exc:
+                self.close()
+                raise _error_of(exc, address) from exc
+            except BaseException:
+                self.close()
+                raise
+
+    def on(self, kind: Kind, handler: DatagramHandler) -> None:
+        """Set who gets the datagrams of this kind. The handler must not raise."""
+        self._handlers[kind] = handler
+
+    def send(self, data: bytes, to: Address) -> None:
+        """Send from the socket of the address's family. Never raises; counts."""
+        socket = self._sockets.get(":" in to.ip)
+        if socket is None:
+            self._dropped["no_socket"] += 1
+            return
+        kind = (_KINDS[data[0]] if data else None) or "unknown"
+        self._datagrams_out[kind] += 1
+        self._bytes_out[kind] += len(data)
+        socket.send(data, to)
+
+    @property
+    def local(self) -> list[Address]:
+        """Where the sockets are bound; ip `0.0.0.0` or `::` when to all."""
+        return [socket.local for socket in self._sockets.values()]
+
+    def statistics(self) -> MuxStatistics:
+        dropped = Counter(self._dropped)
+        not_sent = self._refused_by_closed + sum(socket.dropped for socket in self._sockets.values())
+        if not_sent:
+            dropped["not_sent"] = not_sent
+        return MuxStatistics(
+            datagrams_in=MappingProxyType(dict(self._datagrams_in)),
+            datagrams_out=MappingProxyType(dict(self._datagrams_out)),
+            bytes_in=MappingProxyType(dict(self._bytes_in)),
+            bytes_out=MappingProxyType(dict(self._bytes_out)),
+            dropped=MappingProxyType(dict(dropped)),
+        )
+
+    def close(self) -> None:
+        """Close the sockets; no handler is called afterwards. Twice is harmless."""
+        sockets, self._sockets = self._sockets, {}
+        for socket in sockets.values():
+            self._refused_by_closed += socket.dropped
+            socket.close()
+
+    def _received(self, data: bytes, source: Address) -> None:
+        kind = kind_of(data)
+        if kind is None:
+            self._dropped["unknown_kind"] += 1
+            return
+        self._datagrams_in[kind] += 1
+        self._bytes_in[kind] += len(data)
+        handler = self._handlers.get(kind)
+        if handler is None:
+            self._dropped["no_handler"] += 1
+        else:
+            handler(data, source)
+
+
+def _error_of(exc: OSError, address: Address) -> P2PError:
+    if exc.errno == errno.EADDRINUSE:
+        return PortInUseError(
+            f"UDP port {address.port} is in use by another program; choose another with --listen.", address=str(address)
+        )
+    if exc.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+        return InvalidConfigError(f"{address.ip} is not an address of this machine.", address=str(address))
+    if exc.errno in (errno.EACCES, errno.EPERM):
+        return InvalidConfigError(
+            f"The system does not allow UDP port {address.port}; choose one above 1023.", address=str(address)
+        )
+    return P2PError(f"The system refuses to listen on {address} ({exc.strerror}).", address=str(address))

@@ -1,0 +1,350 @@
+"""The node's QUIC endpoint: both client and server on the shared socket, by peer id.
+
+Datagrams find their connection by destination connection id, and only from the address that the connection uses; others
+are dropped and counted. First packets pass the admission policy (nat/retry.py). A first packet that cannot be decrypted
+leaves nothing behind.
+
+Difference from RFC 9000: unknown versions and unknown connection ids get no answer at all (no version negotiation, no
+stateless reset): a peer that lost its state is noticed by its silence within `lost_after_s`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from qh3._hazmat import pull_quic_header
+from qh3.quic.configuration import QuicConfiguration
+from qh3.quic.packet import encode_quic_retry
+
+from p2pnode.core.address import Address
+from p2pnode.core.errors import BadPacket, P2PError, P2PTimeoutError, RefusedError, WrongKeyError
+from p2pnode.core.ids import PeerId
+from p2pnode.core.keys import NodeKey
+from p2pnode.core.network import Network
+from p2pnode.nat.certificate import make_certificate
+from p2pnode.nat.close import CloseCode, CloseReason
+from p2pnode.nat.connection import Connection
+from p2pnode.nat.errors import ConnectionClosedError
+from p2pnode.nat.handshake import ClientHandshake, ServerHandshake
+from p2pnode.nat.proof import NONCE_BYTES
+from p2pnode.nat.retry import AdmissionPolicy, RetryTokens, Verdict
+from p2pnode.nat.transport import CID_BYTES, Transport, TransportError, is_first_packet, make_configuration
+
+__all__ = ["QuicEndpoint", "QuicSettings", "QuicStatistics"]
+
+TLS_NO_APPLICATION_PROTOCOL = 0x100 + 120  # RFC 9001, section 4.8, "TLS Errors"; RFC 7301: another network or version
+
+
+@dataclass(frozen=True)
+class QuicSettings:
+    """Tunables of the endpoint; seconds and bytes."""
+
+    proof_timeout_s: float = 5.0
+    """From a client's first packet to its valid proof."""
+    max_unproven_bytes: int = 16 << 10
+    """UDP payload accepted from a client before its proof; an undisturbed handshake has about 4,000."""
+    keep_alive_s: float = 20.0
+    """Silence after which a PING is sent."""
+    lost_after_s: float = 5.0
+    """How long probes may stay unanswered until the connection is given up."""
+    idle_timeout_s: float = 60.0
+    """QUIC's own idle timeout; three missed keep-alives."""
+    initial_rtt_s: float = 0.333
+    """RFC 9002, section 6.2.2, "Handshakes and New Paths"."""
+    retry_above: int = 64
+    """Unproven incoming connections from which on Retry is asked."""
+    max_unproven: int = 256
+    """Unproven incoming connections at most: 256 of about 60 KiB."""
+    max_unproven_per_prefix: int = 64
+    """The same per /24 or /48, above `retry_above`."""
+    max_connections: int = 1024
+    """Open connections, both directions; more incoming ones are refused."""
+
+    def __post_init__(self) -> None:
+        for name in ("proof_timeout_s", "keep_alive_s", "lost_after_s", "idle_timeout_s", "initial_rtt_s"):
+            if not 0 < getattr(self, name) < 86_400:
+                raise ValueError(f"{name} is a number of seconds above 0")
+        if not 0 <= self.retry_above <= self.max_unproven or self.max_connections < 1:
+            raise ValueError("0 <= retry_above <= max_unproven, and max_connections is at least 1")
+
+
+@dataclass(frozen=True)
+class QuicStatistics:
+    """A snapshot. `dropped` and `failed` count by reason."""
+
+    connections: int
+    """Open and proven."""
+    unproven: int
+    """Incoming, not proven yet."""
+    tracked: int
+    """All that hold memory, also connecting and draining ones."""
+    accepted: int
+    connected: int
+    retries_sent: int
+    dropped: Mapping[str, int]
+    failed: Mapping[str, int]
+
+
+class QuicEndpoint:
+    """Connects to peers by id, and takes connections; both sides proven before anybody sees them."""
+
+    def __init__(
+        self,
+        *,
+        key: NodeKey,
+        network: Network,
+        send: Callable[[bytes, Address], None],
+        network_tag: bytes,
+        settings: QuicSettings | None = None,
+    ) -> None:
+        """`send`: the mux's; never raises. `network_tag`: 8 bytes, `core.network_id.network_tag`."""
+        if len(network_tag) != 8:
+            raise ValueError("a network tag has 8 bytes")
+        self.key = key
+        self.network = network
+        self.send = send
+        self.network_tag = network_tag
+        self.settings = settings or QuicSettings()
+        self.alpn = f"p2pnode/1/{network_tag.hex()}"
+        self.on_connection: Callable[[Connection], None] | None = None
+        self._certificate = make_certificate(key, network.token_bytes)
+        self._client_configuration = self._configuration(client=True)
+        self._server_configuration = self._configuration(client=False)
+        self._tokens = RetryTokens(network.token_bytes)
+        self._policy = AdmissionPolicy(
+            self.settings.retry_above, self.settings.max_unproven, self.settings.max_unproven_per_prefix
+        )
+        self._by_cid: dict[bytes, Connection] = {}
+        # A client repeats its own choice of id until it hears ours; it could choose another connection's, so these
+        # are known only together with the address.
+        self._first_cids: dict[tuple[Address, bytes], Connection] = {}
+        self._first_cid_of: dict[Connection, tuple[Address, bytes]] = {}
+        self._connections: set[Connection] = set()
+        self._unproven: set[Connection] = set()
+        self._open: set[Connection] = set()
+        self._dropped: Counter[str] = Counter()
+        self._failed: Counter[str] = Counter()
+        self._accepted = self._connected = self._retries = 0
+        self._closed = False
+
+    async def connect(self, peer: PeerId, address: Address, *, timeout: float = 5.0) -> Connection:
+        """Return a connection on which both sides are proven; two round trips.
+
+        Raise WrongKeyError (facts: expected, answered, address) when somebody else answers or nobody that proves a
+        key; RefusedError; P2PTimeoutError. Cancelling gives the attempt up and leaves nothing behind.
+        """
+        if self._closed:
+            raise ConnectionClosedError("This node is stopping.", reason="closed")
+        now = self.network.monotonic()
+        transport = Transport.client(self._client_configuration, now)
+        connection = Connection(self, transport, address, ClientHandshake(self.key, self.network_tag))
+        connection.expected = peer
+        self._track(connection)
+        connection.begin()
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.shield(connection.proven)
+        except TimeoutError as exc:
+            connection.abandon(CloseReason(CloseCode.CANCELLED, "timeout", "local"))
+            raise P2PTimeoutError(
+                f"Nobody answered at {address} within {timeout:g} s.", peer=str(peer), address=str(address)
+            ) from exc
+        except asyncio.CancelledError:
+            connection.abandon(CloseReason(CloseCode.CANCELLED, "cancelled", "local"))
+            raise
+        except P2PError as exc:
+            raise self._refusal(exc, connection, peer, address) from exc
+        return connection
+
+    def datagram_received(self, data: bytes, source: Address) -> None:
+        """Take one datagram of the QUIC kind. Never raises."""
+        try:
+            version, kind, _, cid, client_cid, token, *_ = pull_quic_header(data, 0, CID_BYTES)
+        except (ValueError, OverflowError):
+            self.dropped("malformed")
+            return
+        connection = self._by_cid.get(cid) or self._first_cids.get((source, cid))
+        if connection is not None:
+            if connection.remote != source:
+                self.dropped("other_address")
+            else:
+                connection.datagram_received(data)
+        elif self._closed:
+            self.dropped("closed")
+        elif is_first_packet(version, kind, len(data), cid):
+            self._first_packet(data, source, cid, client_cid, token)
+        else:
+            self.dropped("unknown_connection" if version in (None, 1) else "unknown_version")
+
+    def close(self) -> None:
+        """Close every connection, telling the other sides; nothing of this endpoint is left in the loop."""
+        self._closed = True
+        for connection in list(self._connections):
+            connection.abandon(CloseReason(CloseCode.GOING_AWAY, "stopping", "local"))
+
+    def connections(self) -> list[Connection]:
+        """The open, proven ones."""
+        return list(self._open)
+
+    def statistics(self) -> QuicStatistics:
+        return QuicStatistics(
+            connections=len(self._open),
+            unproven=self._policy.unproven,
+            tracked=len(self._connections),
+            accepted=self._accepted,
+            connected=self._connected,
+            retries_sent=self._retries,
+            dropped=MappingProxyType(dict(self._dropped)),
+            failed=MappingProxyType(dict(self._failed)),
+        )
+
+    # incoming
+
+    def _first_packet(self, data: bytes, source: Address, cid: bytes, client_cid: bytes, token: bytes) -> None:
+        now = self.network.monotonic()
+        original_cid, retry_cid = cid, None
+        if token:
+            try:
+                original_cid, retry_cid = self._tokens.read_untrusted(token, source, now)
+            except BadPacket as exc:
+                self.dropped(exc.reason)
+                return
+            if retry_cid != cid:
+                self.dropped("bad_token")
+                return
+        verdict = self._policy.judge(source, has_token=retry_cid is not None)
+        if verdict is Verdict.DROP:
+            self.dropped("too_many_unproven")
+        elif verdict is Verdict.RETRY:
+            self._send_retry(source, cid, client_cid, now)
+        else:
+            self._accept(data, source, cid, original_cid, retry_cid, now)
+
+    def _send_retry(self, source: Address, cid: bytes, client_cid: bytes, now: float) -> None:
+        retry_cid = self.network.token_bytes(CID_BYTES)
+        self._retries += 1
+        packet = encode_quic_retry(
+            version=1,
+            source_cid=retry_cid,
+            destination_cid=client_cid,
+            original_destination_cid=cid,
+            retry_token=self._tokens.make(source, cid, retry_cid, now),
+        )
+        self.send(packet, source)
+
+    def _accept(
+        self, data: bytes, source: Address, cid: bytes, original_cid: bytes, retry_cid: bytes | None, now: float
+    ) -> None:
+        try:
+            transport = Transport.server(self._server_configuration, original_cid, retry_cid)
+        except TransportError:
+            self.dropped("quic_error")
+            return
+        nonce = self.network.token_bytes(NONCE_BYTES)
+        handshake = ServerHandshake(self.key, self.network_tag, self._certificate.der, nonce)
+        connection = Connection(self, transport, source, handshake)
+        self._track(connection)
+        self._unproven.add(connection)
+        self._policy.began(source)
+        self._first_cids[source, cid] = connection
+        self._first_cid_of[connection] = (source, cid)
+        connection.begin()
+        connection.datagram_received(data)
+        if not transport.heard_authentic:
+            self.dropped("bad_initial")
+            connection.abandon(CloseReason(CloseCode.PROTOCOL, "bad initial", "local"))
+
+    # what connections call
+
+    def connection_proven(self, connection: Connection) -> None:
+        self._ended_unproven(connection)
+        self._forget_first_cid(connection)
+        if not connection.initiator and (self._closed or len(self._open) >= self.settings.max_connections):
+            connection.close(CloseCode.TOO_MANY, "too many connections")
+            return
+        self._open.add(connection)
+        if connection.initiator:
+            self._connected += 1
+            return
+        self._accepted += 1
+        if self.on_connection is not None:
+            self.call(self.on_connection, connection)
+
+    def connection_closed(self, connection: Connection) -> None:
+        reason = connection.close_reason
+        if connection not in self._open and reason is not None:
+            self._failed[reason.reason if reason.origin == "local" else reason.origin] += 1
+        self._open.discard(connection)
+        self._ended_unproven(connection)
+
+    def connection_released(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        self._forget_first_cid(connection)
+        for cid in connection.transport.cids:
+            self._by_cid.pop(cid, None)
+
+    def cid_issued(self, connection: Connection, cid: bytes) -> None:
+        connection.transport.cids.add(cid)
+        self._by_cid[cid] = connection
+
+    def cid_retired(self, connection: Connection, cid: bytes) -> None:
+        connection.transport.cids.discard(cid)
+        self._by_cid.pop(cid, None)
+
+    def dropped(self, reason: str) -> None:
+        self._dropped[reason] += 1
+
+    def call(self, callback: Callable[..., object], *args: object) -> None:
+        """Call an application's callback; what it raises goes to the loop's handler, never into the packet path."""
+        try:
+            callback(*args)
+        except Exception as exc:  # noqa: BLE001 - any error of the application, handed on whole
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "a connection's callback failed", "exception": exc}
+            )
+
+    # helpers
+
+    def _configuration(self, *, client: bool) -> QuicConfiguration:
+        return make_configuration(
+            client=client,
+            alpn=self.alpn,
+            idle_timeout_s=self.settings.idle_timeout_s,
+            initial_rtt_s=self.settings.initial_rtt_s,
+            certificate=None if client else self._certificate,
+        )
+
+    def _track(self, connection: Connection) -> None:
+        self._connections.add(connection)
+        self._by_cid[connection.transport.cid] = connection
+
+    def _ended_unproven(self, connection: Connection) -> None:
+        if connection in self._unproven:
+            self._unproven.discard(connection)
+            self._policy.ended(connection.remote)
+
+    def _forget_first_cid(self, connection: Connection) -> None:
+        first = self._first_cid_of.pop(connection, None)
+        if first is not None:
+            self._first_cids.pop(first, None)
+
+    def _refusal(self, error: P2PError, connection: Connection, peer: PeerId, address: Address) -> P2PError:
+        reason = connection.close_reason
+        if isinstance(error, WrongKeyError) or reason is None:
+            return error
+        if reason.origin == "local":  # our check of the certificate failed
+            return WrongKeyError(
+                f"Whoever answers at {address} proves no node key ({reason.reason}).",
+                expected=str(peer), answered=None, address=str(address), reason=reason.reason,
+            )  # fmt: skip
+        if reason.origin == "transport" and reason.code == TLS_NO_APPLICATION_PROTOCOL:
+            text = f"The node at {address} belongs to another network or speaks another version."
+        elif reason.origin == "remote" and reason.code == CloseCode.TOO_MANY:
+            text = f"The node at {address} has as many connections as it takes; try again later."
+        else:
+            text = f"The node at {address} closed the connection while it was being set up."
+        return RefusedError(text, peer=str(peer), address=str(address), close_code=reason.code, origin=reason.origin)

@@ -1,0 +1,272 @@
+"""A bidirectional byte stream of a connection, with back-pressure both ways.
+
+Sending waits for two things: qh3's own queue (at most `SEND_BUFFER` bytes unsent) and the reader's credit
+(`nat/control.py`). Receiving gives credit as the application reads: an unread stream holds at most `INITIAL_CREDIT`
+bytes, one that is read up to `READ_WINDOW` more than was read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Protocol
+
+from p2pnode.core.errors import BadPacket
+from p2pnode.nat.errors import ConnectionClosedError, StreamFullError, StreamResetError
+
+__all__ = ["INITIAL_CREDIT", "READ_WINDOW", "Stream", "StreamOwner"]
+
+INITIAL_CREDIT = 64 << 10  # 100 streams that nobody reads: 6.4 MiB
+READ_WINDOW = 1 << 20
+SEND_BUFFER = 256 << 10
+NOWAIT_BUFFER = 4 << 20  # a caller that never waits has a bug; this is where it shows
+CHUNK = 64 << 10
+
+
+class StreamOwner(Protocol):
+    """What a stream needs from its connection."""
+
+    def stream_write(self, stream_id: int, data: bytes, fin: bool) -> None: ...
+    def stream_unsent(self, stream_id: int) -> int: ...
+    def stream_credit(self, stream_id: int, limit: int) -> None: ...
+    def stream_reset(self, stream_id: int, code: int, *, receiving: bool) -> None: ...
+    def stream_done(self, stream_id: int) -> None: ...
+    def stream_used(self) -> None: ...
+
+
+class Stream:
+    """One stream. `read` and `write` may be used by one task each; cancelling either loses nothing.
+
+    A `write` that is cancelled while it waits has still handed over its data.
+    """
+
+    def __init__(self, owner: StreamOwner, stream_id: int, protocol: str) -> None:
+        self.id = stream_id
+        self.protocol = protocol
+        self._owner = owner
+        self._incoming: deque[bytes] = deque()
+        self._unread = 0
+        self._received = 0
+        self._credit_given = INITIAL_CREDIT
+        self._fin_received = False
+        self._receive_done = False
+        self._outgoing: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._sent = 0
+        self._credit = INITIAL_CREDIT
+        self._finishing = False
+        self._send_done = False
+        self._error: Exception | None = None
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    # reading
+
+    async def read(self, limit: int = CHUNK) -> bytes:
+        """Return 1 to `limit` bytes as soon as there are any, b"" at the end.
+
+        Raise StreamResetError, ConnectionClosedError; what arrived before is returned first.
+        """
+        if limit < 1:
+            raise ValueError("limit is at least 1")
+        while not self._incoming:
+            if self._fin_received:
+                return b""
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+        return self._take(limit)
+
+    async def readexactly(self, count: int) -> bytes:
+        """Return `count` bytes. Raise asyncio.IncompleteReadError when the stream ends before, else as `read`.
+
+        Cancelled: what it had taken is put back.
+        """
+        parts: list[bytes] = []
+        missing = count
+        try:
+            while missing:
+                part = await self.read(missing)
+                if not part:
+                    partial = b"".join(parts)
+                    parts.clear()
+                    raise asyncio.IncompleteReadError(partial, count)
+                parts.append(part)
+                missing -= len(part)
+        except asyncio.CancelledError:
+            self._incoming.extendleft(reversed(parts))
+            self._unread += sum(map(len, parts))
+            raise
+        return b"".join(parts)
+
+    def _take(self, limit: int) -> bytes:
+        data = self._incoming.popleft()
+        if len(data) > limit:
+            self._incoming.appendleft(data[limit:])
+            data = data[:limit]
+        elif len(data) < limit and self._incoming:
+            parts, size = [data], len(data)
+            while self._incoming and size + len(self._incoming[0]) <= limit:
+                parts.append(self._incoming.popleft())
+                size += len(parts[-1])
+            data = b"".join(parts)
+        self._unread -= len(data)
+        self._owner.stream_used()
+        allowed = self._received - self._unread + READ_WINDOW
+        # Not at every read: a credit frame when half of the window is used up, the first one at once.
+        if not self._receive_done and allowed - self._credit_given >= READ_WINDOW // 2:
+            self._credit_given = allowed
+            self._owner.stream_credit(self.id, allowed)
+        return data
+
+    # writing
+
+    async def write(self, data: bytes) -> None:
+        """Send all of `data`; wait while more than 256 KiB are unsent.
+
+        Raise StreamResetError, ConnectionClosedError.
+        """
+        view = memoryview(data)
+        for start in range(0, len(view), CHUNK):
+            while self._unsent() >= SEND_BUFFER:
+                self._check_sending()
+                await self._wait()
+            self._check_sending()
+            self._queue(bytes(view[start : start + CHUNK]))
+        while self._unsent() > SEND_BUFFER:
+            self._check_sending()
+            await self._wait()
+
+    def write_nowait(self, data: bytes) -> None:
+        """Queue `data`. Raise StreamFullError above 4 MiB unsent, StreamResetError, ConnectionClosedError."""
+        self._check_sending()
+        if self._unsent() + len(data) > NOWAIT_BUFFER:
+            raise StreamFullError("The other side does not read as fast as this side writes.", stream=self.id)
+        self._queue(bytes(data))
+
+    def finish(self) -> None:
+        """Send the end (FIN) after what is queued; reading goes on. Twice is harmless."""
+        if not self._finishing and self._error is None:
+            self._finishing = True
+            self.pump()
+
+    def reset(self, code: int = 0) -> None:
+        """Give the stream up in both directions; the other side sees StreamResetError with `code`."""
+        if self._error is None and not (self._send_done and self._receive_done):
+            self._owner.stream_reset(self.id, code, receiving=not self._receive_done)
+            self._fail(StreamResetError("This stream was given up.", reset_code=code))
+            self._incoming.clear()
+            self._unread = 0
+            self._send_done = True
+            self._check_done()
+
+    def _check_sending(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if self._finishing:
+            raise ConnectionClosedError("This stream was finished; nothing more can be written.", reason="finished")
+
+    def _unsent(self) -> int:
+        return self._waiting_bytes + (0 if self._send_done else self._owner.stream_unsent(self.id))
+
+    def _queue(self, data: bytes) -> None:
+        if data:
+            self._outgoing.append(data)
+            self._waiting_bytes += len(data)
+        self._owner.stream_used()
+        self.pump()
+
+    # called by the connection
+
+    def pump(self) -> None:
+        """Hand over what credit and qh3's queue allow; wake writers."""
+        if self._send_done or self._error is not None:
+            return
+        room = SEND_BUFFER - self._owner.stream_unsent(self.id) if self._outgoing else 0
+        while self._outgoing and self._sent < self._credit and room > 0:
+            data = self._outgoing.popleft()
+            allowed = min(self._credit - self._sent, len(data))
+            if allowed < len(data):
+                self._outgoing.appendleft(data[allowed:])
+                data = data[:allowed]
+            self._sent += len(data)
+            self._waiting_bytes -= len(data)
+            room -= len(data)
+            self._owner.stream_write(self.id, data, False)
+        if self._finishing and not self._outgoing:
+            self._send_done = True
+            self._owner.stream_write(self.id, b"", True)
+            self._check_done()
+        self._wake()
+
+    def count_header(self, size: int, *, sent: bool) -> None:
+        """The header counts as data of its direction."""
+        if sent:
+            self._sent += size
+        else:
+            self._received += size
+
+    def data_received_untrusted(self, data: bytes, fin: bool) -> None:
+        """Raise BadPacket("beyond_credit") when the sender ignores our credit."""
+        self._received += len(data)
+        if self._received > self._credit_given:
+            raise BadPacket("beyond_credit")
+        if self._error is None:
+            if data:
+                self._incoming.append(data)
+                self._unread += len(data)
+            self._fin_received |= fin
+        if fin:
+            self._receive_done = True
+        self._wake()
+        self._check_done()
+
+    def credit_received(self, limit: int) -> None:
+        if limit > self._credit:
+            self._credit = limit
+            self.pump()
+
+    def reset_received(self, code: int) -> None:
+        """The other side gave up sending. So do we: half a conversation is of no use to any protocol here."""
+        self._receive_done = True
+        self.stop_received(code)
+
+    def stop_received(self, code: int) -> None:
+        """The other side reads no more."""
+        if not self._send_done:
+            self._send_done = True
+            self._owner.stream_reset(self.id, code, receiving=False)
+        # A stop that meets a stream which ended well both ways is only late.
+        if not self._fin_received or not self._finishing:
+            self._fail(StreamResetError("The other side gave this stream up.", reset_code=code))
+        self._check_done()
+
+    def connection_closed(self, error: ConnectionClosedError) -> None:
+        self._send_done = True
+        self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        if self._error is None:
+            self._error = error
+        self._outgoing.clear()
+        self._waiting_bytes = 0
+        self._wake()
+
+    def _check_done(self) -> None:
+        if self._send_done and self._receive_done:
+            self._owner.stream_done(self.id)
+
+    async def _wait(self) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def __repr__(self) -> str:
+        return f"<Stream {self.id} {self.protocol}>"

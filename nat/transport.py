@@ -1,0 +1,190 @@
+"""qh3's QUIC connection behind a guard: no I/O, no clock, and nothing but `TransportError` comes out.
+
+Hostile packets make qh3 raise many kinds of exceptions; a panic of its Rust core is not even an `Exception`. Every call goes through `_guard`. qh3 sees one constant remote address: which path the datagrams take is our choice
+(both ends of qh3 would follow the last packet's source address).
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from qh3.quic import events
+from qh3.quic.configuration import QuicConfiguration
+from qh3.quic.connection import QuicConnection
+
+from p2pnode.nat.certificate import NodeCertificate
+
+__all__ = ["CID_BYTES", "MAX_DATAGRAM_BYTES", "Transport", "TransportError", "events"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Fixed by the specification
+MIN_INITIAL_BYTES = 1200  # RFC 9000, section 14.1, "Initial Datagram Size"
+
+# Chosen by us
+CID_BYTES = 8
+MAX_UDP_PAYLOAD = 1200  # fits every path that IPv6 allows (1,280 less headers), also through a relay's frame
+MAX_DATAGRAM_BYTES = 1100  # what surely fits into one packet beside its header, tag and frame header
+# Windows bound what one peer can make us hold: data that arrives out of order stays in qh3 until the gap closes. What
+# arrived in order is bounded by our credit (nat/control.py). 4 MiB are 80 MB/s at a round trip of 50 ms.
+CONNECTION_WINDOW = 4 << 20
+STREAM_WINDOW = 2 << 20
+_VIRTUAL_PEER = ("192.0.2.1", 4433)
+
+# qh3 logs a warning for each connection that the other side closes: its matter is ours to log, once and with a reason.
+logging.getLogger("quic").setLevel(logging.CRITICAL)
+
+
+class TransportError(Exception):
+    """qh3 raised; `__cause__` tells what."""
+
+
+def make_configuration(
+    *, client: bool, alpn: str, idle_timeout_s: float, initial_rtt_s: float, certificate: NodeCertificate | None
+) -> QuicConfiguration:
+    """Return qh3's configuration for one side. Reusable for many connections."""
+    configuration = QuicConfiguration(
+        is_client=client,
+        alpn_protocols=[alpn],
+        connection_id_length=CID_BYTES,
+        idle_timeout=idle_timeout_s,
+        initial_rtt=initial_rtt_s,
+        max_datagram_size=MAX_UDP_PAYLOAD,
+        probe_datagram_size=False,
+        max_data=CONNECTION_WINDOW,
+        max_stream_data=STREAM_WINDOW,
+        max_datagram_frame_size=MAX_UDP_PAYLOAD,
+        verify_mode=ssl.CERT_NONE,  # `certificate.py` checks; a chain to some authority says nothing here
+    )
+    if certificate is not None:
+        configuration.load_cert_chain(certificate.pem, certificate.key_pem)
+    return configuration
+
+
+class Transport:
+    """One QUIC connection. Methods raise only TransportError; `now` is monotonic seconds."""
+
+    def __init__(self, quic: QuicConnection) -> None:
+        self._quic = quic
+        self.cid: bytes = quic.host_cid
+        self.cids: set[bytes] = {quic.host_cid}
+
+    @classmethod
+    def client(cls, configuration: QuicConfiguration, now: float) -> Transport:
+        transport = cls(QuicConnection(configuration=configuration))
+        transport._guard(transport._quic.connect, _VIRTUAL_PEER, now)
+        return transport
+
+    @classmethod
+    def server(cls, configuration: QuicConfiguration, original_cid: bytes, retry_cid: bytes | None) -> Transport:
+        """`original_cid`: the destination id of the client's first packet; `retry_cid`: ours from Retry, if any."""
+        return cls(
+            QuicConnection(
+                configuration=configuration,
+                original_destination_connection_id=original_cid,
+                retry_source_connection_id=retry_cid,
+            )
+        )
+
+    def _guard(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except BaseException as exc:
+            # pyo3's PanicException derives from BaseException on purpose; it is one packet's fault, not the program's.
+            if not isinstance(exc, Exception) and type(exc).__name__ != "PanicException":
+                raise
+            raise TransportError(f"{type(exc).__name__}: {exc}") from exc
+
+    def receive(self, data: bytes, now: float) -> None:
+        self._guard(self._quic.receive_datagram, data, _VIRTUAL_PEER, now)
+
+    def handle_timer(self, now: float) -> None:
+        self._guard(self._quic.handle_timer, now)
+
+    def timer(self) -> float | None:
+        return self._guard(self._quic.get_timer)
+
+    def datagrams(self, now: float) -> list[bytes]:
+        return [data for data, _ in self._guard(self._quic.datagrams_to_send, now)]
+
+    def next_event(self) -> events.QuicEvent | None:
+        return self._guard(self._quic.next_event)
+
+    def write(self, stream_id: int, data: bytes, *, fin: bool = False) -> None:
+        self._guard(self._quic.send_stream_data, stream_id, data, fin)
+
+    def unsent(self, stream_id: int) -> int:
+        """Bytes handed over by `write` that were never sent yet."""
+        return self._guard(self._quic.get_send_buffer_size, stream_id)
+
+    def reset(self, stream_id: int, code: int) -> None:
+        """Give up sending on a stream; harmless when that is over already."""
+        if self._quic._stream_can_send(stream_id):
+            self._guard(self._quic.reset_stream, stream_id, code)
+
+    def stop(self, stream_id: int, code: int) -> None:
+        """Ask the other side to give up sending; raises TransportError when it has finished already."""
+        self._guard(self._quic.stop_stream, stream_id, code)
+
+    def send_datagram(self, data: bytes) -> None:
+        self._guard(self._quic.send_datagram_frame, data)
+
+    def ping(self, number: int) -> None:
+        self._guard(self._quic.send_ping, number)
+
+    def close(self, code: int, reason: str) -> None:
+        """Queue an application close (RFC 9000, section 10.2, "Immediate Close")."""
+        self._guard(self._quic.close, code, None, reason)
+
+    def next_stream_id(self) -> int | None:
+        """The id of the next bidirectional stream of ours, None while the other side allows no further one."""
+        stream_id = self._guard(self._quic.get_next_available_stream_id)
+        return stream_id if stream_id // 4 < self._quic.max_concurrent_bidi_streams else None
+
+    @property
+    def heard_authentic(self) -> bool:
+        """Whether any packet of this connection could be decrypted."""
+        core = self._quic._core
+        return core is not None and core.received_authenticated_packet
+
+    @property
+    def probing(self) -> bool:
+        """Whether something sent is unacknowledged for so long that probes are under way (RFC 9002, section 6.2)."""
+        core = self._quic._core
+        return core is not None and core.pto_count > 0
+
+    @property
+    def rtt_s(self) -> float | None:
+        core = self._quic._core
+        return None if core is None else core.smoothed_rtt
+
+    @property
+    def congested(self) -> bool:
+        core = self._quic._core
+        return core is not None and core.bytes_in_flight >= core.congestion_window
+
+    @property
+    def ended(self) -> events.ConnectionTerminated | None:
+        """How the connection ended, known as soon as the close arrives (qh3's event comes after its draining time)."""
+        return self._quic._close_event
+
+    @property
+    def drained(self) -> bool:
+        core = self._quic._core
+        return core is None or core.state == "terminated"
+
+    def peer_certificate(self) -> bytes | None:
+        """The other side's certificate in DER; None when it sent none, or more than one."""
+        certificate = self._guard(self._quic.get_peercert)
+        if certificate is None or self._guard(self._quic.get_issuercerts):
+            return None
+        return self._guard(certificate.public_bytes)
+
+
+def is_first_packet(version: int | None, packet_type: int, size: int, cid: bytes) -> bool:
+    """Whether a datagram with this header may begin a connection (QUIC version 1, padded Initial)."""
+    return version == 1 and packet_type == 0 and size >= MIN_INITIAL_BYTES and 8 <= len(cid) <= 20
