@@ -92,7 +92,7 @@ def test_concurrent_connects_of_one_node_share_an_attempt() -> None:
 
 
 def test_idle_session_closes_and_reopens_when_used() -> None:
-    """After the idle time-out without application traffic it is gone on both sides; the next connect opens a new one."""
+    """Without application traffic it is gone on both sides after the time-out; the next connect opens a new one."""
 
     async def main(world: VirtualWorld) -> None:
         async with lan_of(world, 3, idle_timeout=60.0) as (_, alice, bob):
