@@ -60,8 +60,8 @@ class Finder:
         if not known and not local:
             raise PeerNotFoundError(_not_found_sentence(peer, alone=not realms), peer=str(peer))
         addresses = list(local)
-        for _, presence in online:
-            addresses.extend(a for a in presence.addresses if a not in addresses)
+        for _, there in online:
+            addresses.extend(a for a in there.addresses if a not in addresses)
         best = max(online or known, key=lambda pair: pair[0].record.seq if pair[0].record else 0, default=None)
         seq = best[0].record.seq if best is not None and best[0].record is not None else None
         age = max(0.0, self._network.wall() - seq / 1000) if seq is not None else 0.0
