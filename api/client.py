@@ -10,14 +10,12 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from p2pnode.core import errors
-from p2pnode.core.errors import NotRunningError, P2PError, P2PTimeoutError
-from p2pnode.home import Home
+from p2pnode import Home, NotRunningError, P2PError, P2PTimeoutError
 
 __all__ = ["Client"]
 
 T = TypeVar("T", bound=msgspec.Struct)
-_BY_CODE = {cls.code: cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, P2PError)}
+_BY_CODE = {cls.code: cls for cls in P2PError.__subclasses__()}
 _GRACE_S = 5.0  # beyond the time that the node was given: it answers a time-out itself, with a better sentence
 
 

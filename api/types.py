@@ -70,8 +70,7 @@ class Status(Struct, kw_only=True):
     records: int
     uptime_s: float
     rss_bytes: int
-    clock_skew_s: float | None
-    counters: dict[str, int]
+    clock_skew_s: float | None = None
 
 
 class SessionInfo(Struct, kw_only=True):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from p2pnode.core.address import Address, Scope, split_host_port
+from p2pnode.core.clean import clean, clean_name
 from p2pnode.core.errors import InvalidPeerError
 from p2pnode.peerspec import DEFAULT_PORT, PeerSpec, parse_peer
 
@@ -77,8 +78,8 @@ def _text(raw: Any) -> str:
 
 def _name(raw: Any) -> str:
     text = _text(raw).strip()
-    if text and (len(text) > 32 or not text.isprintable() or any(c in text for c in "/\\@:")):
-        raise ValueError(f"{text[:80]!r} is not a name (1 to 32 visible characters, none of / \\ @ :)")
+    if text and clean_name(text) != text:
+        raise ValueError(f"{clean(text, limit=40)!r} is not a name (1 to 32 visible characters, none of / \\ @ :)")
     return text
 
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from p2pnode.core.atomic import replace_file
 from p2pnode.core.errors import HomeInUseError, StorageError
 
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["Home", "default_home", "write_private"]
+__all__ = ["Home", "default_home"]
 
 
 def default_home() -> Path:
@@ -110,30 +112,18 @@ class Home:
         finally:
             os.close(fd)
 
+    def write_api_card(self, data: bytes) -> None:
+        """Put down how to reach the control API, for the owner only. Raise StorageError."""
+        try:
+            replace_file(self.api, data, secrets.token_bytes)
+        except OSError as exc:
+            raise self._unwritable(exc) from exc
+
     def _unwritable(self, exc: OSError) -> StorageError:
         return StorageError(
             f"The home {self.path} cannot be written ({exc.strerror}); mend that, or choose another with --home DIR.",
             path=str(self.path),
         )
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Replace `path` by a file (0600) with `data`: readers see the old or the new one, never half. Raise StorageError.
-
-    For what may be replaced (the API's token, remembered contacts); keys are `core.keyfile`'s.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600)
-        with open(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as exc:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise StorageError(f"{path} cannot be written ({exc.strerror}).", path=str(path)) from exc
 
 
 def _try_lock(fd: int) -> bool:

@@ -1,0 +1,119 @@
+"""Events of the node and the chat as the lines that `join --headless` and `GET /v1/events` give."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+from p2pnode import (
+    Joined,
+    LanPeerSeen,
+    NetworkChanged,
+    NodeEvent,
+    PeerId,
+    PresenceChanged,
+    SessionClosed,
+    SessionOpened,
+)
+from p2pnode.api import types as t
+from p2pnode.api.service import Service
+from p2pnode.chat import ChatEvent, HallChanged, Message, MessageReceived, MessageStateChanged, PresenceSeen
+
+__all__ = ["EventFeed", "chat_event", "node_event"]
+
+MAX_WAITING = 10_000  # events a slow reader may be behind, about 5 MB; then its stream ends and it asks again
+
+
+def node_event(event: NodeEvent) -> t.Event | None:
+    """Return the line for an event of the node, None when it has none."""
+    match event:
+        case PresenceChanged(peer, online, age_s, name, user):
+            return t.Event(
+                event="presence",
+                peer=str(peer),
+                online=online,
+                age_s=round(age_s, 3),
+                name=name or None,
+                from_user=None if user is None else str(user),
+            )
+        case NetworkChanged(addresses, nat):
+            return t.Event(event="network", nat=nat, addresses=[str(a) for a in addresses])
+        case SessionOpened(session):
+            return t.Event(event="session", peer=str(session.peer), path=session.path, state="open")
+        case SessionClosed(session, reason):
+            return t.Event(event="session", peer=str(session.peer), path=session.path, state="closed", reason=reason)
+        case LanPeerSeen(peer, addresses, name):
+            return t.Event(event="lan_peer", peer=str(peer), addresses=[str(a) for a in addresses], name=name or None)
+        case Joined(realm):
+            return t.Event(event="joined", name=realm.value)
+    return None
+
+
+def chat_event(event: ChatEvent, own: PeerId) -> t.Event | None:
+    """Return the line for an event of the chat, None when it has none."""
+    match event:
+        case MessageReceived(message):
+            return _message(message, own)
+        case MessageStateChanged(message_id, party, state, reason):
+            return t.Event(event="state", id=message_id, to=str(party), state=state, reason=reason or None)
+        case PresenceSeen(peer, user, online, age_s):
+            who = None if user is None else str(user)
+            return t.Event(event="presence", peer=str(peer), from_user=who, online=online, age_s=round(age_s, 3))
+        case HallChanged(_, _, members):
+            return t.Event(event="hall", addresses=None, state=str(len(members)))
+    return None
+
+
+def _message(message: Message, own: PeerId) -> t.Event:
+    hall = str(message.party) == "hall"
+    return t.Event(
+        event="message",
+        id=message.id,
+        from_=str(message.author),
+        from_user=None if message.author_user is None else str(message.author_user),
+        from_name=message.author_name,
+        to="hall" if hall else str(own),
+        text=message.text,
+        sent_at=t.rfc3339(message.sent_at),
+    )
+
+
+class EventFeed:
+    """All events of node and chat as an async iterator. Ends with `close`, or when its reader is too slow."""
+
+    def __init__(self, service: Service) -> None:
+        self._queue: asyncio.Queue[t.Event | None] = asyncio.Queue(MAX_WAITING)
+        own = service.node.peer_id
+        self._cancels: list[Callable[[], None]] = [
+            service.node.subscribe(lambda event: self._put(node_event(event))),
+            service.chat.subscribe(lambda event: self._put(None if _doubled(event) else chat_event(event, own))),
+        ]
+        self._ended = False
+
+    def _put(self, line: t.Event | None) -> None:
+        if line is None or self._ended:
+            return
+        if self._queue.qsize() >= MAX_WAITING - 1:
+            self.close()
+        else:
+            self._queue.put_nowait(line)
+
+    def close(self) -> None:
+        """End the feed after what is waiting. Calling it twice is harmless."""
+        if not self._ended:
+            self._ended = True
+            for cancel in self._cancels:
+                cancel()
+            self._queue.put_nowait(None)
+
+    async def __aiter__(self) -> AsyncIterator[t.Event]:
+        try:
+            while (line := await self._queue.get()) is not None:
+                yield line
+        finally:
+            self.close()
+
+
+def _doubled(event: ChatEvent) -> bool:
+    """Whether the node tells the same itself: presence comes from there."""
+    return isinstance(event, PresenceSeen)

@@ -1,0 +1,133 @@
+"""Operations on the node: status, sessions, presence, connect, ping, hello."""
+
+from __future__ import annotations
+
+from p2pnode import P2PError, Trace
+from p2pnode.api import types as t
+from p2pnode.api.routing import Route
+from p2pnode.api.service import Service
+
+__all__ = ["ROUTES"]
+
+
+async def get_status(service: Service, _request: None) -> t.Status:
+    """Return ids, addresses, NAT, counters and sizes of the running node."""
+    status = service.node.status()
+    return t.Status(
+        peer_id=str(service.node.peer_id),
+        user_id=str(service.node.user_id),
+        name=service.node.settings.name,
+        network=service.node.settings.network_id,
+        role=status.role,
+        nat=status.nat,
+        addresses=list(status.addresses),
+        bootstrap=f"{status.peer_id}@{status.addresses[0]}" if status.addresses else None,
+        alone=status.routing_table == 0,
+        peers=status.peers,
+        routing_table=status.routing_table,
+        records=status.records,
+        uptime_s=status.uptime_s,
+        rss_bytes=status.rss_bytes,
+        clock_skew_s=getattr(status, "clock_skew_s", None),
+    )
+
+
+async def list_peers(service: Service, _request: None) -> t.Peers:
+    """Return the open sessions with path, round-trip time and traffic."""
+    names = {device: c for c in await service.chat.store.contacts() for device in c.devices}
+    infos = []
+    for session in service.node.sessions():
+        contact = names.get(session.peer)
+        user = service.chat.user_of(session.peer)
+        infos.append(
+            t.SessionInfo(
+                peer=str(session.peer),
+                name=(contact.petname or contact.name) if contact else "",
+                user=None if user is None else str(user),
+                path=session.path,
+                remote=str(session.remote),
+                rtt_ms=_ms(session.rtt_s),
+                age_s=round(service.now - session.opened_at, 3),
+                bytes_sent=session.bytes_sent,
+                bytes_received=session.bytes_received,
+                initiator=session.initiator,
+            )
+        )
+    return t.Peers(infos)
+
+
+async def find(service: Service, request: t.PeerQuery) -> t.FindAnswer:
+    """Look a peer's presence up; of a user's devices the one that is online, or was last."""
+    started = service.now
+    target = await service.target(request.peer)
+    found = []
+    error: P2PError | None = None
+    for device in await service.devices(target, timeout=request.timeout):
+        try:
+            found.append(await service.node.find(device, timeout=request.timeout))
+        except P2PError as exc:
+            error = exc
+    if not found:
+        raise error or P2PError("This user has no device that can be found.")
+    best = min(found, key=lambda r: (not r.online, r.age_s))
+    return t.FindAnswer(
+        peer=str(best.peer),
+        online=best.online,
+        age_s=round(best.age_s, 3),
+        addresses=[str(a) for a in best.addresses],
+        name=best.name,
+        user=None if best.user is None else str(best.user),
+        hops=best.hops,
+        seconds=round(service.now - started, 4),
+    )
+
+
+async def connect(service: Service, request: t.ConnectRequest) -> t.ConnectAnswer:
+    """Open a session, or use the open one, and have the peer echo one byte."""
+    started = service.now
+    target = await service.target(request.peer)
+    session = await service.session(target, timeout=request.timeout)
+    await session.ping(timeout=max(1.0, request.timeout - (service.now - started)))
+    return t.ConnectAnswer(
+        connected=True,
+        peer=str(session.peer),
+        path=session.path,
+        seconds=round(service.now - started, 4),
+        rtt_ms=_ms(session.rtt_s),
+        trace=_trace(session.trace),
+    )
+
+
+async def ping(service: Service, request: t.PingRequest) -> t.PingAnswer:
+    """Measure one round trip to the peer's program."""
+    target = await service.target(request.peer)
+    session = await service.session(target, timeout=request.timeout)
+    rtt = await session.ping(timeout=request.timeout)
+    return t.PingAnswer(peer=str(session.peer), path=session.path, rtt_ms=round(rtt * 1000, 3))
+
+
+async def hello(service: Service, request: t.HelloRequest) -> t.HelloAnswer:
+    """Say whether a node listens at an address, and who it is."""
+    answer = await service.node.hello(request.host, request.port, timeout=request.timeout)
+    if request.join:
+        await service.node.join_through(request.host, request.port)
+        await service.chat.enter_hall(answer.peer_id)
+    return t.HelloAnswer(peer=str(answer.peer_id), rtt_ms=round(answer.rtt_s * 1000, 3), observed=str(answer.observed))
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)
+
+
+def _trace(trace: Trace) -> list[t.TraceEntry]:
+    return [t.TraceEntry(step.at_s, step.step, step.result) for step in trace.steps]
+
+
+ROUTES = [
+    Route("GET", "/v1/status", "The node as a whole", get_status, None, t.Status),
+    Route("GET", "/v1/peers", "Open sessions", list_peers, None, t.Peers),
+    Route("GET", "/v1/find", "Presence of a peer", find, t.PeerQuery, t.FindAnswer),
+    Route("POST", "/v1/connect", "Open a session", connect, t.ConnectRequest, t.ConnectAnswer),
+    Route("POST", "/v1/ping", "One round trip over a session", ping, t.PingRequest, t.PingAnswer),
+    Route("POST", "/v1/hello", "Who listens at an address", hello, t.HelloRequest, t.HelloAnswer),
+]

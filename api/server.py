@@ -1,0 +1,225 @@
+"""The control API's server: HTTP on a free port of 127.0.0.1, for this user's own programs.
+
+uvicorn and starlette do HTTP; `guard` decides who may speak; the handlers are in `node_routes` and `chat_routes`. Port
+and token are written to the home (0600) when it listens, and removed when it stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import msgspec
+import structlog
+import uvicorn
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from p2pnode import Home, P2PError, __version__
+from p2pnode.api.chat_routes import ROUTES as CHAT_ROUTES
+from p2pnode.api.guard import MAX_BODY_BYTES, SECURITY_HEADERS, Refusal, judge
+from p2pnode.api.node_routes import ROUTES as NODE_ROUTES
+from p2pnode.api.openapi import document
+from p2pnode.api.routing import Route, status_of
+from p2pnode.api.service import Service
+
+__all__ = ["ROUTES", "ApiServer", "Application"]
+
+log = structlog.get_logger(__name__)
+
+# Chosen by us: the clients are a few commands and one page. 64 connections with 16 KiB of head and 128 KiB of body
+# each bound the memory at about 10 MB.
+MAX_CONNECTIONS = 64
+MAX_HEAD_BYTES = 16 * 1024
+REQUEST_S = 10.0  # until a request is complete; who is slower is cut off
+
+
+async def openapi(_service: Service, _request: None) -> dict[str, Any]:
+    """Return this document."""
+    return document(ROUTES, version=__version__)
+
+
+ROUTES: list[Route] = [
+    *NODE_ROUTES,
+    *CHAT_ROUTES,
+    Route("GET", "/v1/openapi.json", "The OpenAPI document", openapi),
+]
+
+
+class Application:
+    """The ASGI application: guard, route, parse, call, answer."""
+
+    def __init__(self, service: Service, *, port: int, token: str) -> None:
+        self._service = service
+        self._port = port
+        self._token = token
+        self._routes = {(r.method, r.path): r for r in ROUTES}
+        self._paths = {r.path for r in ROUTES}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008})
+            return
+        request = Request(scope, receive)
+        try:
+            response = await self._answer(request)
+        except ClientDisconnect:
+            return
+        except Refusal as refusal:
+            response = _failure(refusal.status, refusal.code, refusal.message)
+        except P2PError as error:
+            response = _failure(status_of(error.code), error.code, error.message)
+        except Exception:  # the boundary: one request's failure is logged and must not end the node
+            log.exception("request_failed", path=request.url.path)
+            response = _failure(500, "failed", "The node could not do this; its log says why.")
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        judge(request.method, dict(request.headers), port=self._port, token=self._token)
+        route = self._routes.get((request.method, request.url.path))
+        if route is None:
+            if request.url.path in self._paths:
+                raise Refusal(405, "wrong_method", "This path takes another method.")
+            raise Refusal(404, "unknown_route", "There is nothing here; see /v1/openapi.json.")
+        argument = await _read(route, request)
+        if route.stream:
+            stream = await route.call(self._service, argument)
+            return StreamingResponse(_lines(stream), headers=SECURITY_HEADERS, media_type="application/x-ndjson")
+        answer = await route.call(self._service, argument)
+        return Response(msgspec.json.encode(answer), headers=SECURITY_HEADERS, media_type="application/json")
+
+
+async def _read(route: Route, request: Request) -> msgspec.Struct | None:
+    if route.takes is None:
+        return None
+    try:
+        if route.in_query:
+            return msgspec.convert(dict(request.query_params), route.takes, strict=False)
+        return msgspec.json.decode(await _body(request), type=route.takes)
+    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeError) as exc:
+        raise Refusal(400, "invalid_request", f"{exc}.") from exc
+    except RecursionError as exc:
+        raise Refusal(400, "invalid_request", "The body is nested too deep.") from exc
+
+
+async def _body(request: Request) -> bytes:
+    body = bytearray()
+    try:
+        async with asyncio.timeout(REQUEST_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise Refusal(413, "too_large", f"A body has at most {MAX_BODY_BYTES} bytes.")
+    except TimeoutError as exc:
+        raise Refusal(408, "timeout", "The body did not arrive in time.") from exc
+    return bytes(body)
+
+
+async def _lines(stream: AsyncIterator[msgspec.Struct]) -> AsyncIterator[bytes]:
+    async for item in stream:
+        yield msgspec.json.encode(item) + b"\n"
+
+
+def _failure(status: int, code: str, message: str) -> Response:
+    headers = dict(SECURITY_HEADERS)
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"
+    if status in (408, 413):
+        headers["connection"] = "close"  # the rest of the body is not worth reading
+    data = msgspec.json.encode({"error": {"code": code, "message": message}})
+    return Response(data, status_code=status, headers=headers, media_type="application/json")
+
+
+class _Protocol(H11Protocol):
+    """uvicorn's HTTP/1.1 with two bounds that it lacks: connections, and the time until a first request."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.abort()
+            return
+        self.loop.call_later(REQUEST_S, self._first_request_due)
+
+    def _first_request_due(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.abort()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers (the command line has its own) and its ten wake-ups per second."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.stopping = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def main_loop(self) -> None:
+        await self.stopping.wait()
+
+
+class ApiServer:
+    """Serves `service` until `stop`. `url` is valid after `start`."""
+
+    def __init__(self, service: Service, home: Home) -> None:
+        self._service = service
+        self._home = home
+        self._server: _Server | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        """Listen, then write port and token to the home. Raise StorageError when that cannot be written."""
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.bind(("127.0.0.1", 0))
+        self.port = listener.getsockname()[1]
+        token = self._service.node.network.token_bytes(32).hex()
+        application = Application(self._service, port=self.port, token=token)
+        self._server = _Server(
+            uvicorn.Config(
+                application,
+                http=_Protocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="critical",
+                access_log=False,
+                server_header=False,
+                date_header=False,
+                proxy_headers=False,
+                h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+                timeout_keep_alive=5,
+                timeout_graceful_shutdown=1,
+            )
+        )
+        self._task = asyncio.ensure_future(self._server.serve(sockets=[listener]))
+        card = {"port": self.port, "token": token, "pid": os.getpid()}
+        try:
+            self._home.write_api_card(json.dumps(card).encode() + b"\n")
+        except P2PError:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Stop listening, cut off who is left after a second, remove the token. Harmless when not started."""
+        with contextlib.suppress(OSError):
+            self._home.api.unlink(missing_ok=True)
+        if self._server is not None and self._task is not None:
+            self._server.stopping.set()
+            self._server.should_exit = True
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._server = self._task = None

@@ -1,0 +1,179 @@
+"""Commands about the running node and the network: status, peers, find, connect, ping."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from p2pnode.cli.invocation import Invocation, invocation_of
+from p2pnode.cli.options import JsonOption, PeerArgument, TimeoutOption, examples
+from p2pnode.cli.output import age, size, table
+
+__all__ = ["add"]
+
+
+def add(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command("status", epilog=examples("p2pnode status", "p2pnode status --json"))(_status)
+    app.command("peers", epilog=examples("p2pnode peers", "p2pnode peers --json"))(_peers)
+    app.command("find", epilog=examples("p2pnode find alice", "p2pnode find p2p1... --json"))(_find)
+    app.command("connect", epilog=examples("p2pnode connect alice", "p2pnode connect 12D3KooW...@192.0.2.7:4747"))(
+        _connect
+    )
+    app.command("ping", epilog=examples("p2pnode ping alice -n 10", "p2pnode ping localhost 4747"))(_ping)
+
+
+def _status(ctx: typer.Context, json: JsonOption = None) -> None:
+    """Show the running node: addresses, NAT class, counters."""
+    from p2pnode.api import types as t
+
+    invocation = invocation_of(ctx)
+    invocation.config(json=json)
+    status = invocation.client().get("/v1/status", t.Status)
+    invocation.emit(
+        status,
+        *table(
+            [
+                ("peer id", status.peer_id),
+                ("user id", status.user_id),
+                ("name", status.name or "-"),
+                ("network", status.network),
+                ("role", status.role),
+                ("NAT", status.nat),
+                ("addresses", " ".join(status.addresses) or "-"),
+                ("to hand out", status.bootstrap or "-"),
+                ("sessions", str(status.peers)),
+                ("routing table", str(status.routing_table)),
+                ("records", str(status.records)),
+                ("up for", age(status.uptime_s)),
+                ("memory", size(status.rss_bytes)),
+            ]
+        ),
+    )
+
+
+def _peers(ctx: typer.Context, json: JsonOption = None) -> None:
+    """List open sessions: path, round-trip time, traffic."""
+    from p2pnode.api import types as t
+
+    invocation = invocation_of(ctx)
+    invocation.config(json=json)
+    answer = invocation.client().get("/v1/peers", t.Peers)
+    if not answer.peers:
+        invocation.emit(answer, "No session is open.")
+        return
+    rows = [("PEER", "NAME", "PATH", "ADDRESS", "RTT", "OPEN", "SENT", "RECEIVED")]
+    rows += [
+        (
+            p.peer,
+            p.name or "-",
+            p.path,
+            p.remote,
+            "-" if p.rtt_ms is None else f"{p.rtt_ms:.1f} ms",
+            age(p.age_s),
+            size(p.bytes_sent),
+            size(p.bytes_received),
+        )
+        for p in answer.peers
+    ]
+    invocation.emit(answer, *table(rows))
+
+
+def _find(ctx: typer.Context, peer: PeerArgument, timeout: TimeoutOption = None, json: JsonOption = None) -> None:
+    """Look up whether a peer is online, or when it was seen last, and where."""
+    from p2pnode.api import types as t
+
+    invocation = invocation_of(ctx)
+    config = invocation.config(json=json, timeout=timeout)
+    _check_peer(peer)
+    client = invocation.client()
+    with invocation.progress(f"Looking for {peer}"):
+        found = client.get(
+            "/v1/find", t.FindAnswer, t.PeerQuery(peer, config["timeout"]), timeout=2 * config["timeout"]
+        )
+    state = "online" if found.online else "offline"
+    invocation.emit(
+        found,
+        f"{found.peer} {found.name}".rstrip(),
+        f"{state}, evidence {age(found.age_s)} old, {found.hops} hops, {found.seconds:.2f} s",
+        *found.addresses,
+    )
+
+
+def _connect(ctx: typer.Context, peer: PeerArgument, timeout: TimeoutOption = None, json: JsonOption = None) -> None:
+    """Open a session with a peer; show the path and how it was found."""
+    from p2pnode.api import types as t
+
+    invocation = invocation_of(ctx)
+    config = invocation.config(json=json, timeout=timeout)
+    _check_peer(peer)
+    client = invocation.client()
+    with invocation.progress(f"Connecting to {peer}"):
+        answer = client.post(
+            "/v1/connect", t.ConnectAnswer, t.ConnectRequest(peer, config["timeout"]), timeout=2 * config["timeout"]
+        )
+    rtt = "" if answer.rtt_ms is None else f", round trip {answer.rtt_ms:.1f} ms"
+    invocation.emit(
+        answer,
+        f"Connected to {answer.peer}: {answer.path}, {answer.seconds:.2f} s{rtt}",
+        *table([(f"{step.at_s:8.3f} s", step.step, step.result) for step in answer.trace]),
+    )
+
+
+def _ping(
+    ctx: typer.Context,
+    peer: Annotated[str, typer.Argument(metavar="PEER|HOST", help="A peer, or a host name or IP with PORT.")],
+    port: Annotated[str | None, typer.Argument(metavar="[PORT]", show_default=False)] = None,
+    count: Annotated[
+        str | None, typer.Option("-n", "--count", metavar="N", help="Round trips (default 4).  [env: P2PNODE_COUNT]")
+    ] = None,
+    timeout: TimeoutOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Measure round trips to a peer; with PORT: is there a node at that address, and who."""
+    invocation = invocation_of(ctx)
+    config = invocation.config(json=json, timeout=timeout, count=count)
+    if port is not None:
+        _hello(invocation, f"{peer}:{port}" if ":" not in peer else f"[{peer.strip('[]')}]:{port}", config["timeout"])
+        return
+    _check_peer(peer)
+    _ping_peer(invocation, peer, config["count"], config["timeout"])
+
+
+def _ping_peer(invocation: Invocation, peer: str, count: int, timeout: float) -> None:
+    from p2pnode.api import types as t
+
+    client = invocation.client()
+    times: list[float] = []
+    for number in range(1, count + 1):
+        answer = client.post("/v1/ping", t.PingAnswer, t.PingRequest(peer, timeout), timeout=3 * timeout)
+        times.append(answer.rtt_ms)
+        invocation.emit(answer, f"{answer.peer} {answer.path} {number}/{count}: {answer.rtt_ms:.2f} ms")
+    if not invocation.json:
+        middle = sorted(times)[len(times) // 2]
+        invocation.line(f"{count} round trips: {min(times):.2f} / {middle:.2f} / {max(times):.2f} ms (min/median/max)")
+
+
+def _hello(invocation: Invocation, where: str, timeout: float) -> None:
+    from p2pnode.api import types as t
+    from p2pnode.cli.output import usage_error
+    from p2pnode.peerspec import parse_host_port
+
+    try:
+        host, port = parse_host_port(where)
+    except ValueError as exc:
+        raise usage_error(f"{where!r} is not HOST PORT: {exc}.") from exc
+    answer = invocation.client().post(
+        "/v1/hello", t.HelloAnswer, t.HelloRequest(host, port, timeout=min(timeout, 5.0)), timeout=timeout
+    )
+    invocation.emit(
+        answer, f"{answer.peer} answers at {where}: {answer.rtt_ms:.2f} ms; it sees us as {answer.observed}"
+    )
+
+
+def _check_peer(peer: str) -> None:
+    """Refuse a malformed PEER before anything else, also when no node runs. Raise InvalidPeerError."""
+    from p2pnode import parse_peer
+
+    parse_peer(peer)

@@ -1,0 +1,273 @@
+"""A running node: home, keys, network, node, chat, control API, console, put together here and taken apart again.
+
+Used by `join` and `bootstrap`. Ctrl-C (exit 130), SIGTERM and the end of the console (exit 0) end it within 2 s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import structlog
+
+from p2pnode import Config, Node, NodeSettings, P2PError, PeerSpec, Ready, RealNetwork, StorageError
+from p2pnode.api.events import EventFeed
+from p2pnode.api.server import ApiServer
+from p2pnode.api.service import Service
+from p2pnode.chat import Chat, ChatStore
+from p2pnode.cli.commands_run import settings_of
+from p2pnode.cli.invocation import Invocation
+
+__all__ = ["Entrance", "run_node"]
+
+log = structlog.get_logger(__name__)
+
+LEAVE_S = 1.9  # leaving may take 2 s; what hangs then (a name server, a disk) is cut off
+_INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """`join NAME PEER [PORT]`: an address to join through whose hall is entered (`where`), or a PEER (`peer`)."""
+
+    where: tuple[str, int] | None = None
+    peer: PeerSpec | None = None
+
+
+class Stop:
+    """Why and when to leave. `code` is the exit code; None while running."""
+
+    def __init__(self) -> None:
+        self.wanted = asyncio.Event()
+        self.code: int | None = None
+
+    def set(self, code: int) -> None:
+        """Leave with `code`; the first reason counts, the second Ctrl-C leaves at once."""
+        if self.code is not None:
+            os._exit(_INTERRUPTED)
+        self.code = code
+        self.wanted.set()
+
+
+def run_node(invocation: Invocation, config: Config, *, role: str, entrance: Entrance | None, console: str) -> int:
+    """Run a node until it is stopped; return the exit code. Raise P2PError when it cannot start.
+
+    `console`: `none` (JSON events on stdout), `plain` (line mode) or `auto` (the screen on a terminal).
+    """
+    settings = settings_of(config, role)
+    invocation.set_up_log(config)
+    invocation.home.lock()
+    try:
+        key, account = invocation.keys(config)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            program = _Program(invocation, settings, key, account, entrance, console)
+            try:
+                return runner.run(program.run())
+            except asyncio.CancelledError:  # Ctrl-C where loops have no signal handlers (Windows)
+                return _INTERRUPTED
+    finally:
+        invocation.home.unlock()
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+class _Program:
+    def __init__(
+        self,
+        invocation: Invocation,
+        settings: NodeSettings,
+        key: Any,
+        account: Any,
+        entrance: Entrance | None,
+        console: str,
+    ) -> None:
+        self.invocation = invocation
+        self.settings = settings
+        self.entrance = entrance
+        self.console = console
+        self.key = key
+        self.account = account
+        self.network = RealNetwork()
+
+    async def run(self) -> int:
+        stop = Stop()
+        with _signals(stop):
+            store = await ChatStore.open(self.invocation.home.chat_db, run_blocking=self.network.run_blocking)
+            node = Node(
+                key=self.key,
+                account=self.account,
+                settings=self.settings,
+                network=self.network,
+                state_path=self.invocation.home.state,
+            )
+            chat = Chat(node, store)
+            service = Service(node, chat)
+            api = ApiServer(service, self.invocation.home)
+            feed = EventFeed(service) if self.console == "none" else None
+            watchdog: threading.Timer | None = None
+            try:
+                work = asyncio.ensure_future(self._work(node, chat, api, feed, stop))
+                waiting = asyncio.ensure_future(stop.wanted.wait())
+                await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
+                waiting.cancel()
+                watchdog = _watchdog(stop.code or 0)
+                if not work.done():
+                    work.cancel()
+                await asyncio.gather(work, waiting, return_exceptions=True)
+                if not work.cancelled() and (error := work.exception()) is not None:
+                    raise error
+                return stop.code or 0
+            finally:
+                watchdog = watchdog or _watchdog(1)
+                if feed is not None:
+                    feed.close()
+                    self._event({"event": "stopping"})
+                await self._leave(node, chat, api, store)
+                watchdog.cancel()
+
+    async def _work(self, node: Node, chat: Chat, api: ApiServer, feed: EventFeed | None, stop: Stop) -> None:
+        """Start everything, then serve until the console ends or for ever."""
+        await chat.start()
+        ready = await node.start()
+        await api.start()
+        talk_to = await self._enter(node, chat)
+        if feed is not None:
+            self._ready_event(node, ready, api)
+            if ready.alone and self.settings.role == "peer":
+                self.invocation.note(_alone_sentence(ready))
+            if self.settings.role == "bootstrap" and ready.bootstrap:
+                self.invocation.note(f"Hand this out: {ready.bootstrap}")
+            async for event in feed:
+                self._event(msgspec.to_builtins(event))
+            return
+        await self._console(node, chat, ready, talk_to)
+        stop.set(0)
+
+    async def _enter(self, node: Node, chat: Chat) -> str | None:
+        """Do what PEER [PORT] says. Return whom to talk to, None for nobody in particular."""
+        if self.entrance is None:
+            return None
+        if self.entrance.where is not None:
+            host, port = self.entrance.where
+            peer = await node.join_through(host, port)
+            await chat.enter_hall(peer)
+            return None
+        spec = self.entrance.peer
+        if spec is None:
+            return None
+        for host, port in spec.hosts:
+            with contextlib.suppress(P2PError):
+                await chat.enter_hall(await node.join_through(host, port))
+                break
+        return spec.text.partition("@")[0]
+
+    async def _console(self, node: Node, chat: Chat, ready: Ready, talk_to: str | None) -> None:
+        from p2pnode.cli.console import run_console
+
+        for line in _banner(node, ready):
+            self.invocation.line(line)
+        if ready.alone:
+            self.invocation.line(_alone_sentence(ready))
+        screen = self.console == "auto" and self.invocation.stdin.isatty() and self.invocation.stdout.isatty()
+        await run_console(chat, node, plain=not screen)
+
+    def _ready_event(self, node: Node, ready: Ready, api: ApiServer) -> None:
+        self._event(
+            {
+                "event": "ready",
+                "peer_id": str(node.peer_id),
+                "user_id": str(node.user_id),
+                "addresses": list(ready.addresses),
+                "bootstrap": ready.bootstrap,
+                "api": api.url,
+                "peers": ready.peers,
+                "seconds": round(time.monotonic() - self.invocation.started_at, 3),
+                "alone": ready.alone,
+                "name": self.settings.name,
+            }
+        )
+
+    def _event(self, event: dict[str, Any]) -> None:
+        try:
+            self.invocation.line(msgspec.json.encode(event).decode())
+        except BrokenPipeError:  # whoever read our events has gone; a service goes on without
+            log.warning("event_reader_gone")
+            self.invocation.stdout = open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
+
+    async def _leave(self, node: Node, chat: Chat, api: ApiServer, store: ChatStore) -> None:
+        """Stop in the order in which nothing is lost; each part even when another failed."""
+        results: list[object] = [*await asyncio.gather(api.stop(), chat.stop(), return_exceptions=True)]
+        results += await asyncio.gather(node.stop(), return_exceptions=True)
+        results += await asyncio.gather(store.close(), return_exceptions=True)
+        for error in results:
+            if isinstance(error, StorageError):
+                self.invocation.note(f"p2pnode: {error.message}")
+            elif isinstance(error, Exception):
+                log.error("stop_failed", exc_info=error)
+
+
+@contextlib.contextmanager
+def _signals(stop: Stop) -> Iterator[None]:
+    """Turn SIGINT, SIGTERM and SIGHUP into a request to leave."""
+    loop = asyncio.get_running_loop()
+    wanted = {"SIGINT": _INTERRUPTED, "SIGTERM": 0, "SIGHUP": 0}
+    installed: list[int] = []
+    for name, code in wanted.items():
+        number = getattr(signal, name, None)
+        if number is None or threading.current_thread() is not threading.main_thread():
+            continue
+        try:
+            loop.add_signal_handler(number, stop.set, code)
+        except NotImplementedError:  # Windows: Runner turns Ctrl-C into a cancellation
+            continue
+        installed.append(number)
+    try:
+        yield
+    finally:
+        for number in installed:
+            loop.remove_signal_handler(number)
+
+
+def _watchdog(code: int) -> threading.Timer:
+    """End the process when leaving takes too long: a thread, since the loop itself may be what hangs.
+
+    Nothing is lost by it: what was acknowledged is on the disk (SQLite, synchronous=FULL).
+    """
+
+    def end() -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        os._exit(code)
+
+    timer = threading.Timer(LEAVE_S, end)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def _banner(node: Node, ready: Ready) -> list[str]:
+    lines = [f"You are {node.settings.name or 'nobody yet'}: {node.user_id}"]
+    if ready.addresses:
+        host, _, port = ready.addresses[0].rpartition(":")
+        lines.append(f"UDP port {port}. The next one types: p2pnode join NAME {host.strip('[]')} {port}")
+    return lines
+
+
+def _alone_sentence(ready: Ready) -> str:
+    line = f"p2pnode join --bootstrap {ready.bootstrap}" if ready.bootstrap else "p2pnode join"
+    return f"Nobody else is known yet and nobody answers on this network; on another machine type: {line}"
