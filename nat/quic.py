@@ -28,6 +28,7 @@ from p2pnode.core.network import Network
 from p2pnode.nat.certificate import make_certificate
 from p2pnode.nat.close import CloseCode, CloseReason
 from p2pnode.nat.connection import Connection
+from p2pnode.nat.driver import Driver
 from p2pnode.nat.errors import ConnectionClosedError
 from p2pnode.nat.handshake import ClientHandshake, ServerHandshake
 from p2pnode.nat.proof import NONCE_BYTES
@@ -36,7 +37,9 @@ from p2pnode.nat.transport import CID_BYTES, Transport, TransportError, is_first
 
 __all__ = ["QuicEndpoint", "QuicSettings", "QuicStatistics"]
 
-TLS_NO_APPLICATION_PROTOCOL = 0x100 + 120  # RFC 9001, section 4.8, "TLS Errors"; RFC 7301: another network or version
+# RFC 9001, section 4.8, "TLS Errors": no_application_protocol (120), for which qh3 says handshake_failure (40). Among
+# nodes of ours either means that the ALPN differs: another network, or another version of the protocol.
+NO_COMMON_ALPN = (0x100 + 120, 0x100 + 40)
 
 
 @dataclass(frozen=True)
@@ -122,10 +125,10 @@ class QuicEndpoint:
         # A client repeats its own choice of id until it hears ours; it could choose another connection's, so these
         # are known only together with the address.
         self._first_cids: dict[tuple[Address, bytes], Connection] = {}
-        self._first_cid_of: dict[Connection, tuple[Address, bytes]] = {}
-        self._connections: set[Connection] = set()
-        self._unproven: set[Connection] = set()
-        self._open: set[Connection] = set()
+        self._first_cid_of: dict[Driver, tuple[Address, bytes]] = {}
+        self._connections: set[Driver] = set()
+        self._unproven: set[Driver] = set()
+        self._open: set[Driver] = set()
         self._dropped: Counter[str] = Counter()
         self._failed: Counter[str] = Counter()
         self._accepted = self._connected = self._retries = 0
@@ -188,7 +191,7 @@ class QuicEndpoint:
 
     def connections(self) -> list[Connection]:
         """The open, proven ones."""
-        return list(self._open)
+        return [connection for connection in self._open if isinstance(connection, Connection)]
 
     def statistics(self) -> QuicStatistics:
         return QuicStatistics(
@@ -222,7 +225,7 @@ class QuicEndpoint:
         elif verdict is Verdict.RETRY:
             self._send_retry(source, cid, client_cid, now)
         else:
-            self._accept(data, source, cid, original_cid, retry_cid, now)
+            self._accept(data, source, cid, original_cid, retry_cid)
 
     def _send_retry(self, source: Address, cid: bytes, client_cid: bytes, now: float) -> None:
         retry_cid = self.network.token_bytes(CID_BYTES)
@@ -236,9 +239,7 @@ class QuicEndpoint:
         )
         self.send(packet, source)
 
-    def _accept(
-        self, data: bytes, source: Address, cid: bytes, original_cid: bytes, retry_cid: bytes | None, now: float
-    ) -> None:
+    def _accept(self, data: bytes, source: Address, cid: bytes, original_cid: bytes, retry_cid: bytes | None) -> None:
         try:
             transport = Transport.server(self._server_configuration, original_cid, retry_cid)
         except TransportError:
@@ -274,14 +275,14 @@ class QuicEndpoint:
         if self.on_connection is not None:
             self.call(self.on_connection, connection)
 
-    def connection_closed(self, connection: Connection) -> None:
+    def connection_closed(self, connection: Driver) -> None:
         reason = connection.close_reason
         if connection not in self._open and reason is not None:
             self._failed[reason.reason if reason.origin == "local" else reason.origin] += 1
         self._open.discard(connection)
         self._ended_unproven(connection)
 
-    def connection_released(self, connection: Connection) -> None:
+    def connection_released(self, connection: Driver) -> None:
         self._connections.discard(connection)
         self._forget_first_cid(connection)
         for cid in connection.transport.cids:
@@ -322,26 +323,26 @@ class QuicEndpoint:
         self._connections.add(connection)
         self._by_cid[connection.transport.cid] = connection
 
-    def _ended_unproven(self, connection: Connection) -> None:
+    def _ended_unproven(self, connection: Driver) -> None:
         if connection in self._unproven:
             self._unproven.discard(connection)
             self._policy.ended(connection.remote)
 
-    def _forget_first_cid(self, connection: Connection) -> None:
+    def _forget_first_cid(self, connection: Driver) -> None:
         first = self._first_cid_of.pop(connection, None)
         if first is not None:
             self._first_cids.pop(first, None)
 
     def _refusal(self, error: P2PError, connection: Connection, peer: PeerId, address: Address) -> P2PError:
         reason = connection.close_reason
-        if isinstance(error, WrongKeyError) or reason is None:
+        if isinstance(error, WrongKeyError) or reason is None or reason.code == CloseCode.GOING_AWAY:
             return error
-        if reason.origin == "local":  # our check of the certificate failed
+        if reason.origin == "local" and reason.code == CloseCode.BAD_PROOF:  # our check of the certificate failed
             return WrongKeyError(
                 f"Whoever answers at {address} proves no node key ({reason.reason}).",
                 expected=str(peer), answered=None, address=str(address), reason=reason.reason,
             )  # fmt: skip
-        if reason.origin == "transport" and reason.code == TLS_NO_APPLICATION_PROTOCOL:
+        if reason.origin == "transport" and reason.code in NO_COMMON_ALPN:
             text = f"The node at {address} belongs to another network or speaks another version."
         elif reason.origin == "remote" and reason.code == CloseCode.TOO_MANY:
             text = f"The node at {address} has as many connections as it takes; try again later."

@@ -57,7 +57,8 @@ class Stream:
         self._finishing = False
         self._send_done = False
         self._error: Exception | None = None
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._readers: set[asyncio.Future[None]] = set()
+        self._writers: set[asyncio.Future[None]] = set()
 
     # reading
 
@@ -73,7 +74,7 @@ class Stream:
                 return b""
             if self._error is not None:
                 raise self._error
-            await self._wait()
+            await _wait(self._readers)
         return self._take(limit)
 
     async def readexactly(self, count: int) -> bytes:
@@ -129,12 +130,12 @@ class Stream:
         for start in range(0, len(view), CHUNK):
             while self._unsent() >= SEND_BUFFER:
                 self._check_sending()
-                await self._wait()
+                await _wait(self._writers)
             self._check_sending()
             self._queue(bytes(view[start : start + CHUNK]))
-        while self._unsent() > SEND_BUFFER:
+        while self._unsent() >= SEND_BUFFER:
             self._check_sending()
-            await self._wait()
+            await _wait(self._writers)
 
     def write_nowait(self, data: bytes) -> None:
         """Queue `data`. Raise StreamFullError above 4 MiB unsent, StreamResetError, ConnectionClosedError."""
@@ -196,7 +197,8 @@ class Stream:
             self._send_done = True
             self._owner.stream_write(self.id, b"", True)
             self._check_done()
-        self._wake()
+        if self._writers and self._unsent() < SEND_BUFFER:
+            _wake(self._writers)
 
     def count_header(self, size: int, *, sent: bool) -> None:
         """The header counts as data of its direction."""
@@ -217,7 +219,7 @@ class Stream:
             self._fin_received |= fin
         if fin:
             self._receive_done = True
-        self._wake()
+        _wake(self._readers)
         self._check_done()
 
     def credit_received(self, limit: int) -> None:
@@ -249,24 +251,27 @@ class Stream:
             self._error = error
         self._outgoing.clear()
         self._waiting_bytes = 0
-        self._wake()
+        _wake(self._readers)
+        _wake(self._writers)
 
     def _check_done(self) -> None:
         if self._send_done and self._receive_done:
             self._owner.stream_done(self.id)
 
-    async def _wait(self) -> None:
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
-        try:
-            await waiter
-        finally:
-            self._waiters.discard(waiter)
-
-    def _wake(self) -> None:
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
     def __repr__(self) -> str:
         return f"<Stream {self.id} {self.protocol}>"
+
+
+async def _wait(waiters: set[asyncio.Future[None]]) -> None:
+    waiter = asyncio.get_running_loop().create_future()
+    waiters.add(waiter)
+    try:
+        await waiter
+    finally:
+        waiters.discard(waiter)
+
+
+def _wake(waiters: set[asyncio.Future[None]]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)

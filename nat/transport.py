@@ -1,6 +1,7 @@
 """qh3's QUIC connection behind a guard: no I/O, no clock, and nothing but `TransportError` comes out.
 
-Hostile packets make qh3 raise many kinds of exceptions; a panic of its Rust core is not even an `Exception`. Every call goes through `_guard`. qh3 sees one constant remote address: which path the datagrams take is our choice
+Hostile packets make qh3 raise many kinds of exceptions; a panic of its Rust core is not even an `Exception`. Every
+call goes through `_guard`. qh3 sees one constant remote address: which path the datagrams take is our choice
 (both ends of qh3 would follow the last packet's source address).
 """
 

@@ -1,0 +1,267 @@
+"""What drives a connection: datagrams in and out, one timer, death, the end.
+
+Rules: nothing raises out of `datagram_received`. After the end no timer and no waiting task of the connection is left,
+except for QUIC's draining time (at most 3 s), during which a late packet is answered by the close once more. Sans-I/O
+qh3 below (`transport.py`), meaning above (`connection.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from p2pnode.core.address import Address
+from p2pnode.core.errors import BadPacket, P2PError
+from p2pnode.nat.close import CloseCode, CloseReason, Origin
+from p2pnode.nat.errors import ConnectionClosedError
+from p2pnode.nat.transport import Transport, TransportError, events
+
+if TYPE_CHECKING:
+    from p2pnode.nat.quic import QuicEndpoint
+
+__all__ = ["Driver"]
+
+DRAIN_S = 3.0
+TICK_S = 0.001  # smallest timer step: a deadline in the past must not spin the loop
+
+
+class Driver:
+    """Base of Connection."""
+
+    def __init__(self, endpoint: QuicEndpoint, transport: Transport, remote: Address, *, initiator: bool) -> None:
+        self._endpoint = endpoint
+        self._network = endpoint.network
+        self._settings = endpoint.settings
+        self._loop = asyncio.get_running_loop()
+        self.transport = transport
+        self.remote = remote
+        self.initiator = initiator
+        self.opened_at = self._heard_at = self._pinged_at = self._network.monotonic()
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.close_reason: CloseReason | None = None
+        self.on_closed: list[Callable[[CloseReason], None]] = []
+        self.proven: asyncio.Future[None] = self._loop.create_future()
+        """Done when the other side is proven, or with the error that prevented it. For the endpoint."""
+        self._proof_deadline_at = None if initiator else self.opened_at + self._settings.proof_timeout_s
+        self._probing_since: float | None = None
+        self._drained_at: float | None = None
+        self._released = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._flush_handle: asyncio.Handle | None = None
+        self._changed: set[asyncio.Future[None]] = set()
+        self._closed_event = asyncio.Event()
+
+    # for Connection to fill in
+
+    def _handle(self, event: events.QuicEvent) -> None:
+        """Take one event of qh3. May raise BadPacket, which ends the connection, and TransportError."""
+        raise NotImplementedError
+
+    def _pump(self) -> None:
+        """Hand over what streams still hold back, now that there may be room."""
+        raise NotImplementedError
+
+    def _ended(self, error: ConnectionClosedError) -> None:
+        """The connection has ended: fail what waits, forget what is held."""
+        raise NotImplementedError
+
+    # the end, as applications see it
+
+    @property
+    def closed(self) -> bool:
+        return self.close_reason is not None
+
+    def close(self, code: int = CloseCode.DONE, reason: str = "") -> None:
+        """End the connection at once; what is unsent is lost. Twice is harmless."""
+        self._close(CloseReason(code, reason, "local"))
+
+    async def wait_closed(self) -> CloseReason:
+        await self._closed_event.wait()
+        assert self.close_reason is not None  # noqa: S101 - set before the event
+        return self.close_reason
+
+    # datagrams and events
+
+    def datagram_received(self, data: bytes) -> None:
+        """Never raises."""
+        now = self._network.monotonic()
+        self.bytes_received += len(data)
+        if self._proof_deadline_at is not None and self.bytes_received > self._settings.max_unproven_bytes:
+            self._fail_handshake(CloseCode.TOO_MUCH, "too much before the proof")
+            return
+        try:
+            self.transport.receive(data, now)
+        except TransportError:
+            self._endpoint.dropped("quic_error")
+        self._heard_at = now
+        self._process()
+        if not self._released:
+            self._schedule_flush()
+
+    def abandon(self, reason: CloseReason) -> None:
+        """Close, send the close, and keep nothing, not even QUIC's draining time."""
+        self._close(reason)
+        self._release()
+
+    def _process(self) -> None:
+        try:
+            while (event := self.transport.next_event()) is not None:
+                if not self.closed:
+                    self._handle(event)
+        except BadPacket as exc:
+            self._endpoint.dropped(exc.reason)
+            self._fail_handshake(CloseCode.PROTOCOL if self.proven.done() else CloseCode.BAD_PROOF, exc.reason)
+        except TransportError:
+            self._endpoint.dropped("quic_error")
+            self.abandon(CloseReason(CloseCode.PROTOCOL, "internal", "local"))
+        ended = self.transport.ended
+        if ended is not None and not self.closed:
+            self._finish(_reason_of(ended))
+        self._wake_changed()
+
+    # sending and timers
+
+    def _transport_call(self, function: Callable[..., None], *args: object, **kwargs: object) -> None:
+        """Do it, or count it: what qh3 refuses (a stream that just ended) is no error of the caller."""
+        if self.closed:
+            return
+        try:
+            function(*args, **kwargs)
+        except TransportError:
+            self._endpoint.dropped("quic_refused")
+
+    def _schedule_flush(self) -> None:
+        # One flush per loop iteration: a burst of 64 received datagrams is answered by few acknowledgements.
+        if self._flush_handle is None and not self._released:
+            self._flush_handle = self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self._flush_handle is not None:
+            self._flush_handle.cancel()
+            self._flush_handle = None
+        if self._released:
+            return
+        now = self._network.monotonic()
+        try:
+            while datagrams := self.transport.datagrams(now):
+                for data in datagrams:
+                    self.bytes_sent += len(data)
+                    self._endpoint.send(data, self.remote)
+                self._pump()
+            self._arm(now)
+        except TransportError:
+            self._endpoint.dropped("quic_error")
+            if not self.closed:
+                self._finish(CloseReason(CloseCode.PROTOCOL, "internal", "local"))
+            self._release()
+
+    def _arm(self, now: float) -> None:
+        if self.transport.probing and not self.closed and self.proven.done():
+            self._probing_since = self._probing_since or now
+        else:
+            self._probing_since = None
+        deadlines = [self.transport.timer(), self._proof_deadline_at, self._drained_at]
+        if not self.closed:
+            if self._probing_since is not None:
+                deadlines.append(self._probing_since + self._settings.lost_after_s)
+            if self.proven.done():
+                deadlines.append(max(self._heard_at, self._pinged_at) + self._settings.keep_alive_s)
+        when = max(min((at for at in deadlines if at is not None), default=now + DRAIN_S), now + TICK_S)
+        if self._timer is not None:
+            if self._timer.when() == when:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        now = self._network.monotonic()
+        try:
+            due = self.transport.timer()
+            if due is not None and due <= now:
+                self.transport.handle_timer(now)
+        except TransportError:
+            self._endpoint.dropped("quic_error")
+            self.abandon(CloseReason(CloseCode.PROTOCOL, "internal", "local"))
+            return
+        self._process()
+        if self.closed:
+            if self.transport.drained or (self._drained_at is not None and now >= self._drained_at):
+                self._release()
+        elif self._proof_deadline_at is not None and now >= self._proof_deadline_at:
+            self._fail_handshake(CloseCode.PROOF_LATE, "no proof in time")
+        elif self._probing_since is not None and now >= self._probing_since + self._settings.lost_after_s:
+            self.abandon(CloseReason(CloseCode.LOST, "lost", "lost"))
+        elif self.proven.done() and now >= max(self._heard_at, self._pinged_at) + self._settings.keep_alive_s:
+            self._pinged_at = now
+            self._transport_call(self.transport.ping, 0)
+        self._flush()
+
+    def _fail_handshake(self, code: CloseCode, reason: str, error: P2PError | None = None) -> None:
+        """Close; an unproven side is owed no draining time."""
+        proven = self.proven.done()
+        # qh3 sends nothing beside a close, and without our Finished the server could not read it.
+        self._flush()
+        self._close(CloseReason(code, reason, "local"), error)
+        if not proven:
+            self._release()
+
+    def _close(self, reason: CloseReason, error: P2PError | None = None) -> None:
+        if self.closed:
+            return
+        try:
+            self.transport.close(reason.code, reason.reason)
+        except TransportError:
+            self._endpoint.dropped("quic_error")
+        self._finish(reason, error)
+        self._flush()
+
+    def _finish(self, reason: CloseReason, error: P2PError | None = None) -> None:
+        if error is None:
+            error = ConnectionClosedError(
+                "The connection is closed.", reason=reason.reason, close_code=reason.code, origin=reason.origin
+            )
+        self.close_reason = reason
+        self._proof_deadline_at = None
+        self._drained_at = self._network.monotonic() + DRAIN_S
+        self._ended(ConnectionClosedError(error.message, **error.facts))
+        if not self.proven.done():
+            self.proven.set_exception(error)
+            self.proven.exception()  # seen: a server's handshake has no one waiting for it
+        self._closed_event.set()
+        self._wake_changed()
+        self._endpoint.connection_closed(self)
+        callbacks, self.on_closed = self.on_closed, []
+        for callback in callbacks:
+            self._endpoint.call(callback, reason)
+
+    def _release(self) -> None:
+        if self._released:
+            return
+        self._released = True
+        for handle in (self._timer, self._flush_handle):
+            if handle is not None:
+                handle.cancel()
+        self._timer = self._flush_handle = None
+        self._endpoint.connection_released(self)
+
+    async def _wait_changed(self) -> None:
+        waiter = self._loop.create_future()
+        self._changed.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._changed.discard(waiter)
+
+    def _wake_changed(self) -> None:
+        for waiter in self._changed:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+def _reason_of(ended: events.ConnectionTerminated) -> CloseReason:
+    """qh3 gives frame_type None exactly for an application close."""
+    origin: Origin = "remote" if ended.frame_type is None else "transport"
+    return CloseReason(ended.error_code, ended.reason_phrase[:256], origin)
