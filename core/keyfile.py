@@ -40,11 +40,8 @@ from pathlib import Path
 from typing import Literal
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from p2pnode.core.atomic import create_file, replace_file
 from p2pnode.core.errors import InvalidPeerError, KeyFileError, StorageError
@@ -67,6 +64,9 @@ Kind = Literal["node", "account"]
 MAX_FILE_BYTES = 16_384  # ours have 200 to 500; whatever is longer is no key file
 _LABEL = "P2PNODE ENCRYPTED KEY"
 _PLAIN_LABEL = "PRIVATE KEY"
+# RFC 8410, section 7 "Private Key Format": PKCS8 of a 32-byte seed is these 16 bytes and the seed. Fixed bytes instead
+# of a parser: a damaged file has no way into an ASN.1 library. First the Ed25519 block, then a node's X25519 block.
+_PKCS8_PREFIXES = (bytes.fromhex("302e020100300506032b657004220420"), bytes.fromhex("302e020100300506032b656e04220420"))
 _VERSION = 1
 _KINDS: dict[int, Kind] = {1: "node", 2: "account"}
 _HEAD = struct.Struct(">BBIIB16s12s")
@@ -222,7 +222,7 @@ def _parse(path: Path, text: str, kind: Kind, passphrase: Passphrase | None) -> 
         found, seeds = _decrypt(path, blocks[0][1], passphrase)
     elif labels in ([_PLAIN_LABEL], [_PLAIN_LABEL] * 2):
         found = "node" if len(blocks) == 2 else "account"
-        seeds = b"".join(_pkcs8_seed(path, block) for _, block in blocks)
+        seeds = b"".join(_pkcs8_seed(path, b, p) for (_, b), p in zip(blocks, _PKCS8_PREFIXES, strict=False))
     else:
         raise _damaged(path)
     if found != kind:
@@ -249,21 +249,28 @@ def _pem_blocks(path: Path, text: str) -> list[tuple[str, str]]:
     return blocks
 
 
-def _pkcs8_seed(path: Path, block: str) -> bytes:
-    try:
-        key = load_pem_private_key(block.encode("ascii"), None)
-    except (ValueError, TypeError):
-        raise _damaged(path) from None
-    if not isinstance(key, Ed25519PrivateKey | X25519PrivateKey):
+def _pkcs8_seed(path: Path, block: str, prefix: bytes) -> bytes:
+    data = _block_bytes(path, block)
+    if len(data) != len(prefix) + 32 or not data.startswith(prefix):
         raise _damaged(path)
-    return key.private_bytes_raw()
+    return data[len(prefix) :]
+
+
+def _block_bytes(path: Path, block: str) -> bytes:
+    try:
+        return base64.b64decode("".join(block.split("-----")[2].split()), validate=True)
+    except ValueError:
+        raise _damaged(path) from None
+
+
+def _block(label: str, data: bytes) -> str:
+    text = base64.b64encode(data).decode("ascii")
+    lines = [text[i : i + 64] for i in range(0, len(text), 64)]
+    return "\n".join([f"-----BEGIN {label}-----", *lines, f"-----END {label}-----", ""])
 
 
 def _decrypt(path: Path, block: str, passphrase: Passphrase | None) -> tuple[Kind, bytes]:
-    try:
-        data = base64.b64decode("".join(block.splitlines()[1:-1]), validate=True)
-    except ValueError:
-        raise _damaged(path) from None
+    data = _block_bytes(path, block)
     body, check = data[:-_CHECK_BYTES], data[-_CHECK_BYTES:]
     if len(body) < _HEAD.size + 32 + _TAG_BYTES or not hmac.compare_digest(_check(body), check):
         raise _damaged(path)
@@ -295,11 +302,9 @@ def _derive(path: Path, passphrase: str, salt: bytes, cost: KdfCost) -> bytes:
 
 
 def _plain_text(key: SigningKey) -> str:
-    keys: list[Ed25519PrivateKey | X25519PrivateKey] = [Ed25519PrivateKey.from_private_bytes(key.seed)]
-    if isinstance(key, NodeKey):
-        keys.append(key.x25519)
-    pem = (k.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode("ascii") for k in keys)
-    return _heading(key) + "".join(pem)
+    seeds = [key.seed, key.x25519.private_bytes_raw()] if isinstance(key, NodeKey) else [key.seed]
+    blocks = (_block(_PLAIN_LABEL, p + seed) for p, seed in zip(_PKCS8_PREFIXES, seeds, strict=False))
+    return _heading(key) + "".join(blocks)
 
 
 def _encrypted_text(
@@ -314,9 +319,7 @@ def _encrypted_text(
         _VERSION, 1 if is_node else 2, cost.memory_kib, cost.iterations, cost.lanes, salt, nonce
     )  # a fresh salt gives a fresh key, so no nonce ever repeats under one
     body = head + ChaCha20Poly1305(_derive(path, passphrase, salt, cost)).encrypt(nonce, seeds, head)
-    text = base64.b64encode(body + _check(body)).decode("ascii")
-    lines = [text[i : i + 64] for i in range(0, len(text), 64)]
-    return "\n".join([f"{_heading(key)}-----BEGIN {_LABEL}-----", *lines, f"-----END {_LABEL}-----", ""])
+    return _heading(key) + _block(_LABEL, body + _check(body))
 
 
 def _heading(key: SigningKey) -> str:
