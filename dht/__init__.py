@@ -1,1 +1,23 @@
-"""placeholder"""
+"""The DHT: Kademlia with authenticated messages, signed records and continuous lookups. docs/protocol/dht.md."""
+
+from p2pnode.core.network_id import network_tag
+from p2pnode.dht.contact import Contact, KnownContact
+from p2pnode.dht.records import SignedRecord, record_key
+from p2pnode.dht.results import GetResult, HelloResult, PutResult
+from p2pnode.dht.server import Dht
+from p2pnode.dht.settings import DhtSettings
+from p2pnode.dht.statistics import DhtStatistics
+
+__all__ = [
+    "Contact",
+    "Dht",
+    "DhtSettings",
+    "DhtStatistics",
+    "GetResult",
+    "HelloResult",
+    "KnownContact",
+    "PutResult",
+    "SignedRecord",
+    "network_tag",
+    "record_key",
+]

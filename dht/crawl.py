@@ -1,0 +1,166 @@
+"""A lookup carried out: `lookup.Lookup` decides whom to ask, this asks, judges the answers, and collects. Pure.
+
+Replaces `kademlia.crawling`, whose rounds wait 5 s for each dead contact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from p2pnode.core.address import Realm
+from p2pnode.core.errors import BadPacket
+from p2pnode.core.ids import NodeId
+from p2pnode.dht.calls import Call, Outcome
+from p2pnode.dht.contact import Contact, unpack_contacts_untrusted
+from p2pnode.dht.engine import Engine
+from p2pnode.dht.lookup import Lookup
+from p2pnode.dht.messages import FindNode, Get, Nodes, Request, Value
+from p2pnode.dht.records import SignedRecord
+
+__all__ = ["Crawl", "Transport"]
+
+
+class Transport(Protocol):
+    """What a crawl needs of its shell: to ask, to stop asking, and the wall clock."""
+
+    def ask(
+        self, contact: Contact, request: Request, on_done: Callable[[Outcome], None], on_late: Callable[[], None]
+    ) -> Call: ...
+
+    def forget(self, call: Call) -> None: ...
+
+    def wall(self) -> float: ...
+
+
+class Crawl:
+    """One lookup in one realm; with `quorum`, for a record."""
+
+    def __init__(
+        self, transport: Transport, engine: Engine, target: NodeId, realm: Realm, on_finished: Callable[[Crawl], None],
+        *, quorum: int | None = None, alpha: int | None = None,
+    ) -> None:  # fmt: skip
+        """`quorum`: end when so many nodes returned the best record; None: search nodes, not records."""
+        settings = engine.settings
+        self._transport, self._engine = transport, engine
+        self._target, self.realm = target, realm
+        self._on_finished: Callable[[Crawl], None] | None = on_finished
+        self._quorum = quorum
+        self._request: Request = FindNode(target) if quorum is None else Get(target)
+        self.lookup = Lookup(
+            target, own_id=engine.node_id, ksize=settings.ksize, alpha=alpha or settings.alpha,
+            max_queries=settings.max_queries, diverse=realm is Realm.PUBLIC,
+        )  # fmt: skip
+        self._calls: dict[bytes, Call] = {}
+        self.tokens: dict[bytes, bytes] = {}
+        self.answered: dict[bytes, Contact] = {}
+        self.record: SignedRecord | None = None
+        self.holders: list[Contact] = []
+
+    @property
+    def running(self) -> bool:
+        return self._on_finished is not None
+
+    def start(self, contacts: Iterable[Contact], record: SignedRecord | None = None) -> None:
+        """Begin with these contacts, and the record that we hold ourselves. May finish at once."""
+        self.record = record
+        self.lookup.add(contacts)
+        self._pump()
+
+    def cancel(self) -> None:
+        """End without a result; nothing stays behind."""
+        self._on_finished = None
+        for call in self._calls.values():
+            self._transport.forget(call)
+        self._calls.clear()
+
+    def _pump(self) -> None:
+        if self._on_finished is None:
+            return
+        for contact in self.lookup.next_queries():
+            self._ask(contact)
+        if self.lookup.finished:
+            self._finish()
+
+    def _ask(self, contact: Contact) -> None:
+        self._calls[contact.id] = self._transport.ask(
+            contact, self._request, lambda outcome: self._done(contact, outcome), lambda: self._late(contact)
+        )
+
+    def _late(self, contact: Contact) -> None:
+        if self._on_finished is not None:
+            self.lookup.late(contact)
+            self._pump()
+
+    def _done(self, contact: Contact, outcome: Outcome) -> None:
+        self._calls.pop(contact.id, None)
+        if self._on_finished is None:
+            return  # late calls outlive the lookup: their answer has served the table and the round trips already
+        answer = outcome.answer
+        if isinstance(answer, Nodes if self._quorum is None else Value):
+            contacts = self._judge_untrusted(answer, outcome)
+            if contacts is None:
+                self.lookup.failed(contact)
+            else:
+                self.tokens[contact.id] = answer.token
+                self.answered[contact.id] = outcome.contact or contact
+                self.lookup.answered(contact, contacts)
+                if isinstance(answer, Value) and answer.record is not None:
+                    self._found_untrusted(answer.record, outcome.contact or contact)
+        else:
+            self.lookup.failed(contact)
+        if self._quorum is not None and len(self.holders) >= self._quorum:
+            self._finish()
+        else:
+            self._pump()
+
+    def _judge_untrusted(self, answer: Nodes | Value, outcome: Outcome) -> list[Contact] | None:
+        """Return the contacts of an answer that may be asked, None when the answer is worth nothing.
+
+        A node reached in one realm is believed about that realm only: nobody makes us send to a private address from
+        outside (K1). Who tries is demoted.
+        """
+        engine = self._engine
+        try:
+            pairs = unpack_contacts_untrusted(answer.ipv4, answer.ipv6)
+        except BadPacket as bad:
+            engine.counters.drops[bad.reason] += 1
+            self._demote(outcome)
+            return None
+        contacts: list[Contact] = []
+        ignored = 0
+        for node_id, address in pairs:
+            if address is None or engine.members.realm_of(address.ip) is not self.realm:
+                ignored += 1
+            else:
+                contacts.append(Contact(node_id, address, self.realm))
+        if ignored:
+            engine.counters.ignored_contacts += ignored
+            self._demote(outcome)
+        return contacts
+
+    def _found_untrusted(self, record: SignedRecord, holder: Contact) -> None:
+        if self.record is not None and record.seq < self.record.seq:
+            return
+        try:
+            if record.key != self._target:
+                raise BadPacket("other_record")
+            record.verify(self._engine.tag, self._transport.wall())
+        except BadPacket as bad:
+            self._engine.counters.drops[bad.reason] += 1
+            return
+        if self.record is None or record.seq > self.record.seq:
+            self.record = record
+            self.holders = []
+        if record == self.record:
+            self.holders.append(holder)
+
+    @staticmethod
+    def _demote(outcome: Outcome) -> None:
+        if outcome.contact is not None:
+            outcome.contact.demerits += 1
+
+    def _finish(self) -> None:
+        finished, self._on_finished = self._on_finished, None
+        if finished is not None:
+            finished(self)

@@ -1,0 +1,95 @@
+"""Budgets: how often something may happen, in all and per address prefix. Pure; callers pass `now`."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import OrderedDict
+from functools import lru_cache
+
+__all__ = ["Budget", "NonceCache", "PrefixBudgets", "prefix_of", "wide_prefix_of"]
+
+
+@lru_cache(maxsize=8192)
+def prefix_of(ip: str) -> bytes:
+    """Return the block that one person gets easily: /24 of IPv4 (3 bytes), /48 of IPv6 (6 bytes)."""
+    packed = ipaddress.ip_address(ip.partition("%")[0]).packed
+    return packed[:3] if len(packed) == 4 else packed[:6]
+
+
+def wide_prefix_of(prefix: bytes) -> bytes:
+    """Return the /32 of an IPv6 prefix (what a provider gets); IPv4's stays as it is."""
+    return prefix[:4] if len(prefix) == 6 else prefix
+
+
+class Budget:
+    """A token bucket: `rate` per second, at most `burst` at once."""
+
+    __slots__ = ("_at", "_left", "burst", "rate")
+
+    def __init__(self, rate: float, burst: float | None = None) -> None:
+        self.rate = rate
+        self.burst = rate if burst is None else burst
+        self._left = self.burst
+        self._at = float("-inf")
+
+    def available(self, now: float) -> bool:
+        if now > self._at:
+            self._left = min(self.burst, self._left + (now - self._at) * self.rate)
+            self._at = now
+        return self._left >= 1
+
+    def take(self, now: float) -> bool:
+        """Use one up and return True, or return False when none is left."""
+        if not self.available(now):
+            return False
+        self._left -= 1
+        return True
+
+
+class PrefixBudgets:
+    """A budget per prefix under a common one.
+
+    Remembers 4,096 prefixes (about 300 bytes each): legitimate first contacts come from a few hundred in a minute. A
+    flood from more prefixes than that starts each with a full budget, and then the common one holds.
+    """
+
+    MAX_PREFIXES = 4_096
+
+    def __init__(self, total: Budget, rate: float, burst: float | None = None) -> None:
+        self._total = total
+        self._rate, self._burst = rate, burst
+        self._budgets: OrderedDict[bytes, Budget] = OrderedDict()
+
+    def take(self, prefix: bytes, now: float) -> bool:
+        budget = self._budgets.get(prefix)
+        if budget is None:
+            budget = self._budgets[prefix] = Budget(self._rate, self._burst)
+            if len(self._budgets) > self.MAX_PREFIXES:
+                self._budgets.popitem(last=False)
+        else:
+            self._budgets.move_to_end(prefix)
+        # The own budget first: a prefix over its own limit must not eat the common one.
+        return budget.available(now) and self._total.take(now) and budget.take(now)
+
+    def __len__(self) -> int:
+        return len(self._budgets)
+
+
+class NonceCache:
+    """Remembers nonces of verified requests for as long as their wall time is in the window; bounded."""
+
+    def __init__(self, cap: int, life: float) -> None:
+        self._cap, self._life = cap, life
+        self._seen: OrderedDict[bytes, float] = OrderedDict()
+
+    def __contains__(self, nonce: bytes) -> bool:
+        return nonce in self._seen
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def add(self, nonce: bytes, now: float) -> None:
+        seen = self._seen
+        seen[nonce] = now
+        while len(seen) > self._cap or next(iter(seen.values())) < now - self._life:
+            seen.popitem(last=False)

@@ -1,0 +1,154 @@
+"""Payloads: what nodes ask and answer. MessagePack arrays whose first element is the kind; strict and bounded.
+
+Requests: `[1]` Ping · `[2, target]` FindNode · `[3, key]` Get · `[4, token, record]` Put.
+Answers: `[1, observed]` Pong · `[2, observed, token, ipv4, ipv6]` Nodes · `[3, observed, token, record or nil, ipv4,
+ipv6]` Value · `[4, observed]` Stored · `[5, observed, code, detail]` Error.
+`observed` is the requester's address as the answerer saw it; `ipv4`, `ipv6` are contacts of 26 and 38 bytes each.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated, TypeAlias
+
+import msgspec
+
+from p2pnode.core.errors import BadPacket
+from p2pnode.dht.contact import CONTACT4_BYTES, CONTACT6_BYTES, MAX_CONTACTS
+from p2pnode.dht.records import SignedRecord
+from p2pnode.dht.tokens import PUT_TOKEN_BYTES
+
+__all__ = [
+    "Answer",
+    "Error",
+    "ErrorCode",
+    "FindNode",
+    "Get",
+    "Nodes",
+    "Ping",
+    "Pong",
+    "Put",
+    "Request",
+    "Stored",
+    "Value",
+    "decode_answer_untrusted",
+    "decode_request_untrusted",
+    "encode",
+]
+
+Key = Annotated[bytes, msgspec.Meta(min_length=20, max_length=20)]
+Observed = Annotated[bytes, msgspec.Meta(min_length=6, max_length=18)]
+Token = Annotated[bytes, msgspec.Meta(min_length=PUT_TOKEN_BYTES, max_length=PUT_TOKEN_BYTES)]
+Contacts4 = Annotated[bytes, msgspec.Meta(max_length=MAX_CONTACTS * CONTACT4_BYTES)]
+Contacts6 = Annotated[bytes, msgspec.Meta(max_length=MAX_CONTACTS * CONTACT6_BYTES)]
+
+
+class ErrorCode(enum.IntEnum):
+    """Why a request was refused. Numbers are never given a new meaning."""
+
+    CLOCK = 1
+    """The signed request's wall time is more than ten minutes off; `detail` is our wall time, unix milliseconds."""
+    BAD_TOKEN = 2
+    """The put token is not one of ours for this address and key, or too old."""
+    BAD_RECORD = 3
+    """The record's signature or key does not hold."""
+    LOWER_SEQ = 4
+    """We hold a higher `seq`, which `detail` says, or the same with another content."""
+    EXPIRES = 5
+    """`expires` is past, or too far ahead."""
+    FULL = 6
+    """No room for this prefix."""
+    NOT_SERVING = 7
+    """This node stores nothing in this realm."""
+    UNPROVEN = 8
+    """The answer is larger than the request, and this address has not proven itself: ask again, signed."""
+
+
+class Ping(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=1):
+    """Are you there? Also the only request of a hello, which names no receiver."""
+
+
+class FindNode(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=2):
+    """The contacts nearest to `target` (20 bytes) that the answerer knows in the requester's realm."""
+
+    target: Key
+
+
+class Get(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=3):
+    """The record under `key` (20 bytes), and the contacts nearest to it."""
+
+    key: Key
+
+
+class Put(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=4):
+    """Store `record`; `token` came with the answer to a FindNode or Get of its key."""
+
+    token: Token
+    record: SignedRecord
+
+
+class Pong(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=1):
+    """`observed`: 6 or 18 bytes, the requester's address and port as seen."""
+
+    observed: Observed
+
+
+class Nodes(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=2):
+    """Up to 20 contacts in all, nearest first within each list. `token`: allows a Put under the target."""
+
+    observed: Observed
+    token: Token
+    ipv4: Contacts4
+    ipv6: Contacts6
+
+
+class Value(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=3):
+    """The record or nil; contacts as far as there is room."""
+
+    observed: Observed
+    token: Token
+    record: SignedRecord | None
+    ipv4: Contacts4
+    ipv6: Contacts6
+
+
+class Stored(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=4):
+    """The record is stored, or was already."""
+
+    observed: Observed
+
+
+class Error(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=5):
+    """Refused. Unknown codes are kept as numbers: a later version may have more."""
+
+    observed: Observed
+    code: Annotated[int, msgspec.Meta(ge=0, le=255)]
+    detail: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
+Request: TypeAlias = Ping | FindNode | Get | Put
+Answer: TypeAlias = Pong | Nodes | Value | Stored | Error
+
+encode = msgspec.msgpack.Encoder().encode
+# A union alias is no class to mypy, hence the written types.
+_request_decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
+_answer_decoder: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
+
+
+def decode_request_untrusted(data: bytes) -> Request:
+    """Raise BadPacket("malformed")."""
+    try:
+        return _request_decoder.decode(data)
+    except (msgspec.DecodeError, RecursionError, ValueError) as exc:
+        raise BadPacket("malformed") from exc
+
+
+def decode_answer_untrusted(data: bytes) -> Answer:
+    """Raise BadPacket("malformed")."""
+    try:
+        answer = _answer_decoder.decode(data)
+    except (msgspec.DecodeError, RecursionError, ValueError) as exc:
+        raise BadPacket("malformed") from exc
+    if len(answer.observed) not in (6, 18):
+        raise BadPacket("malformed")
+    return answer

@@ -1,0 +1,52 @@
+"""What the DHT's calls return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from p2pnode.core.address import Address
+from p2pnode.core.ids import PeerId
+from p2pnode.dht.contact import KnownContact
+from p2pnode.dht.records import SignedRecord
+
+__all__ = ["GetResult", "HelloResult", "PutResult"]
+
+
+@dataclass(frozen=True, slots=True)
+class HelloResult:
+    """Who is there. `observed`: our own address as that node saw it."""
+
+    peer_id: PeerId
+    rtt_s: float
+    observed: Address
+
+
+@dataclass(frozen=True, slots=True)
+class GetResult:
+    """`record`: the one with the highest valid `seq` among the answers, None when nobody had one.
+
+    `holders`: who returned it. `hops`: length of the longest chain of answers. `late`: queries without answer in the
+    usual time. `answered`: how many answered at all; 0 means that nothing is known, not that there is no record.
+    """
+
+    record: SignedRecord | None
+    hops: int
+    queried: int
+    elapsed_s: float
+    holders: tuple[KnownContact, ...] = ()
+    late: int = 0
+    answered: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PutResult:
+    """`stored`: other nodes that confirmed, of `tried`. `local`: we keep it too, being among the nearest.
+
+    `refused`: error codes by name, and `timeout`, with how often.
+    """
+
+    stored: int
+    tried: int
+    local: bool = False
+    elapsed_s: float = 0.0
+    refused: dict[str, int] = field(default_factory=dict)

@@ -1,0 +1,371 @@
+"""The DHT of one node: join, look up, read, write, stay useful. A thin shell; decisions are in the pure modules."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from kademlia.network import Server
+
+from p2pnode.core.address import Address, Realm
+from p2pnode.core.errors import BadPacket, NoPathError, P2PTimeoutError, WrongKeyError
+from p2pnode.core.ids import NodeId, PeerId
+from p2pnode.core.keys import NodeKey
+from p2pnode.core.network import Network
+from p2pnode.core.network_id import network_tag
+from p2pnode.dht.calls import Outcome
+from p2pnode.dht.contact import Contact, KnownContact, unpack_address_untrusted
+from p2pnode.dht.crawl import Crawl
+from p2pnode.dht.engine import Engine
+from p2pnode.dht.members import Members
+from p2pnode.dht.messages import Error, ErrorCode, Ping, Put, Stored
+from p2pnode.dht.protocol import DhtProtocol
+from p2pnode.dht.records import SignedRecord, record_key
+from p2pnode.dht.results import GetResult, HelloResult, PutResult
+from p2pnode.dht.service import Service
+from p2pnode.dht.settings import DhtSettings
+from p2pnode.dht.statistics import KINDS, DhtStatistics
+from p2pnode.dht.storage import RecordStorage
+from p2pnode.dht.tokens import PutTokens
+
+__all__ = ["Dht"]
+
+log = logging.getLogger(__name__)
+
+OWN_PREFIX = b"own"  # our own records in the storage's accounts: no address has this prefix's length and content
+MAX_BOOTSTRAP = 20  # contacts asked at once, per realm
+SETTLE_PAUSES = (0.5, 2.0, 8.0, 30.0)  # seconds between looks around while the table is small
+FILL_BUCKETS = 3  # far buckets filled after joining: each halves the distance to an eighth of all nodes
+
+
+class Dht(Server):
+    """A Kademlia node whose every message is authenticated.
+
+    `kademlia.network.Server` with its own socket, its crawling and its pickled state replaced.
+    """
+
+    def __init__(
+        self, *, key: NodeKey, network: Network, settings: DhtSettings, send: Callable[[bytes, Address], None]
+    ) -> None:
+        """`send`: the mux's; datagrams with first byte 0x04 to 0x09 come in through `datagram_received`."""
+        self.network_tag = network_tag(settings.network_id)
+        storage = RecordStorage(self.network_tag, settings)
+        super().__init__(settings.ksize, settings.alpha, key.node_id, storage)
+        self.storage: RecordStorage = storage
+        self.settings, self.network, self.key = settings, network, key
+        self._members = Members(key.node_id, settings)
+        service = Service(self._members, storage, PutTokens(network.token_bytes), settings)
+        self._engine = Engine(
+            key=key, tag=self.network_tag, settings=settings, members=self._members, service=service, send=send,
+            token_bytes=network.token_bytes,
+        )  # fmt: skip
+        self.protocol: DhtProtocol = DhtProtocol(self._engine, network, storage)
+        self._upkeep: asyncio.Task[None] | None = None
+        self._settling: dict[Realm, asyncio.Task[None]] = {}
+
+    # -- set-up -------------------------------------------------------------------------------------------------
+
+    @property
+    def on_observed(self) -> Callable[[PeerId, Address, Address], None] | None:
+        """Called with (peer, its address, our address as it sees it) when a node says something new about it."""
+        return self._engine.on_observed
+
+    @on_observed.setter
+    def on_observed(self, callback: Callable[[PeerId, Address, Address], None] | None) -> None:
+        self._engine.on_observed = callback
+
+    @property
+    def on_contact(self) -> Callable[[Realm], None] | None:
+        """Called when a realm gets its first verified contact."""
+        return self._members.on_contact
+
+    @on_contact.setter
+    def on_contact(self, callback: Callable[[Realm], None] | None) -> None:
+        self._members.on_contact = callback
+
+    def datagram_received(self, data: bytes, source: Address) -> None:
+        """Take a datagram with first byte 0x04 to 0x09. Never raises."""
+        self.protocol.datagram_received(data, source)
+
+    async def start(self) -> None:
+        """Begin the upkeep."""
+        if self._upkeep is None:
+            self._upkeep = asyncio.create_task(self._keep_up(), name="dht-upkeep")
+
+    async def stop(self) -> None:
+        """End everything; whoever waits for an answer gets a failure at once. Calling it twice is harmless."""
+        tasks = [task for task in (self._upkeep, *self._settling.values()) if task is not None]
+        self._upkeep = None
+        for task in tasks:
+            task.cancel()
+        self.protocol.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- joining ------------------------------------------------------------------------------------------------
+
+    async def bootstrap(self, contacts: Iterable[KnownContact]) -> int:
+        """Ask these nodes for our own neighbourhood, all at once, and search on from there, in each realm.
+
+        Return how many of them answered. The first question is already the lookup's: it costs one round trip.
+        """
+        by_realm: dict[Realm, list[Contact]] = {}
+        for known in contacts:
+            realm = self._members.realm_of(known.address.ip)
+            if realm is not None and known.address.port and len(by_realm.setdefault(realm, [])) < MAX_BOOTSTRAP:
+                by_realm[realm].append(Contact(known.node_id, known.address, realm, known.peer_id))
+        counts = await asyncio.gather(*(self._join(realm, found) for realm, found in by_realm.items()))
+        return sum(counts)
+
+    async def _join(self, realm: Realm, contacts: list[Contact]) -> int:
+        crawl = await self.protocol.crawl(
+            self.key.node_id, realm, contacts=contacts, alpha=max(self.settings.alpha, len(contacts))
+        )
+        log.info("dht_joined", extra={"realm": realm.value, "queried": crawl.lookup.queried})
+        if self._upkeep is not None and realm not in self._settling:
+            task = asyncio.create_task(self._settle(realm), name="dht-settle")
+            self._settling[realm] = task
+            task.add_done_callback(lambda _: self._settling.pop(realm, None))
+        return sum(1 for contact in contacts if contact.id in crawl.answered)
+
+    async def _settle(self, realm: Realm) -> None:
+        """Look around again shortly after joining: others may have joined at the same moment, unknown to each other.
+
+        Then get to know the far parts of the id space; the lookup of our own id filled the near ones.
+        """
+        table = self._members.tables[realm]
+        for pause in SETTLE_PAUSES:
+            if len(table) >= self.settings.ksize:
+                break
+            await asyncio.sleep(pause * self.network.rng.uniform(0.8, 1.2))
+            await self.protocol.crawl(self.key.node_id, realm)
+        for index in range(FILL_BUCKETS):
+            if index < len(table.buckets) - 1 and len(table.buckets[index].nodes) < self.settings.ksize:
+                await self._refresh(realm, index)
+
+    async def hello(self, address: Address, *, expect: PeerId | None = None, timeout: float = 3.0) -> HelloResult:
+        """Ask who is at `address`. Raise WrongKeyError, P2PTimeoutError, NoPathError (nobody can be there)."""
+        if self._members.realm_of(address.ip) is None or not address.port:
+            raise NoPathError(f"Nobody can answer at {address}.", address=str(address))
+        outcome = await self.protocol.request(address, None, Ping(), timeout)
+        if outcome.answer is None or outcome.peer_id is None:
+            raise P2PTimeoutError(f"Nobody answered at {address}.", address=str(address))
+        if isinstance(outcome.answer, Error) and outcome.answer.code == ErrorCode.CLOCK:
+            raise P2PTimeoutError(
+                f"The clock of this machine and that of {address} differ by more than ten minutes: set it.",
+                address=str(address),
+            )
+        if expect is not None and outcome.peer_id != expect:
+            raise WrongKeyError(
+                f"At {address} answers {outcome.peer_id}, not {expect}.", expected=str(expect), got=str(outcome.peer_id)
+            )
+        try:
+            observed = unpack_address_untrusted(outcome.answer.observed)
+        except BadPacket as bad:
+            raise P2PTimeoutError(f"{address} gave a useless answer.", address=str(address)) from bad
+        return HelloResult(outcome.peer_id, outcome.rtt_s, observed)
+
+    async def ping(self, contact: KnownContact | Contact, timeout: float | None = None) -> float:
+        """Return the round trip in seconds. Raise P2PTimeoutError."""
+        node_id = contact.node_id if isinstance(contact, KnownContact) else NodeId(contact.id)
+        outcome = await self.protocol.request(contact.address, node_id, Ping(), timeout)
+        if outcome.answer is None:
+            raise P2PTimeoutError(f"Nobody answered at {contact.address}.", address=str(contact.address))
+        return outcome.rtt_s
+
+    # -- reading and writing ------------------------------------------------------------------------------------
+
+    async def lookup(self, target: NodeId, *, realm: Realm) -> list[Contact]:
+        """Return up to ksize live nodes nearest to `target`, nearest first."""
+        crawl = await self.protocol.crawl(target, realm)
+        return [crawl.answered[contact.id] for contact in crawl.lookup.closest()]
+
+    async def get(
+        self, public_key: bytes, salt: bytes, *, realms: Iterable[Realm] | None = None, fast: bool = False
+    ) -> GetResult:
+        """Return the author's record with the highest valid `seq` among the answers of all `realms` (None: ours).
+
+        `fast`: take the first valid one. Never raises for a record that is not there.
+        """
+        key = record_key(public_key, salt)
+        started, wall = self.network.monotonic(), self.network.wall()
+        chosen = self.realms() if realms is None else self.realms() & frozenset(realms)
+        quorum = 1 if fast else self.settings.read_quorum
+        own = [self._own_copy(realm, key, wall) for realm in (Realm if realms is None else realms)]
+        searches = [self.protocol.crawl(key, realm, quorum=quorum, record=self._own_copy(realm, key, wall))
+                    for realm in sorted(chosen, key=lambda r: r.value)]  # fmt: skip
+        crawls = await (self._first_found(searches) if fast else asyncio.gather(*searches))
+        best = max((record for record in (*own, *(c.record for c in crawls)) if record), key=_seq, default=None)
+        return GetResult(
+            record=best,
+            hops=max((crawl.lookup.hops for crawl in crawls), default=0),
+            queried=sum(crawl.lookup.queried for crawl in crawls),
+            elapsed_s=self.network.monotonic() - started,
+            holders=tuple(c.known() for crawl in crawls if crawl.record == best and best for c in crawl.holders),
+            late=sum(crawl.lookup.late_count for crawl in crawls),
+            answered=sum(len(crawl.answered) for crawl in crawls),
+        )
+
+    async def put(self, record: SignedRecord, *, realms: Iterable[Realm]) -> PutResult:
+        """Store the record on the nodes nearest to its key in each realm, and say honestly how many confirmed."""
+        started = self.network.monotonic()
+        chosen = self.realms() & frozenset(realms)
+        results = await asyncio.gather(*(self._put_in(realm, record) for realm in chosen))
+        refused: Counter[str] = Counter()
+        for result in results:
+            refused.update(result.refused)
+        return PutResult(
+            stored=sum(result.stored for result in results),
+            tried=sum(result.tried for result in results),
+            local=any(result.local for result in results),
+            elapsed_s=self.network.monotonic() - started,
+            refused=dict(refused),
+        )
+
+    async def _put_in(self, realm: Realm, record: SignedRecord) -> PutResult:
+        crawl = await self.protocol.crawl(record.key, realm)
+        holders = [crawl.answered[contact.id] for contact in crawl.lookup.closest()]
+        outcomes = await asyncio.gather(
+            *(self.protocol.request(c.address, NodeId(c.id), Put(crawl.tokens[c.id], record)) for c in holders)
+        )
+        refused = Counter(_refusal(outcome) for outcome in outcomes)
+        stored = refused.pop("", 0)
+        local = self._store_own(realm, record, holders)
+        return PutResult(stored, len(holders), local, 0.0, dict(refused))
+
+    def _store_own(self, realm: Realm, record: SignedRecord, holders: Sequence[Contact]) -> bool:
+        """Keep it here too when we are among the nearest ourselves."""
+        if realm not in self.settings.serve:
+            return False
+        goal = int.from_bytes(record.key, "big")
+        if len(holders) >= self.settings.ksize and holders[-1].long_id ^ goal < self.node.long_id ^ goal:
+            return False
+        return self.storage.store(record, realm, OWN_PREFIX, self.network.monotonic(), self.network.wall()) is None
+
+    def _own_copy(self, realm: Realm, key: NodeId, wall: float) -> SignedRecord | None:
+        record = self.storage.read(realm, key, self.network.monotonic())
+        try:
+            if record is not None:
+                record.verify(self.network_tag, wall)
+        except BadPacket:
+            return None  # it expired since
+        return record
+
+    @staticmethod
+    async def _first_found(searches: Sequence[object]) -> list[Crawl]:
+        """Wait until one search found a record, or all ended; cancel the rest."""
+        tasks = [asyncio.ensure_future(search) for search in searches]  # type: ignore[call-overload]
+        done: list[Crawl] = []
+        try:
+            for finished in asyncio.as_completed(tasks):
+                done.append(await finished)
+                if done[-1].record is not None:
+                    break
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return done
+
+    # -- what is known ------------------------------------------------------------------------------------------
+
+    def realms(self) -> frozenset[Realm]:
+        """Return the realms with at least one verified contact."""
+        return frozenset(realm for realm, table in self._members.tables.items() if len(table))
+
+    def known_contacts(self) -> list[KnownContact]:
+        """Return all verified contacts, the most dependable first: for a warm start."""
+        return [contact.known() for contact in self._members.best()]
+
+    def statistics(self) -> DhtStatistics:
+        counters, tables = self._engine.counters, self._members.tables
+        return DhtStatistics(
+            contacts={realm: len(table) for realm, table in tables.items()},
+            buckets={realm: len(table.buckets) for realm, table in tables.items()},
+            records=len(self.storage),
+            record_bytes=self.storage.bytes,
+            sessions=self._engine.keyring.peers,
+            pending=self._engine.calls.pending,
+            datagrams_in={name: counters.datagrams_in[kind] for kind, name in KINDS.items()},
+            datagrams_out={name: counters.datagrams_out[kind] for kind, name in KINDS.items()},
+            bytes_in=counters.bytes_in,
+            bytes_out=counters.bytes_out,
+            drops=dict(counters.drops),
+            requests=dict(counters.requests),
+            refused=dict(counters.refused),
+            signatures_checked=counters.signatures_checked,
+            ignored_contacts=counters.ignored_contacts,
+            rtt_s=self._engine.rtt.smoothed,
+            clock_offset_s=self._engine.clock_offset_s,
+        )
+
+    # -- upkeep -------------------------------------------------------------------------------------------------
+
+    async def _keep_up(self) -> None:
+        refresh_at = self.network.monotonic() + self.settings.refresh_pause
+        while True:
+            # Jitter, so that nodes started together do not ping each other in step.
+            await asyncio.sleep(self.settings.maintenance_interval * self.network.rng.uniform(0.9, 1.1))
+            now = self.network.monotonic()
+            self.storage.expire(now)
+            self._ping_silent(now)
+            if now >= refresh_at:
+                refresh_at = now + self.settings.refresh_pause
+                await self._refresh_oldest(now)
+
+    def _ping_silent(self, now: float) -> None:
+        silent = [
+            contact
+            for table in self._members.tables.values()
+            for contact in table
+            if now - max(contact.last_seen, contact.last_pinged) > self.settings.silent_after / (1 + contact.misses)
+        ]
+        silent.sort(key=lambda contact: contact.last_seen)
+        for contact in silent[: self.settings.pings_per_round]:
+            contact.last_pinged = now
+            # The engine counts the answer or the miss; nobody waits for it.
+            self.protocol.start_call(contact.address, NodeId(contact.id), Ping(), on_done=_ignore)
+
+    async def _refresh_oldest(self, now: float) -> None:
+        """Look up a random id in the bucket that was left alone longest (Kademlia section 2.3, "refresh")."""
+        stale = [
+            (bucket.looked_up_at, realm.value, index)
+            for realm, table in self._members.tables.items()
+            if len(table) >= self.settings.ksize
+            for index, bucket in enumerate(table.buckets)
+            if now - bucket.looked_up_at > self.settings.refresh_interval
+        ]
+        if stale:
+            _, realm_name, index = min(stale)
+            await self._refresh(Realm(realm_name), index)
+
+    async def _refresh(self, realm: Realm, index: int) -> None:
+        bucket = self._members.tables[realm].buckets[index]
+        bucket.looked_up_at = self.network.monotonic()
+        await self.protocol.crawl(bucket.random_id(self.network.rng.getrandbits(160)), realm)
+
+    def _unused(self, *_: object, **__: object) -> None:
+        """For parts of `kademlia.network.Server` that must not be used: they open a socket, pickle, store unsigned."""
+        raise TypeError("see datagram_received, known_contacts and put")
+
+    listen = save_state = load_state = save_state_regularly = set_digest = _unused
+    set = _unused
+
+
+def _seq(record: SignedRecord) -> int:
+    return record.seq
+
+
+def _ignore(_: Outcome) -> None:
+    """An answer nobody waits for."""
+
+
+def _refusal(outcome: Outcome) -> str:
+    """Return "" when stored, else why not."""
+    if isinstance(outcome.answer, Stored):
+        return ""
+    if isinstance(outcome.answer, Error):
+        known = outcome.answer.code in set(ErrorCode)
+        return ErrorCode(outcome.answer.code).name.lower() if known else "unknown"
+    return outcome.reason or "wrong_answer"

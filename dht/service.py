@@ -1,0 +1,96 @@
+"""What a node answers to a proven request: contacts, records, stores. Pure; the engine authenticates and sends."""
+
+from __future__ import annotations
+
+from p2pnode.core.address import Address, Realm
+from p2pnode.core.ids import NodeId
+from p2pnode.dht.contact import CONTACT4_BYTES, CONTACT6_BYTES, Contact, pack_address
+from p2pnode.dht.limits import prefix_of
+from p2pnode.dht.members import Members
+from p2pnode.dht.messages import (
+    Answer,
+    Error,
+    ErrorCode,
+    FindNode,
+    Get,
+    Nodes,
+    Pong,
+    Put,
+    Request,
+    Stored,
+    Value,
+    encode,
+)
+from p2pnode.dht.settings import DhtSettings
+from p2pnode.dht.storage import RecordStorage
+from p2pnode.dht.tokens import PutTokens
+
+__all__ = ["Service"]
+
+NODES_OVERHEAD = 40  # array, kind, observed 20, token 10, two binary headers of 3
+
+
+class Service:
+    """Answers requests from tables and storage."""
+
+    def __init__(self, members: Members, storage: RecordStorage, tokens: PutTokens, settings: DhtSettings) -> None:
+        self._members, self._storage, self._tokens = members, storage, tokens
+        self._serve, self._ksize = settings.serve, settings.ksize
+
+    def respond(
+        self, request: Request, *, requester: NodeId, source: Address, realm: Realm, room: int, now: float, wall: float
+    ) -> bytes:
+        """Return the encoded answer, at most `room` bytes (33 at least). `realm`: where the requester was seen."""
+        observed = pack_address(source)
+        if isinstance(request, FindNode):
+            ipv4, ipv6 = self._contacts(request.target, requester, realm, room - NODES_OVERHEAD)
+            payload = encode(Nodes(observed, self._tokens.issue(observed, request.target, now), ipv4, ipv6))
+        elif isinstance(request, Get):
+            payload = self._value(request, requester, observed, realm, room, now)
+        elif isinstance(request, Put):
+            payload = encode(self._put(request, source, observed, realm, now, wall))
+        else:
+            payload = encode(Pong(observed))
+        if len(payload) > room:
+            return encode(Error(observed, ErrorCode.UNPROVEN, 0))
+        return payload
+
+    def _contacts(self, target: bytes, requester: NodeId, realm: Realm, room: int) -> tuple[bytes, bytes]:
+        contacts = self._members.tables[realm].closest(target, self._ksize, requester)
+        if len(contacts) * CONTACT6_BYTES > room:
+            contacts = _fitting(contacts, room)
+        ipv4 = [contact.packed for contact in contacts if len(contact.packed) == CONTACT4_BYTES]
+        if len(ipv4) == len(contacts):
+            return b"".join(ipv4), b""
+        return b"".join(ipv4), b"".join(c.packed for c in contacts if len(c.packed) == CONTACT6_BYTES)
+
+    def _value(self, request: Get, requester: NodeId, observed: bytes, realm: Realm, room: int, now: float) -> bytes:
+        record = self._storage.read(realm, request.key, now)
+        token = self._tokens.issue(observed, request.key, now)
+        bare = encode(Value(observed, token, record, b"", b""))
+        # Empty binaries have 2 bytes of header, ours at most 3.
+        ipv4, ipv6 = self._contacts(request.key, requester, realm, room - len(bare) - 2)
+        if not ipv4 and not ipv6:
+            return bare
+        return encode(Value(observed, token, record, ipv4, ipv6))
+
+    def _put(self, request: Put, source: Address, observed: bytes, realm: Realm, now: float, wall: float) -> Answer:
+        if realm not in self._serve:
+            return Error(observed, ErrorCode.NOT_SERVING, 0)
+        if not self._tokens.check(request.token, observed, request.record.key, now):
+            return Error(observed, ErrorCode.BAD_TOKEN, 0)
+        refusal = self._storage.store(request.record, realm, prefix_of(source.ip), now, wall)
+        if refusal is not None:
+            return Error(observed, refusal[0], refusal[1])
+        return Stored(observed)
+
+
+def _fitting(contacts: list[Contact], room: int) -> list[Contact]:
+    """Return the nearest contacts that fit into `room` bytes."""
+    chosen: list[Contact] = []
+    for contact in contacts:
+        room -= len(contact.packed)
+        if room < 0:
+            break
+        chosen.append(contact)
+    return chosen

@@ -1,0 +1,92 @@
+"""Tunables of the DHT, with safe defaults. Tests pass other values; nothing patches a module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from p2pnode.core.address import Realm
+
+__all__ = ["DhtSettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class DhtSettings:
+    """All times in seconds, all rates per second."""
+
+    network_id: str = "public"
+    """Name of the network; messages of another one are dropped."""
+    ksize: int = 20
+    """Bucket size, and number of holders of a record. Kademlia (2002), section 2.4 chose it, we keep it."""
+    alpha: int = 6
+    """Queries of one lookup in flight; late ones do not count."""
+    serve: frozenset[Realm] = frozenset({Realm.LOOPBACK, Realm.PRIVATE})
+    """Realms in which this node says that it serves, and so enters others' tables."""
+    allow_documentation: bool = False
+    """Treat documentation networks as public: laboratories only."""
+    read_quorum: int = 5
+    """A read ends early when so many nodes returned a valid record: one or two liars cannot hide a newer one."""
+    max_queries: int = 160
+    """Queries of one lookup at most: a hostile region cannot keep a lookup alive for ever."""
+
+    rto_initial: float = 0.5
+    """When a request to an unknown node is late, before anything was measured."""
+    rto_min: float = 0.1
+    """Never call a node late before this: a busy loopback peer answers after 50 ms now and then."""
+    rto_max: float = 2.0
+    give_up_factor: float = 4.0
+    """A request fails after so many late times ..."""
+    give_up_min: float = 1.5
+    """... but not before this."""
+
+    clock_window: float = 600.0
+    """A signed request is refused when its wall time differs more: two clocks wrong by 5 minutes each still talk."""
+    session_max_age: float = 21_600.0
+    """Pairwise keys are agreed anew after this."""
+    max_sessions: int = 8_192
+    """Peers with agreed keys (about 3 kB each, 24 MB); the least recently used goes first."""
+    max_unconfirmed: int = 2_048
+    """Keys agreed with requesters that have not used them (about 1.5 kB each, 3 MB)."""
+    max_nonces: int = 65_536
+    """Remembered nonces of signed requests: the window's 20 minutes at 54 per second (about 8 MB)."""
+
+    signature_rate: float = 300.0
+    """Signed requests of unproven addresses verified per second, all together (0.2 ms each: 6 % of a core)."""
+    signature_burst: float = 600.0
+    prefix_rate: float = 30.0
+    """The same, per /24 (IPv4) or /48 (IPv6)."""
+    prefix_burst: float = 120.0
+    token_rate: float = 1_500.0
+    """Signed requests that carry a valid token, all together: 30 % of a core."""
+    token_prefix_rate: float = 100.0
+    """The same, per prefix."""
+    forgot_rate: float = 200.0
+    """"Forgot" frames sent, and obeyed, per second."""
+    verify_rate: float = 100.0
+    """Pings that check unknown serving requesters, per second."""
+
+    storage_bytes: int = 32 * 1024 * 1024
+    """Records kept, with their overhead."""
+    prefix_records: int = 64
+    """Records per prefix beyond which only free room is given."""
+    max_record_life: float = 86_400.0
+    """`expires` at most this far ahead ..."""
+    clock_tolerance: float = 300.0
+    """... plus this; and an expired record is still good for so long."""
+
+    maintenance_interval: float = 60.0
+    """Between two rounds of upkeep."""
+    pings_per_round: int = 4
+    """Silent contacts pinged per round (at most 10 datagrams a minute)."""
+    silent_after: float = 600.0
+    """A contact is doubtful when nothing was heard from it for so long."""
+    refresh_interval: float = 3_600.0
+    """A bucket in which nothing was looked up for so long is refreshed, one per `refresh_pause`."""
+    refresh_pause: float = 300.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.ksize <= 20:
+            raise ValueError("ksize is 1 to 20: an answer holds 20 contacts")
+        if not 1 <= self.alpha <= 32:
+            raise ValueError("alpha is 1 to 32")
+        if self.rto_min <= 0 or self.rto_max < self.rto_min:
+            raise ValueError("0 < rto_min <= rto_max")

@@ -1,0 +1,229 @@
+"""The routing table of one realm: kademlia's, with what does not hold up replaced.
+
+Differences from `kademlia.routing`: only contacts that answered enter; only the bucket of our own id splits, so there
+are at most 160 of ksize contacts each (the original's relaxed splitting made 30,570 buckets of 71 datagrams); the
+nearest are found exactly; one miss drops nobody; one id per IP and port; no clock is read.
+Diversity (security.md S1) orders and never starves: a contact beyond 2 of its prefix in a bucket, or 10 in the table,
+takes a free place, and gives it up to a diverse one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+
+from kademlia.node import Node
+from kademlia.routing import KBucket, RoutingTable
+
+from p2pnode.core.address import Address, Realm
+from p2pnode.core.ids import NodeId
+from p2pnode.dht.contact import Contact
+
+__all__ = ["Bucket", "Table"]
+
+ID_BITS = 160
+MAX_BUCKETS = 160
+PREFIX_PER_BUCKET = 2
+PREFIX_PER_TABLE = 10
+MISSES_TO_DROP = 3
+
+
+class Bucket(KBucket):
+    """Contacts that share a number of leading bits with us; at most `ksize`, and as many replacements."""
+
+    nodes: OrderedDict[bytes, Contact]
+    replacement_nodes: OrderedDict[bytes, Contact]
+
+    def __init__(self, low: int, high: int, ksize: int) -> None:
+        super().__init__(low, high, ksize, replacementNodeFactor=1)
+        self.looked_up_at = float("-inf")
+
+    def touch_last_updated(self) -> None:
+        """The original reads the clock here; `looked_up_at` is set by the table instead."""
+
+    def random_id(self, random_below: int) -> NodeId:
+        """Return the id `random_below` places above the bucket's lowest (modulo its size)."""
+        low, high = self.range
+        return NodeId((low + random_below % (high - low + 1)).to_bytes(20, "big"))
+
+    def remember(self, contact: Contact) -> None:
+        """Keep for the day when a place becomes free; the newest 20."""
+        self.replacement_nodes.pop(contact.id, None)
+        self.replacement_nodes[contact.id] = contact
+        while len(self.replacement_nodes) > self.max_replacement_nodes:
+            self.replacement_nodes.popitem(last=False)
+
+
+class Table(RoutingTable):
+    """Verified contacts of one realm, in at most 160 buckets."""
+
+    buckets: list[Bucket]
+
+    def __init__(self, node_id: NodeId, ksize: int, realm: Realm) -> None:
+        self.realm = realm
+        self._own = int.from_bytes(node_id, "big")
+        self._diverse = realm is Realm.PUBLIC
+        super().__init__(None, ksize, Node(node_id))
+
+    def flush(self) -> None:
+        self.buckets = [Bucket(0, 2**ID_BITS - 1, self.ksize)]
+        self._by_id: dict[bytes, Contact] = {}
+        self._by_address: dict[Address, Contact] = {}
+        self._prefixes: Counter[bytes] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[Contact]:
+        return iter(self._by_id.values())
+
+    def find(self, node_id: bytes) -> Contact | None:
+        """Return the contact with this id, None when it is not in a bucket."""
+        return self._by_id.get(node_id)
+
+    def get_bucket_for(self, node: Node) -> int:
+        """Return the bucket's index: the number of leading bits shared with us, or the last bucket's."""
+        shared: int = ID_BITS - (node.long_id ^ self._own).bit_length()
+        return min(shared, len(self.buckets) - 1)
+
+    def add_contact(self, node: Contact) -> bool:
+        """Take in a contact that answered us just now. Return whether it is in a bucket."""
+        if node.long_id == self._own:
+            return False
+        known = self._by_id.get(node.id)
+        if known is node:
+            self.buckets[self.get_bucket_for(node)].nodes.move_to_end(node.id)
+            return True
+        if known is not None:  # it moved: what it proved last holds
+            self._remove(known, refill=False)
+        other = self._by_address.get(node.address)
+        if other is not None:  # one id per address: whoever answers there now is the one
+            self._remove(other, refill=False)
+        return self._insert(node)
+
+    def remove_contact(self, node: Contact) -> None:
+        """Drop it and let the newest replacement in."""
+        if self._by_id.get(node.id) is node:
+            self._remove(node, refill=True)
+        else:
+            self.buckets[self.get_bucket_for(node)].replacement_nodes.pop(node.id, None)
+
+    def missed(self, contact: Contact) -> None:
+        """A request to it got no answer. The third miss in a row drops it, if anybody else is there to take over."""
+        contact.misses += 1
+        if contact.misses >= MISSES_TO_DROP:
+            self.remove_contact(contact)
+
+    def is_new_node(self, node: Node) -> bool:
+        return node.id not in self._by_id
+
+    def is_new_id(self, node_id: bytes) -> bool:
+        return node_id not in self._by_id
+
+    def closest(self, target: bytes, count: int, exclude: bytes = b"") -> list[Contact]:
+        """Return up to `count` contacts nearest to `target` (XOR), nearest first, without the id `exclude`.
+
+        Exact. Cost: the buckets looked at, usually one or two. Kademlia (2002), section 2.3, "The node lookup".
+        """
+        goal = int.from_bytes(target, "big")
+        found: list[Contact] = []
+        for group in self._groups(goal):
+            ordered = [(contact.long_id ^ goal, contact) for contact in group if contact.id != exclude]
+            ordered.sort()  # distances of different ids differ: contacts are never compared
+            found += [contact for _, contact in ordered]
+            if len(found) >= count:
+                return found[:count]
+        return found
+
+    def find_neighbors(self, node: Node, k: int | None = None, exclude: Node | None = None) -> list[Contact]:
+        """The original's name for `closest`."""
+        return self.closest(node.id, k or self.ksize, exclude.id if exclude is not None else b"")
+
+    def looked_up(self, target: bytes, now: float) -> None:
+        """A lookup for `target` begins: its bucket needs no refresh for a while."""
+        self.buckets[self.get_bucket_for(Node(target))].looked_up_at = now
+
+    def _groups(self, goal: int) -> Iterator[list[Contact]]:
+        """Yield all contacts in groups, each wholly nearer to `goal` than the next.
+
+        With i the goal's bucket: first bucket i; then all buckets beyond i together (they share i bits with us, and
+        differ from the goal in bit i); then i-1, i-2, ..., each one bit farther.
+        """
+        buckets = self.buckets
+        index = min(ID_BITS - (goal ^ self._own).bit_length(), len(buckets) - 1)
+        yield list(buckets[index].nodes.values())
+        if index + 1 < len(buckets):
+            yield [contact for bucket in buckets[index + 1 :] for contact in bucket.nodes.values()]
+        for below in range(index - 1, -1, -1):
+            yield list(buckets[below].nodes.values())
+
+    def _insert(self, contact: Contact) -> bool:
+        bucket = self.buckets[self.get_bucket_for(contact)]
+        while len(bucket.nodes) >= self.ksize and bucket is self.buckets[-1] and len(self.buckets) < MAX_BUCKETS:
+            self._split_last()
+            bucket = self.buckets[self.get_bucket_for(contact)]
+        if len(bucket.nodes) >= self.ksize:
+            victim = self._replaceable(bucket, contact)
+            if victim is None:
+                bucket.remember(contact)
+                return False
+            self._remove(victim, refill=False)
+            bucket.remember(victim)
+        bucket.replacement_nodes.pop(contact.id, None)
+        bucket.nodes[contact.id] = contact
+        self._by_id[contact.id] = contact
+        self._by_address[contact.address] = contact
+        self._prefixes[contact.prefix] += 1
+        return True
+
+    def _split_last(self) -> None:
+        """Split the bucket that holds our own id: those that differ from us in the next bit stay behind."""
+        last, shared = self.buckets[-1], len(self.buckets) - 1
+        near = Bucket(*self._range(shared + 1, own_side=True), self.ksize)
+        last.range = self._range(shared + 1, own_side=False)
+        near.looked_up_at = last.looked_up_at
+        self.buckets.append(near)
+        for source, sink in ((last.nodes, near.nodes), (last.replacement_nodes, near.replacement_nodes)):
+            for contact in [c for c in source.values() if ID_BITS - (c.long_id ^ self._own).bit_length() > shared]:
+                del source[contact.id]
+                sink[contact.id] = contact
+
+    def _range(self, bits: int, *, own_side: bool) -> tuple[int, int]:
+        """Return the lowest and highest id that shares `bits` leading bits with us, or all but the last of them."""
+        shift = ID_BITS - bits
+        low = ((self._own >> shift) ^ (0 if own_side else 1)) << shift
+        return low, low + (1 << shift) - 1
+
+    def _replaceable(self, bucket: Bucket, newcomer: Contact) -> Contact | None:
+        """Return who gives its place in a full bucket to `newcomer`, None when nobody must.
+
+        Old live contacts stay (Kademlia section 4.1); who missed twice, or was caught lying, goes first.
+        """
+        for contact in bucket.nodes.values():
+            if contact.misses >= MISSES_TO_DROP - 1 or contact.demerits > newcomer.demerits:
+                return contact
+        if not self._diverse or self._over_limit(bucket, newcomer, joining=True):
+            return None
+        for contact in reversed(bucket.nodes.values()):
+            if self._over_limit(bucket, contact, joining=False):
+                return contact
+        return None
+
+    def _over_limit(self, bucket: Bucket, contact: Contact, *, joining: bool) -> bool:
+        extra = 1 if joining else 0
+        in_bucket = sum(1 for other in bucket.nodes.values() if other.prefix == contact.prefix)
+        return in_bucket + extra > PREFIX_PER_BUCKET or self._prefixes[contact.prefix] + extra > PREFIX_PER_TABLE
+
+    def _remove(self, contact: Contact, *, refill: bool) -> None:
+        bucket = self.buckets[self.get_bucket_for(contact)]
+        del bucket.nodes[contact.id], self._by_id[contact.id]
+        if self._by_address.get(contact.address) is contact:
+            del self._by_address[contact.address]
+        self._prefixes[contact.prefix] -= 1
+        if not self._prefixes[contact.prefix]:
+            del self._prefixes[contact.prefix]
+        while refill and bucket.replacement_nodes:
+            _, replacement = bucket.replacement_nodes.popitem()
+            if replacement.address not in self._by_address:
+                self._insert(replacement)
+                break
