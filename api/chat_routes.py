@@ -10,6 +10,7 @@ from p2pnode.api import types as t
 from p2pnode.api.events import EventFeed
 from p2pnode.api.routing import Route
 from p2pnode.api.service import Service
+from p2pnode.chat import Party
 
 __all__ = ["ROUTES"]
 
@@ -17,8 +18,8 @@ __all__ = ["ROUTES"]
 async def send(service: Service, request: t.SendRequest) -> t.SendAnswer:
     """Send one message. It is on our disk when this answers, and on the other's when `delivered` is true."""
     started = service.now
-    target = await service.target(request.peer)
-    result = await service.chat.send(target.party, request.text, wait=request.wait, addresses=target.addresses)
+    party, addresses = await service.conversation(request.peer)
+    result = await service.chat.send(party, request.text, wait=request.wait, addresses=addresses)
     return t.SendAnswer(
         id=result.id,
         state=result.state,
@@ -30,13 +31,13 @@ async def send(service: Service, request: t.SendRequest) -> t.SendAnswer:
 
 async def list_messages(service: Service, request: t.MessagesQuery) -> t.Messages:
     """Return the newest messages, of all conversations or of one."""
-    party = None if request.with_ is None else (await service.target(request.with_)).party
+    party = None if request.with_ is None else (await service.conversation(request.with_))[0]
     return await people.messages_answer(service.chat.store, service.node.peer_id, party=party, limit=request.limit)
 
 
 async def follow_messages(service: Service, request: t.MessagesQuery) -> AsyncIterator[t.Message]:
     """Give each message, ours too, as it is stored; begin with those that come after the request."""
-    party = None if request.with_ is None else (await service.target(request.with_)).party
+    party = None if request.with_ is None else (await service.conversation(request.with_))[0]
     feed = EventFeed(service)
     position = await service.chat.store.last_position()
 
@@ -55,9 +56,9 @@ async def follow_messages(service: Service, request: t.MessagesQuery) -> AsyncIt
 
 async def history(service: Service, request: t.HistoryQuery) -> t.Messages:
     """Return a conversation, optionally only what contains a text."""
-    target = await service.target(request.peer)
+    party, _ = await service.conversation(request.peer)
     return await people.history_answer(
-        service.chat.store, service.node.peer_id, target.party, search=request.search, limit=request.limit
+        service.chat.store, service.node.peer_id, party, search=request.search, limit=request.limit
     )
 
 
@@ -68,14 +69,14 @@ async def list_contacts(service: Service, _request: None) -> t.Contacts:
 
 async def add_contact(service: Service, request: t.ContactAdd) -> t.Contact:
     """Add a peer to the contacts, or accept its request."""
-    target = await service.target(request.peer)
-    contact = await service.chat.add_contact(target.party, request.name)
+    party, _ = await service.conversation(request.peer)
+    contact = await service.chat.add_contact(party, request.name or None)
     return people.contact_answer(contact, service.node.user_id)
 
 
 async def change_contact(service: Service, request: t.ContactChange) -> t.Contact:
     """Give a contact another name, or note that the safety numbers were compared."""
-    party = (await service.target(request.peer)).party
+    party = (await service.conversation(request.peer))[0]
     if request.name is not None:
         await service.chat.rename_contact(party, request.name)
     if request.verified is not None:
@@ -85,18 +86,18 @@ async def change_contact(service: Service, request: t.ContactChange) -> t.Contac
 
 async def show_contact(service: Service, request: t.ContactQuery) -> t.Contact:
     """Return one contact with its safety number."""
-    return await _contact(service, (await service.target(request.peer)).party)
+    return await _contact(service, (await service.conversation(request.peer))[0])
 
 
 async def remove_contact(service: Service, request: t.ContactQuery) -> t.Done:
     """Forget a contact; the history stays."""
-    await service.chat.remove_contact((await service.target(request.peer)).party)
+    await service.chat.remove_contact((await service.conversation(request.peer))[0])
     return t.Done()
 
 
 async def block_contact(service: Service, request: t.Block) -> t.Contact:
     """Block somebody: no session, no message; or end that."""
-    party = (await service.target(request.peer)).party
+    party = (await service.conversation(request.peer))[0]
     await service.chat.block(party, blocked=request.blocked)
     return await _contact(service, party)
 
@@ -106,7 +107,7 @@ async def events(service: Service, _request: None) -> AsyncIterator[t.Event]:
     return aiter(EventFeed(service))
 
 
-async def _contact(service: Service, party: object) -> t.Contact:
+async def _contact(service: Service, party: Party) -> t.Contact:
     contact = next((c for c in await service.chat.store.contacts() if c.party == party), None)
     if contact is None:
         raise people.no_contact()

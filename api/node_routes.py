@@ -111,7 +111,7 @@ async def hello(service: Service, request: t.HelloRequest) -> t.HelloAnswer:
     answer = await service.node.hello(request.host, request.port, timeout=request.timeout)
     if request.join:
         await service.node.join_through(request.host, request.port)
-        await service.chat.enter_hall(answer.peer_id)
+        service.chat.enter_hall(answer.peer_id)
     return t.HelloAnswer(peer=str(answer.peer_id), rtt_ms=round(answer.rtt_s * 1000, 3), observed=str(answer.observed))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -12,6 +11,7 @@ from p2pnode import (
     Address,
     InvalidPeerError,
     Node,
+    NotFoundError,
     P2PError,
     PeerId,
     PeerNotFoundError,
@@ -20,9 +20,9 @@ from p2pnode import (
     UserId,
     parse_peer,
 )
-from p2pnode.chat import Chat, Contact
+from p2pnode.chat import Chat, Directory, Party
 
-__all__ = ["Service", "Target", "match_contact"]
+__all__ = ["Service", "Target", "first", "named"]
 
 T = TypeVar("T")
 
@@ -47,32 +47,21 @@ class Target:
         raise ValueError("a target names a user or a peer")
 
 
-def match_contact(name: str, contacts: Iterable[Contact], others: Iterable[UserId | PeerId] = ()) -> UserId | PeerId:
-    """Return whom a name or the prefix of an id means. Raise PeerNotFoundError, InvalidPeerError when it is not unique.
+def named(spec: PeerSpec, directory: Directory, others: Iterable[PeerId] = ()) -> Party:
+    """Return whom a name or the prefix of an id means; `hall` is the hall. `others`: known only by a session.
 
-    A petname wins over names that people gave themselves, the exact spelling over another case.
+    Raise PeerNotFoundError, InvalidPeerError when it is not unique.
     """
-    contacts = list(contacts)
-    for fold in (str, str.casefold):
-        for field in ("petname", "name"):
-            found = {c.party for c in contacts if getattr(c, field) and fold(getattr(c, field)) == fold(name)}
+    try:
+        return directory.resolve(spec.text)
+    except NotFoundError as error:
+        if spec.is_prefix:
+            found = {peer for peer in others if str(peer).startswith(spec.text)}
             if len(found) == 1:
                 return found.pop()
             if found:
-                raise InvalidPeerError(f"Several contacts are called {name!r}; name one by its id.")
-    spec = parse_peer(name)
-    if spec.is_prefix:
-        known = {c.party for c in contacts} | {d for c in contacts for d in c.devices} | set(others)
-        matches = {who for who in known if str(who).startswith(name)}
-        if len(matches) == 1:
-            return matches.pop()
-        if matches:
-            raise InvalidPeerError(f"{len(matches)} known ids begin with {name!r}; type more of it.")
-        raise PeerNotFoundError(f"No known id begins with {name!r}; type the whole of it.", name=name)
-    names = [n for c in contacts for n in (c.petname, c.name) if n]
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else "add it with: p2pnode contacts add ID --name NAME"
-    raise PeerNotFoundError(f"No contact is called {name!r}; {hint}", name=name)
+                raise InvalidPeerError(f"Several known ids begin with {spec.text!r}; type more of it.") from error
+        raise PeerNotFoundError(error.message, name=spec.text) from error
 
 
 @dataclass
@@ -92,10 +81,25 @@ class Service:
         addresses = await self._addresses(spec)
         if spec.name is None:
             return Target(spec.user, spec.peer, addresses)
-        others: list[UserId | PeerId] = [s.peer for s in self.node.sessions()]
-        others += self.node.lan_peers()
-        who = match_contact(spec.name, await self.chat.store.contacts(), others)
-        return Target(who, None) if isinstance(who, UserId) else Target(None, who)
+        who = self._named(spec)
+        if isinstance(who, UserId):
+            return Target(who, None)
+        if isinstance(who, PeerId):
+            return Target(None, who)
+        raise InvalidPeerError("The hall is a room, not a peer.")
+
+    async def conversation(self, text: str) -> tuple[Party, tuple[Address, ...]]:
+        """Read a PEER or `hall`: whom the conversation is with, and addresses to try. Raise as `target`."""
+        spec = parse_peer(text)
+        if spec.name is not None:
+            return self._named(spec), ()
+        target = await self.target(text)
+        if target.peer is not None:
+            return self.chat.directory.party_of(target.peer), target.addresses
+        return target.party, target.addresses
+
+    def _named(self, spec: PeerSpec) -> Party:
+        return named(spec, self.chat.directory, [*(s.peer for s in self.node.sessions()), *self.node.lan_peers()])
 
     async def devices(self, target: Target, *, timeout: float) -> tuple[PeerId, ...]:
         """Return the nodes that `target` means: itself, or the user's devices. Raise PeerNotFoundError."""

@@ -15,7 +15,7 @@ from p2pnode.cli.options import JsonOption, PeerArgument, examples
 if TYPE_CHECKING:
     from p2pnode import Config, PeerId, UserId
     from p2pnode.api import types as t
-    from p2pnode.chat import ChatStore
+    from p2pnode.chat import ChatStore, Party
 
 __all__ = ["add"]
 
@@ -107,8 +107,8 @@ def _messages(
         answer = invocation.client().get("/v1/messages", t.Messages, query)
     else:
 
-        async def read(store: ChatStore, own: PeerId, _user: UserId) -> t.Messages:
-            party = None if with_ is None else await _party(store, with_)
+        async def read(store: ChatStore, own: PeerId, user: UserId) -> t.Messages:
+            party = None if with_ is None else await _party(store, with_, own, user)
             return await people.messages_answer(store, own, party=party, limit=limit)
 
         answer = _offline(invocation, read)
@@ -136,8 +136,10 @@ def _history(
         answer = invocation.client().get("/v1/history", t.Messages, t.HistoryQuery(peer, search, limit))
     else:
 
-        async def read(store: ChatStore, own: PeerId, _user: UserId) -> t.Messages:
-            return await people.history_answer(store, own, await _party(store, peer), search=search, limit=limit)
+        async def read(store: ChatStore, own: PeerId, user: UserId) -> t.Messages:
+            return await people.history_answer(
+                store, own, await _party(store, peer, own, user), search=search, limit=limit
+            )
 
         answer = _offline(invocation, read)
     _print_all(invocation, answer)
@@ -278,13 +280,18 @@ def _name(name: str) -> str:
     return name.strip()
 
 
-async def _party(store: ChatStore, text: str) -> UserId | PeerId:
+async def _party(store: ChatStore, text: str, own: PeerId, user: UserId) -> Party:
+    """Return whom a PEER means, from the database alone."""
     from p2pnode import parse_peer
-    from p2pnode.api.service import match_contact
+    from p2pnode.api.service import named
+    from p2pnode.chat import Directory
 
+    directory = Directory(user, own)
+    directory.replace_contacts(await store.contacts())
+    for device in await store.devices():
+        directory.learn(device)
     spec = parse_peer(text)
-    found = spec.user or spec.peer
-    return found if found is not None else match_contact(text, await store.contacts())
+    return named(spec, directory) if spec.name is not None else directory.resolve_spec(spec)
 
 
 def _offline(invocation: Invocation, read: Callable[[ChatStore, PeerId, UserId], Awaitable[T]]) -> T:

@@ -35,7 +35,7 @@ def examine(invocation: Invocation) -> list[Finding]:
     findings = [_python()]
     config: Config | None = None
     try:
-        config = invocation.config()
+        config = invocation.config(json=invocation.json or None)
         invocation.set_up_log(config)
         findings.append(Finding("settings", True, f"{home.config} and the environment are valid"))
     except P2PError as error:

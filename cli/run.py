@@ -165,14 +165,14 @@ class _Program:
         if self.entrance.where is not None:
             host, port = self.entrance.where
             peer = await node.join_through(host, port)
-            await chat.enter_hall(peer)
+            chat.enter_hall(peer)
             return None
         spec = self.entrance.peer
         if spec is None:
             return None
         for host, port in spec.hosts:
             with contextlib.suppress(P2PError):
-                await chat.enter_hall(await node.join_through(host, port))
+                chat.enter_hall(await node.join_through(host, port))
                 break
         return spec.text.partition("@")[0]
 

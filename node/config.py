@@ -130,7 +130,7 @@ def _from_file(path: Path) -> dict[str, Setting]:
             kind = "true or false" if option.kind == "flag" else "a value, not a table"
             raise InvalidConfigError(f"{place}: {key} takes {kind}.", file=str(path), line=line, key=key)
         if name in found:
-            raise InvalidConfigError(f"{place}: {name} is set twice.", file=str(path), line=line, key=key)
+            raise InvalidConfigError(f"{place}: {key} sets {name} a second time.", file=str(path), line=line, key=key)
         value = _parsed(option, raw, place=f"{place}: {key}", file=str(path), line=line)
         found[name] = Setting(option, not value if negated else value, "file", place)
     return found
