@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from p2pnode.core.address import Address, Scope, scope_of
 from p2pnode.core.errors import BadPacket
 from p2pnode.core.ids import PeerId
-from p2pnode.lan_wire import TTL_S, Announcement, encode_announcement, encode_query, read_untrusted
+from p2pnode.lan_wire import TTL_S, Announcement, check_untrusted, encode_announcement, encode_query, read_untrusted
 
 __all__ = ["LanMachine", "LanPeer"]
 
@@ -146,6 +146,7 @@ class LanMachine:
             self._counts["own"] += 1
             return None
         try:
+            check_untrusted(data)  # first: printers and televisions must not use up the rates
             self._check_rate(source.ip, now)
             announcement = read_untrusted(data)
             if announcement is None:
