@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from p2pnode.core.errors import BadPacket
 
-__all__ = ["Address", "Realm", "Scope", "realm_of", "scope_of"]
+__all__ = ["Address", "Realm", "Scope", "realm_of", "scope_of", "split_host_port"]
 
 
 class Scope(enum.Enum):
