@@ -1,0 +1,195 @@
+"""Who is who: contacts, the devices of people, and the names under which they are shown and found. No I/O.
+
+A name that somebody chose is never proof of anything, so it is shown with the end of the id, `alice~7x2k9q`; a petname,
+given by the user, stands alone. Whoever types a bare self-chosen name is understood as long as it fits one person only.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from p2pnode import InvalidPeerError, NotFoundError, PeerId, PeerSpec, UserId, clean_name, parse_peer
+from p2pnode.chat.model import HALL, Contact, ContactState, Hall, Party, short_id
+from p2pnode.chat.store import DeviceRow
+
+__all__ = ["Directory"]
+
+MAX_STRANGERS = 4096  # devices of people who are no contacts, about 300 bytes each; the longest unseen goes first
+_PREFIX_MIN = 12
+
+
+class Directory:
+    """Everybody we know of, in memory; the service keeps it in step with the database."""
+
+    def __init__(self, own_user: UserId, own_peer: PeerId) -> None:
+        self._own = (own_user, own_peer)
+        self._contacts: dict[UserId | PeerId, Contact] = {}
+        self._devices: OrderedDict[PeerId, tuple[UserId | None, str]] = OrderedDict()
+        self._by_user: dict[UserId, dict[PeerId, None]] = {}
+
+    # learning
+
+    def put(self, contact: Contact) -> None:
+        """Add or replace a contact."""
+        self._contacts[contact.party] = contact
+
+    def replace_contacts(self, contacts: Iterable[Contact]) -> None:
+        self._contacts = {contact.party: contact for contact in contacts}
+
+    def remove(self, party: UserId | PeerId) -> None:
+        self._contacts.pop(party, None)
+
+    def learn(self, device: DeviceRow) -> bool:
+        """Note whose device this proved to be and how it calls itself; whether that is news."""
+        before = self._devices.pop(device.peer, None)
+        user = device.user or (before[0] if before is not None else None)
+        self._devices[device.peer] = (user, device.name)
+        if before is not None and before[0] is not None and before[0] != user:
+            self._by_user.get(before[0], {}).pop(device.peer, None)
+        if user is not None:
+            self._by_user.setdefault(user, {})[device.peer] = None
+        self._forget_strangers()
+        return before != (user, device.name)
+
+    # asking
+
+    def contacts(self) -> list[Contact]:
+        return list(self._contacts.values())
+
+    def contact(self, party: UserId | PeerId) -> Contact | None:
+        return self._contacts.get(party)
+
+    def state_of(self, party: UserId | PeerId) -> ContactState | None:
+        """Return what the user decided about somebody, None for a stranger."""
+        contact = self._contacts.get(party)
+        return contact.state if contact is not None else None
+
+    def is_blocked(self, peer: PeerId) -> bool:
+        """Whether this device, or the user it belongs to, is blocked."""
+        user = self.user_of(peer)
+        return self.state_of(peer) == "blocked" or (user is not None and self.state_of(user) == "blocked")
+
+    def open_requests(self) -> int:
+        return sum(contact.state == "request" for contact in self._contacts.values())
+
+    def user_of(self, peer: PeerId) -> UserId | None:
+        known = self._devices.get(peer)
+        return known[0] if known is not None else None
+
+    def name_of(self, peer: PeerId) -> str:
+        """Return how a device calls itself; may be empty."""
+        known = self._devices.get(peer)
+        return known[1] if known is not None else ""
+
+    def devices_of(self, party: UserId | PeerId) -> tuple[PeerId, ...]:
+        return (party,) if isinstance(party, PeerId) else tuple(self._by_user.get(party, {}))
+
+    def party_of(self, peer: PeerId) -> UserId | PeerId:
+        """Return the user of a device, or the device itself while its user is not known."""
+        return self.user_of(peer) or peer
+
+    def display_name(self, party: Party) -> str:
+        """Return the petname, else the self-chosen name with the end of the id."""
+        if isinstance(party, Hall):
+            return "hall"
+        if isinstance(party, PeerId):
+            party = self.party_of(party)
+        contact = self._contacts.get(party)
+        if contact is not None and contact.petname:
+            return contact.petname
+        return f"{self._chosen_name(party)}~{short_id(party)}"
+
+    def names(self) -> list[str]:
+        """Return the names to type for everybody known, shortest unambiguous form, sorted."""
+        by_name: dict[str, list[Party]] = {}
+        for party in self._everybody():
+            by_name.setdefault(self._typed_name(party), []).append(party)
+        found = []
+        for name, parties in by_name.items():
+            found += [name] if name and len(parties) == 1 else [self.display_name(party) for party in parties]
+        return sorted(found, key=str.casefold)
+
+    def resolve(self, text: str) -> Party:
+        """Return whom a typed name, id or prefix of an id means. `hall` is the hall unless a petname takes it.
+
+        Raise NotFoundError (nobody; with a suggestion) or InvalidPeerError (several, or not a PEER at all).
+        """
+        wanted = text.strip().casefold()
+        people = self._everybody()
+        for form in (self._petname, self.display_name, self._chosen_name, lambda party: f"~{short_id(party)}"):
+            matches = [party for party in people if form(party).casefold() == wanted]
+            if len(matches) == 1:
+                return matches[0]
+            if matches and wanted:
+                names = ", ".join(self.display_name(party) for party in matches)
+                raise InvalidPeerError(f"Several people are called {text.strip()[:40]!r}: {names}.")
+        if wanted == "hall":
+            return HALL
+        return self.resolve_spec(parse_peer(text))
+
+    def resolve_spec(self, spec: PeerSpec) -> UserId | PeerId:
+        """The same for a PEER that `p2pnode.parse_peer` has read."""
+        if spec.user is not None:
+            return spec.user
+        if spec.peer is not None:
+            return self.party_of(spec.peer)
+        name = spec.name or ""
+        if spec.is_prefix:
+            found = {self.party_of(who) if isinstance(who, PeerId) else who for who in self._ids_with_prefix(name)}
+            if len(found) == 1:
+                return found.pop()
+            if found:
+                raise InvalidPeerError(f"Several known ids begin with {name!r}; type more of it.")
+            raise NotFoundError(f"No known id begins with {name!r}.")
+        if any(
+            name.casefold() in (self._petname(p).casefold(), self._chosen_name(p).casefold()) for p in self._everybody()
+        ):
+            party = self.resolve(name)
+            if not isinstance(party, Hall):
+                return party
+        close = self.suggest(name)
+        raise NotFoundError(f"Nobody known is called {name[:40]!r}" + (f"; did you mean {close!r}?" if close else "."))
+
+    def suggest(self, name: str) -> str | None:
+        """Return the known name that is most like this one, None when none is."""
+        names = {known.casefold(): known for known in self.names()}
+        names |= {known.casefold().partition("~")[0]: known for known in self.names()}
+        close = difflib.get_close_matches(clean_name(name).casefold(), [n for n in names if n], n=1)
+        return names[close[0]] if close else None
+
+    def _everybody(self) -> list[UserId | PeerId]:
+        parties = dict.fromkeys(self._contacts)
+        parties |= dict.fromkeys(user or peer for peer, (user, _) in self._devices.items())
+        return [party for party in parties if party not in self._own]
+
+    def _petname(self, party: Party) -> str:
+        contact = None if isinstance(party, Hall) else self._contacts.get(party)
+        return contact.petname if contact is not None else ""
+
+    def _chosen_name(self, party: Party) -> str:
+        if isinstance(party, Hall):
+            return ""
+        contact = self._contacts.get(party)
+        names = [self.name_of(peer) for peer in self.devices_of(party)]
+        return next((name for name in reversed(names) if name), contact.name if contact is not None else "")
+
+    def _typed_name(self, party: UserId | PeerId) -> str:
+        return self._petname(party) or self._chosen_name(party)
+
+    def _ids_with_prefix(self, prefix: str) -> set[UserId | PeerId]:
+        known: set[UserId | PeerId] = {*self._contacts, *self._devices, *self._by_user}
+        return {who for who in known if len(prefix) >= _PREFIX_MIN and str(who).startswith(prefix)}
+
+    def _forget_strangers(self) -> None:
+        if len(self._devices) <= MAX_STRANGERS:
+            return
+        for peer, (user, _) in self._devices.items():
+            if peer not in self._contacts and (user is None or user not in self._contacts):
+                del self._devices[peer]
+                if user is not None:
+                    self._by_user[user].pop(peer, None)
+                    if not self._by_user[user]:
+                        del self._by_user[user]
+                return

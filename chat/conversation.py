@@ -1,0 +1,220 @@
+"""The console without its terminal: takes typed lines and events, gives lines to show.
+
+    conversation = Conversation(chat, own_port=4747, show=print)
+    conversation.greet(ready)
+    await conversation.handle("hello")         # until conversation.finished
+
+Everything shown passes `clean()`, whoever it comes from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from p2pnode import P2PError, PeerId, UserId, clean, clean_name, parse_peer
+from p2pnode.chat.language import MACROS, Empty, Macro, Say, SayTo, Unknown, parse_line
+from p2pnode.chat.model import (
+    HALL,
+    ChatEvent,
+    Hall,
+    HallChanged,
+    Message,
+    MessageReceived,
+    MessageStateChanged,
+    Party,
+    RequestReceived,
+)
+from p2pnode.chat.people import People
+from p2pnode.chat.service import Chat
+
+__all__ = ["Conversation"]
+
+ADDRESS_TEXTS = {
+    "request_pending": "waits until it is accepted there",
+    "peer_not_found": "nobody in the network knows an address; it goes out when the peer comes",
+    "peer_offline": "the peer is offline; it goes out when the peer comes",
+    "no_path": "the peer could not be reached; it is tried again",
+    "storage": "the other side could not store it; it is tried again",
+}
+"""What a reason means, for those who wonder why a message is still queued."""
+
+QUEUED_AFTER_S = 3.0  # a message that is delivered sooner needs no remark
+
+
+class Conversation:
+    """One user at one console. `show` is called with each line, from the event loop's thread."""
+
+    def __init__(self, chat: Chat, *, own_port: int, show: Callable[[str], None]) -> None:
+        """`own_port`: our UDP port, where `\\ping IP` asks when no port is given."""
+        self.chat = chat
+        self.party: Party = HALL
+        self.finished = False
+        self._own_port = own_port
+        self._show = show
+        self._people = People(chat)
+        self._in_background: set[asyncio.Task[None]] = set()
+        self._cancel = chat.subscribe(self.on_event)
+
+    @property
+    def prompt(self) -> str:
+        """Whom plain text goes to, as the prompt shows it."""
+        return f"{clean_name(self.chat.display_name(self.party)) or 'nobody'}> "
+
+    def close(self) -> None:
+        """Stop listening to events."""
+        self._cancel()
+
+    def greet(self, *, addresses: tuple[str, ...], bootstrap: str | None, alone: bool) -> None:
+        """Say who and where we are, and the line to type on another machine."""
+        node = self.chat.node
+        name = clean_name(node.settings.name)
+        self._say(f"You are {name or 'nameless'}, {node.user_id}")
+        self._say(f"Listening on port {self._own_port}" + (f" ({', '.join(addresses)})" if addresses else ""))
+        if bootstrap is not None:
+            self._say("To join you from another terminal or machine:")
+            self._say(f"    p2pnode join NAME {bootstrap}")
+        if alone:
+            self._say("Nobody else is here yet; waiting for somebody on the LAN or for the line above.")
+        self._say("Plain text goes to everybody in the hall; \\chat NAME talks to one, \\help lists the rest.")
+
+    def completions(self) -> list[str]:
+        """Return what may stand at the beginning of a line: macros and `NAME/`."""
+        return [f"\\{name}" for name in MACROS] + [f"{name}/" for name in self.names()]
+
+    def names(self) -> list[str]:
+        return self.chat.directory.names()
+
+    async def handle(self, line: str) -> None:
+        """Do what a typed line says. Every failure is one line shown; nothing is raised for what a user typed."""
+        command = parse_line(line)
+        try:
+            if isinstance(command, Say):
+                await self._send(self.party, command.text)
+            elif isinstance(command, SayTo):
+                await self._say_to(command)
+            elif isinstance(command, Macro):
+                await self._macro(command)
+            elif isinstance(command, Unknown):
+                hint = f"did you mean \\{command.nearest}?" if command.nearest else "\\help lists them."
+                self._say(f"There is no \\{command.name[:40]}; {hint} (//text sends text that begins with a slash.)")
+            else:
+                assert isinstance(command, Empty)  # noqa: S101 - the last kind of command
+        except P2PError as exc:
+            self._say(f"! {exc.message}")
+
+    def on_event(self, event: ChatEvent) -> None:
+        """Show what an event means to the user, if anything."""
+        if isinstance(event, RequestReceived):
+            who = self.chat.display_name(event.contact.party)
+            self._say(f"* {who} is new and writes to you; answer ({who}/...) or \\add {who} to accept.")
+        elif isinstance(event, MessageReceived):
+            self._show_message(event.message)
+        elif isinstance(event, HallChanged):
+            for member in event.joined:
+                self._say(f"* {self.chat.display_name(member.user or member.peer)} has entered the hall.")
+            for member in event.left:
+                self._say(f"* {self.chat.display_name(member.user or member.peer)} has left the hall.")
+        elif isinstance(event, MessageStateChanged) and event.state == "refused":
+            self._say(f"! {self.chat.display_name(event.party)} does not take your messages.")
+
+    async def flush(self, timeout: float) -> None:
+        """Give what was just sent a chance to arrive before we leave; it stays queued otherwise."""
+        await self.chat.settle(timeout)
+
+    async def _send(self, party: Party, text: str) -> None:
+        delivery = await self.chat.post(party, text)
+        task = asyncio.get_running_loop().create_task(self._remark_on(delivery.id, party), name="console-remark")
+        self._in_background.add(task)
+        task.add_done_callback(self._in_background.discard)
+
+    async def _remark_on(self, message_id: str, party: Party) -> None:
+        delivery = self.chat.deliveries.get(message_id)
+        if delivery is None:
+            return
+        await delivery.wait(QUEUED_AFTER_S, first_attempt=True)
+        if delivery.has or delivery.refused or isinstance(party, Hall):
+            return
+        why = ADDRESS_TEXTS.get(delivery.reason, "it goes out as soon as the peer can be reached")
+        self._say(f"  (queued for {self.chat.display_name(party)}: {why})")
+
+    async def _say_to(self, command: SayTo) -> None:
+        try:
+            party = self.chat.resolve(command.name)
+        except P2PError:
+            close = self.chat.directory.suggest(command.name)
+            hint = f"did you mean {close}/...?" if close else "\\users lists who is known."
+            self._say(
+                f"! Nobody known is called {command.name[:40]}; {hint} Nothing was sent"
+                " (to send the line as it is, begin it with a space)."
+            )
+            return
+        await self._send(party, command.text)
+
+    async def _macro(self, macro: Macro) -> None:
+        if macro.name in ("quit", "exit"):
+            self.finished = True
+        elif macro.name == "help":
+            self._help()
+        elif macro.name == "chat":
+            self._chat(macro.argument)
+        elif macro.name == "add":
+            await self._add(macro.argument)
+        elif macro.name == "ping":
+            await self._ping(macro.argument)
+        else:
+            for line in await self._people.lines(macro.name):
+                self._say(line)
+
+    def _help(self) -> None:
+        for name, (arguments, what) in MACROS.items():
+            self._say(f"  {f'{chr(92)}{name} {arguments}':<24} {what}")
+        self._say(f"  {'NAME/text':<24} one message to NAME, the conversation stays")
+        self._say(f"  {'//text':<24} text that begins with /; macros may begin with / too")
+
+    def _chat(self, name: str) -> None:
+        self.party = self.chat.resolve(name) if name else HALL
+        if isinstance(self.party, Hall):
+            self._say("* Plain text goes to everybody in the hall.")
+        else:
+            self._say(f"* Plain text goes to {self.chat.display_name(self.party)}; \\chat leads back to the hall.")
+
+    async def _add(self, argument: str) -> None:
+        who, _, petname = argument.partition(" ")
+        if not who:
+            self._say("! \\add NAME or \\add PEER: who?")
+            return
+        try:
+            party = self.chat.resolve(argument)
+            petname = ""
+        except P2PError:
+            party = self._party_of_spec(who)
+        contact = await self.chat.add_contact(party, clean_name(petname) or None)
+        self._say(f"* {self.chat.display_name(contact.party)} is a contact now.")
+
+    def _party_of_spec(self, who: str) -> UserId | PeerId:
+        return self.chat.directory.resolve_spec(parse_peer(who))
+
+    async def _ping(self, argument: str) -> None:
+        host, _, port_text = argument.partition(" ")
+        port_text = port_text.strip()
+        if not host or (port_text and not (port_text.isascii() and port_text.isdigit() and 0 < int(port_text) < 65536)):
+            self._say("! \\ping IP [PORT]: a port is a number from 1 to 65535.")
+            return
+        port = int(port_text) if port_text else self._own_port
+        found = await self.chat.node.hello(host, port)
+        self._say(f"* {found.peer_id} answers at {host} port {port} after {found.rtt_s * 1000:.1f} ms.")
+        await self.chat.node.join_through(host, port)
+
+    def _show_message(self, message: Message) -> None:
+        who = self.chat.display_name(message.author_user or message.author)
+        clock = time.strftime("%H:%M", time.localtime(message.received_at))
+        where = "" if isinstance(message.party, Hall) else " (to you)"
+        first, *others = message.text.split("\n") or [""]
+        self._say(f"{clock} {who}{where}: {first}")
+        for line in others:
+            self._say(f"      {line}")
+
+    def _say(self, text: str) -> None:
+        self._show(clean(text, limit=20_000))

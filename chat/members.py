@@ -1,0 +1,126 @@
+"""Keeps the hall: greets, lets in, tells newcomers of the others, notices who left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import structlog
+
+from p2pnode import Address, PeerId
+from p2pnode.chat.hall import Roster
+from p2pnode.chat.model import HallChanged, Member
+from p2pnode.chat.ports import SessionPort
+from p2pnode.chat.protocol import Leave, Members
+
+if TYPE_CHECKING:
+    from p2pnode.chat.service import Chat
+
+__all__ = ["HallKeeper"]
+
+log = structlog.get_logger(__name__)
+
+# Chosen by us.
+ATTEMPTS = 2  # failed connects in a row, about 10 s apart, after which a member counts as gone
+GONE_REASONS = frozenset({"refused"})  # ends of sessions that need no second look
+QUIET_REASONS = frozenset({"idle", "duplicate", "replaced", "stopping"})  # ends that say nothing about the peer
+
+
+class HallKeeper:
+    """The hall of one `Chat`."""
+
+    def __init__(self, chat: Chat) -> None:
+        self._chat = chat
+        self._roster = Roster(chat.node.peer_id)
+
+    def __contains__(self, peer: PeerId) -> bool:
+        return peer in self._roster
+
+    def members(self) -> tuple[Member, ...]:
+        return self._roster.members()
+
+    def peers(self) -> tuple[PeerId, ...]:
+        return tuple(member.peer for member in self._roster.members())
+
+    def includes(self, peer: PeerId) -> bool:
+        """Whether our Hello to `peer` says that we are in one hall."""
+        return self._roster.includes(peer)
+
+    def enter(self, peer: PeerId, addresses: tuple[Address, ...]) -> None:
+        """Greet `peer` as somebody in the same hall; it is a member once it greets back."""
+        if self._chat.directory.is_blocked(peer) or not self._roster.invite(peer, self._now()):
+            return
+        self._chat.hint(peer, addresses)
+        # a stream that is open already has said Hello without the flag: the members are told on it all the same
+        self._chat.link(peer).tell(self._roster.gossip_for(peer))
+        self._chat.link(peer).poke(retry_now=True)
+
+    def heard_hello(self, member: Member, *, wants: bool) -> None:
+        """A Hello came; `wants`: with the hall flag."""
+        chat = self._chat
+        if not wants or chat.directory.is_blocked(member.peer):
+            return
+        if not chat.settings.hall and not self._roster.includes(member.peer):
+            return  # we take part in no hall that we did not enter
+        if self._roster.answered(member):
+            chat.link(member.peer).tell(self._roster.gossip_for(member.peer))
+            self._announce(joined=(member,))
+
+    def heard_members(self, session: SessionPort, frame: Members) -> None:
+        """A member told us of others. One that greets only now (its first Hello was older) becomes a member so."""
+        peer = session.peer
+        user = self._chat.directory.user_of(peer)
+        teller = Member(peer, user, self._chat.directory.name_of(peer), (session.remote,))
+        self.heard_hello(teller, wants=True)
+        if peer not in self._roster:
+            return
+        for told in self._roster.told_untrusted(frame, teller, session.remote, self._now()):
+            self.enter(told.peer, told.addresses)
+
+    def attempt_failed(self, peer: PeerId, failures: int) -> None:
+        """It could not be reached, or its stream broke."""
+        if failures < ATTEMPTS or self._chat.node.session(peer) is not None:
+            return
+        self.lost(peer)
+
+    def session_closed(self, peer: PeerId, reason: str) -> None:
+        """Look whether a member whose session broke is still there."""
+        if peer not in self._roster or reason in QUIET_REASONS:
+            return
+        if reason in GONE_REASONS:
+            self.lost(peer)
+        else:
+            self._chat.link(peer).tell(self._roster.gossip_for(peer))
+
+    def lost(self, peer: PeerId) -> None:
+        """It is gone; what was to be sent to it as a member is not sent any more."""
+        chat = self._chat
+        self._roster.withdraw(peer)
+        link = chat.link(peer)
+        link.forget_control()
+        member = self._roster.remove(peer)
+        if member is None:
+            return
+        link.queue.drop(hall_only=True)
+        cutoff = chat.now_ms() + 1
+        chat.start_task(chat.store.forget_hall_outbox(peer, before_ms=cutoff), "chat-hall-outbox")
+        self._announce(left=(member,))
+
+    async def leave(self, seconds: float) -> None:
+        """Tell all members that we go; wait at most `seconds` until that has left."""
+        links = [self._chat.link(peer) for peer in self.peers() if self._chat.node.session(peer) is not None]
+        for link in links:
+            link.tell(Leave())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                for link in links:
+                    await link.control_sent()
+
+    def _announce(self, *, joined: tuple[Member, ...] = (), left: tuple[Member, ...] = ()) -> None:
+        members = self._roster.members()
+        log.info("hall_changed", members=len(members), joined=len(joined), left=len(left))
+        self._chat.emit(HallChanged(joined, left, members))
+
+    def _now(self) -> float:
+        return self._chat.node.network.monotonic()

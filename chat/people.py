@@ -1,0 +1,99 @@
+"""Who is here and who is not, as `\\users`, `\\online` and `\\offline` show it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from p2pnode import P2PError, PeerId, UserId
+from p2pnode.chat.model import ContactState
+
+if TYPE_CHECKING:
+    from p2pnode.chat.service import Chat
+
+__all__ = ["People", "Person"]
+
+# Chosen by us.
+LOOKUP_TIMEOUT_S = 3.0  # a user who asks who is here does not wait longer
+LOOKUPS_AT_ONCE = 8
+DEVICES_ASKED = 3  # of each contact
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody known. `online` None: the network does not know. `age_s`: seconds since the evidence, None: none."""
+
+    party: UserId | PeerId
+    online: bool | None
+    age_s: float | None
+    in_hall: bool
+    state: ContactState | None
+
+
+class People:
+    """Asks the node about everybody that the user knows."""
+
+    def __init__(self, chat: Chat) -> None:
+        self._chat = chat
+
+    async def all(self) -> list[Person]:
+        """Return the members of the hall and all contacts but blocked ones, those who are online first."""
+        chat = self._chat
+        parties: dict[UserId | PeerId, None] = {member.user or member.peer: None for member in chat.members()}
+        parties |= {c.party: None for c in chat.directory.contacts() if c.state != "blocked"}
+        limit = asyncio.Semaphore(LOOKUPS_AT_ONCE)
+        people = await asyncio.gather(*(self._person(party, limit) for party in parties))
+        return sorted(people, key=lambda p: (p.online is not True, chat.display_name(p.party).casefold()))
+
+    async def lines(self, which: str) -> list[str]:
+        """Return one line per person; `which`: `users`, `online` or `offline`."""
+        people = await self.all()
+        if which != "users":
+            people = [person for person in people if (person.online is True) == (which == "online")]
+        if not people:
+            return [
+                {"online": "* Nobody known is online.", "offline": "* Nobody known is offline."}.get(
+                    which, "* Nobody yet."
+                )
+            ]
+        return [self._line(person) for person in people]
+
+    async def _person(self, party: UserId | PeerId, limit: asyncio.Semaphore) -> Person:
+        chat = self._chat
+        devices = chat.directory.devices_of(party)
+        in_hall = any(device in chat.hall for device in devices)
+        state = chat.directory.state_of(party)
+        if any(chat.node.session(device) is not None for device in devices):
+            return Person(party, True, 0.0, in_hall, state)
+        online: bool | None = None
+        age_s: float | None = None
+        async with limit:
+            for device in devices[:DEVICES_ASKED]:
+                try:
+                    found = await chat.node.find(device, timeout=LOOKUP_TIMEOUT_S)
+                except P2PError:
+                    continue  # nobody knows this device just now; another may be known
+                online = bool(online) or found.online
+                age_s = found.age_s if age_s is None else min(age_s, found.age_s)
+                if online:
+                    break
+        return Person(party, online, age_s, in_hall, state)
+
+    def _line(self, person: Person) -> str:
+        seen = "here now" if person.online and person.age_s == 0.0 else "online" if person.online else "offline"
+        if person.age_s:
+            seen += f", seen {_span(person.age_s)} ago"
+        notes = [seen]
+        if person.in_hall:
+            notes.append("in the hall")
+        if person.state == "request":
+            notes.append("waits for your answer")
+        return f"  {self._chat.display_name(person.party):<24} {', '.join(notes)}"
+
+
+def _span(seconds: float) -> str:
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,337 @@
+"""The SQL. Each function runs inside a transaction of `chat.store` and returns plain values or the model's classes."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from p2pnode import NotFoundError, PeerId, UserId
+from p2pnode.chat.model import Contact, ContactState, ConversationSummary, Message, Party, party_columns
+from p2pnode.chat.model import party_from_columns as party_of
+
+_MESSAGE = """
+    SELECT m.position, m.id, c.kind, c.key, m.author, m.author_user, coalesce(d.name, ''), m.outgoing, m.text,
+           m.sent_at, m.received_at, m.state, m.reason, m.author_seq
+    FROM messages AS m JOIN conversations AS c ON c.id = m.conversation LEFT JOIN devices AS d ON d.peer = m.author
+"""
+_SHOWN_BACKWARDS = "ORDER BY m.ordinal DESC, m.author_seq DESC, m.position DESC"
+
+
+def _message(row: Sequence[Any]) -> Message:
+    return Message(
+        position=row[0],
+        id=row[1].hex(),
+        party=party_of(row[2], row[3]),
+        author=PeerId(row[4]),
+        author_user=UserId(row[5]) if row[5] is not None else None,
+        author_name=row[6],
+        outgoing=bool(row[7]),
+        text=row[8],
+        sent_at=row[9] / 1000,
+        received_at=row[10] / 1000,
+        state=row[11],
+        reason=row[12],
+        sequence=row[13],
+    )
+
+
+def conversation_id(connection: sqlite3.Connection, party: Party) -> int:
+    """Return the row of a conversation, made when there is none."""
+    columns = party_columns(party)
+    connection.execute("INSERT OR IGNORE INTO conversations (kind, key) VALUES (?, ?)", columns)
+    row = connection.execute("SELECT id FROM conversations WHERE kind = ? AND key = ?", columns).fetchone()
+    return int(row[0])
+
+
+def next_sequence(connection: sqlite3.Connection, now_ms: int) -> int:
+    """Return the number of our next message: above all earlier ones, and by the clock.
+
+    So it also rises when the database was lost, or when a conversation with a device becomes its user's.
+    """
+    row = connection.execute("SELECT max(author_seq) FROM messages WHERE outgoing").fetchone()
+    return max((row[0] or 0) + 1, now_ms)
+
+
+def has_message(connection: sqlite3.Connection, author: PeerId, message_id: bytes) -> bool:
+    found = connection.execute("SELECT 1 FROM messages WHERE author = ? AND id = ?", (author.raw, message_id))
+    return found.fetchone() is not None
+
+
+def insert_message(
+    connection: sqlite3.Connection,
+    *,
+    message_id: bytes,
+    author: PeerId,
+    author_user: UserId | None,
+    conversation: int,
+    sequence: int,
+    outgoing: bool,
+    text: str,
+    sent_at_ms: int,
+    received_at_ms: int,
+    state: str,
+) -> int:
+    """Store a message and return its position. `chat.store` explains the ordinal."""
+    later = connection.execute(
+        "SELECT min(ordinal) FROM messages WHERE conversation = ? AND author = ? AND author_seq > ?",
+        (conversation, author.raw, sequence),
+    ).fetchone()[0]
+    if later is None:
+        last = connection.execute(
+            "SELECT max(ordinal) FROM messages WHERE conversation = ?", (conversation,)
+        ).fetchone()[0]
+        later = (last or 0) + 1
+    cursor = connection.execute(
+        "INSERT INTO messages (id, author, author_user, conversation, ordinal, author_seq, outgoing, text, sent_at,"
+        " received_at, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            message_id,
+            author.raw,
+            author_user.raw if author_user is not None else None,
+            conversation,
+            later,
+            sequence,
+            int(outgoing),
+            text,
+            sent_at_ms,
+            received_at_ms,
+            state,
+        ),
+    )
+    assert cursor.lastrowid is not None  # noqa: S101 - sqlite3 sets it after every INSERT
+    return cursor.lastrowid
+
+
+def message_at(connection: sqlite3.Connection, position: int) -> Message:
+    return _message(connection.execute(f"{_MESSAGE} WHERE m.position = ?", (position,)).fetchone())
+
+
+def message_by_id(connection: sqlite3.Connection, message_id: str) -> Message | None:
+    try:
+        raw = bytes.fromhex(message_id)
+    except ValueError:
+        return None
+    row = connection.execute(f"{_MESSAGE} WHERE m.id = ? ORDER BY m.outgoing DESC LIMIT 1", (raw,)).fetchone()
+    return _message(row) if row is not None else None
+
+
+def history(
+    connection: sqlite3.Connection, party: Party, limit: int, before: int | None, search: str | None
+) -> list[Message]:
+    where, values = ["c.kind = ?", "c.key = ?"], list[object](party_columns(party))
+    if before is not None:
+        where.append(
+            "(m.ordinal, m.author_seq, m.position) <"
+            " (SELECT ordinal, author_seq, position FROM messages WHERE position = ?)"
+        )
+        values.append(before)
+    if search:
+        where.append("instr(fold(m.text), ?) > 0")
+        values.append(search.casefold())
+    rows = connection.execute(
+        f"{_MESSAGE} WHERE {' AND '.join(where)} {_SHOWN_BACKWARDS} LIMIT ?", (*values, max(limit, 0))
+    ).fetchall()
+    return [_message(row) for row in reversed(rows)]
+
+
+def messages_after(connection: sqlite3.Connection, after: int, limit: int, party: Party | None) -> list[Message]:
+    where, values = "m.position > ?", list[object]([after])
+    if party is not None:
+        where += " AND c.kind = ? AND c.key = ?"
+        values += party_columns(party)
+    rows = connection.execute(f"{_MESSAGE} WHERE {where} ORDER BY m.position LIMIT ?", (*values, max(limit, 0)))
+    return [_message(row) for row in rows]
+
+
+def last_position(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT coalesce(max(position), 0) FROM messages").fetchone()[0])
+
+
+def conversations(connection: sqlite3.Connection) -> list[ConversationSummary]:
+    rows = connection.execute(
+        "SELECT c.kind, c.key, count(m.position), max(m.position) FROM conversations AS c"
+        " LEFT JOIN messages AS m ON m.conversation = c.id GROUP BY c.id ORDER BY max(m.position) DESC"
+    ).fetchall()
+    return [
+        ConversationSummary(party_of(kind, key), count, message_at(connection, last) if last is not None else None)
+        for kind, key, count, last in rows
+    ]
+
+
+# outbox
+
+
+def outbox_devices(connection: sqlite3.Connection) -> list[PeerId]:
+    rows = connection.execute("SELECT DISTINCT device FROM outbox WHERE device != x'' ORDER BY device")
+    return [PeerId(row[0]) for row in rows]
+
+
+def outbox_unresolved(connection: sqlite3.Connection) -> list[Party]:
+    rows = connection.execute(
+        "SELECT DISTINCT c.kind, c.key FROM outbox AS o JOIN messages AS m ON m.position = o.message"
+        " JOIN conversations AS c ON c.id = m.conversation WHERE o.device = x'' ORDER BY c.key"
+    )
+    return [party_of(*row) for row in rows]
+
+
+def outbox_rows(connection: sqlite3.Connection, device: PeerId, after: int, limit: int) -> list[tuple[Any, ...]]:
+    rows = connection.execute(
+        "SELECT m.position, m.id, c.kind, c.key, m.author_seq, m.sent_at, m.text FROM outbox AS o"
+        " JOIN messages AS m ON m.position = o.message JOIN conversations AS c ON c.id = m.conversation"
+        " WHERE o.device = ? AND o.message > ? ORDER BY o.message LIMIT ?",
+        (device.raw, after, limit),
+    )
+    return [(row[0], row[1], row[2] == "hall", party_of(row[2], row[3]), row[4], row[5], row[6]) for row in rows]
+
+
+def add_devices_to_outbox(
+    connection: sqlite3.Connection, party: UserId, devices: Sequence[PeerId], since_ms: int
+) -> None:
+    if not devices:
+        return
+    conversation = conversation_id(connection, party)
+    unresolved = (
+        "SELECT m.position FROM messages AS m JOIN outbox AS o ON o.message = m.position AND o.device = x''"
+        " WHERE m.conversation = ?"
+    )
+    queued = "SELECT position FROM messages WHERE conversation = ? AND outgoing AND state = 'queued' AND sent_at >= ?"
+    for device in devices:
+        connection.execute(
+            f"INSERT OR IGNORE INTO outbox (device, message) SELECT ?, position FROM ({unresolved} UNION {queued})",  # noqa: S608
+            (device.raw, conversation, conversation, since_ms),
+        )
+    connection.execute(
+        f"DELETE FROM outbox WHERE device = x'' AND message IN ({unresolved})",  # noqa: S608 - constants of ours
+        (conversation,),
+    )
+
+
+def mark_delivered(connection: sqlite3.Connection, device: PeerId, positions: Sequence[int]) -> None:
+    for position in positions:
+        connection.execute("DELETE FROM outbox WHERE device = ? AND message = ?", (device.raw, position))
+        connection.execute(
+            "UPDATE messages SET state = 'delivered', reason = '' WHERE position = ? AND state != 'read'", (position,)
+        )
+
+
+def mark_refused(connection: sqlite3.Connection, device: PeerId, position: int, reason: str) -> None:
+    connection.execute("DELETE FROM outbox WHERE device = ? AND message = ?", (device.raw, position))
+    connection.execute(
+        "UPDATE messages SET state = 'refused', reason = ? WHERE position = ? AND state = 'queued'"
+        " AND NOT EXISTS (SELECT 1 FROM outbox WHERE message = ?)",
+        (reason, position, position),
+    )
+
+
+def mark_attempt(connection: sqlite3.Connection, device: PeerId, reason: str) -> None:
+    connection.execute("UPDATE outbox SET attempts = attempts + 1 WHERE device = ?", (device.raw,))
+    connection.execute(
+        "UPDATE messages SET reason = ? WHERE state = 'queued' AND position IN"
+        " (SELECT message FROM outbox WHERE device = ?)",
+        (reason, device.raw),
+    )
+
+
+def forget_hall_outbox(connection: sqlite3.Connection, device: PeerId | None, before_ms: int) -> None:
+    hall_messages = (
+        "SELECT m.position FROM messages AS m JOIN conversations AS c ON c.id = m.conversation"
+        " WHERE c.kind = 'hall' AND m.sent_at < ?"
+    )
+    if device is None:
+        connection.execute(f"DELETE FROM outbox WHERE message IN ({hall_messages})", (before_ms,))  # noqa: S608
+    else:
+        connection.execute(
+            f"DELETE FROM outbox WHERE device = ? AND message IN ({hall_messages})",  # noqa: S608 - a constant
+            (device.raw, before_ms),
+        )
+
+
+# people
+
+
+def contact_state(connection: sqlite3.Connection, party: Party) -> ContactState | None:
+    row = connection.execute("SELECT state FROM contacts WHERE kind = ? AND key = ?", party_columns(party)).fetchone()
+    state: ContactState | None = row[0] if row is not None else None
+    return state
+
+
+def put_contact(connection: sqlite3.Connection, party: Party, state: ContactState, now_ms: int) -> None:
+    connection.execute(
+        "INSERT INTO contacts (kind, key, state, added_at) VALUES (?, ?, ?, ?)", (*party_columns(party), state, now_ms)
+    )
+
+
+def set_contact_state(connection: sqlite3.Connection, party: Party, state: ContactState) -> None:
+    connection.execute("UPDATE contacts SET state = ? WHERE kind = ? AND key = ?", (state, *party_columns(party)))
+
+
+_CONTACT = "SELECT kind, key, petname, name, state, verified, added_at FROM contacts"
+
+
+def _contact(connection: sqlite3.Connection, row: Sequence[Any]) -> Contact:
+    party = party_of(row[0], row[1])
+    assert isinstance(party, UserId | PeerId)  # noqa: S101 - the hall is never a contact
+    name: str = row[3]
+    devices: tuple[PeerId, ...] = (party,) if isinstance(party, PeerId) else ()
+    if isinstance(party, UserId):
+        rows = connection.execute("SELECT peer, name FROM devices WHERE user = ? ORDER BY seen_at DESC", (party.raw,))
+        found = rows.fetchall()
+        devices = tuple(PeerId(peer) for peer, _ in found)
+        name = next((device_name for _, device_name in found if device_name), name)
+    return Contact(party, row[2], name, row[4], bool(row[5]), row[6] / 1000, devices)
+
+
+def contact(connection: sqlite3.Connection, party: UserId | PeerId) -> Contact:
+    """Return the contact. Raise NotFoundError."""
+    row = connection.execute(f"{_CONTACT} WHERE kind = ? AND key = ?", party_columns(party)).fetchone()
+    if row is None:
+        raise NotFoundError("This is not one of your contacts.")
+    return _contact(connection, row)
+
+
+def contacts(connection: sqlite3.Connection) -> list[Contact]:
+    found = [_contact(connection, row) for row in connection.execute(_CONTACT).fetchall()]
+    return sorted(found, key=lambda c: ((c.petname or c.name).casefold(), str(c.party)))
+
+
+def devices(connection: sqlite3.Connection) -> list[tuple[PeerId, UserId | None, str]]:
+    rows = connection.execute("SELECT peer, user, name FROM devices ORDER BY peer")
+    return [(PeerId(peer), UserId(user) if user is not None else None, name) for peer, user, name in rows]
+
+
+def learn_device(connection: sqlite3.Connection, peer: PeerId, user: UserId | None, name: str, now_ms: int) -> None:
+    connection.execute(
+        "INSERT INTO devices (peer, user, name, seen_at) VALUES (?1, ?2, ?3, ?4)"
+        " ON CONFLICT (peer) DO UPDATE SET user = coalesce(?2, user), name = ?3, seen_at = ?4",
+        (peer.raw, user.raw if user is not None else None, name, now_ms),
+    )
+    if user is not None:
+        _adopt(connection, peer, user)
+
+
+def _adopt(connection: sqlite3.Connection, peer: PeerId, user: UserId) -> None:
+    """Turn what was kept under the bare device (conversation, contact) into the user's."""
+    old = connection.execute("SELECT id FROM conversations WHERE kind = 'peer' AND key = ?", (peer.raw,)).fetchone()
+    if old is not None:
+        new = conversation_id(connection, user)
+        # appended after what the user's conversation has, in its own order
+        last = connection.execute("SELECT max(ordinal) FROM messages WHERE conversation = ?", (new,)).fetchone()[0]
+        connection.execute(
+            "UPDATE messages SET conversation = ?, ordinal = ordinal + ? WHERE conversation = ?",
+            (new, last or 0, old[0]),
+        )
+        connection.execute("DELETE FROM conversations WHERE id = ?", old)
+    row = connection.execute(
+        "SELECT petname, state, verified, added_at FROM contacts WHERE kind = 'peer' AND key = ?", (peer.raw,)
+    ).fetchone()
+    if row is None:
+        return
+    connection.execute("DELETE FROM contacts WHERE kind = 'peer' AND key = ?", (peer.raw,))
+    # a decision (accepted, blocked) about the device is one about its user, and stronger than "has to be decided"
+    connection.execute(
+        "INSERT INTO contacts (kind, key, petname, state, verified, added_at) VALUES ('user', ?, ?, ?, ?, ?)"
+        " ON CONFLICT (kind, key) DO UPDATE SET state = CASE WHEN state = 'request' THEN excluded.state ELSE state END,"
+        " petname = CASE WHEN petname = '' THEN excluded.petname ELSE petname END",
+        (user.raw, *row),
+    )

@@ -1,0 +1,102 @@
+"""What incoming frames do: messages to the database, hall frames to the hall, and who may write at all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from p2pnode import P2PError, PeerId, clean
+from p2pnode.chat.limits import Buckets, StrangerGate
+from p2pnode.chat.model import MessageReceived, RequestReceived
+from p2pnode.chat.ports import SessionPort
+from p2pnode.chat.protocol import MAX_TEXT_BYTES, Hello, Members, TextMessage
+from p2pnode.chat.store import Incoming, Received
+
+if TYPE_CHECKING:
+    from p2pnode.chat.service import Chat
+
+__all__ = ["Reception"]
+
+log = structlog.get_logger(__name__)
+
+MEMBER_RATE, MEMBER_BURST = 50.0, 500.0  # hall messages per second of one member: beyond a fast reader, below a flood
+
+
+class Reception:
+    """The `InboundOwner` of a `Chat`."""
+
+    def __init__(self, chat: Chat) -> None:
+        self._chat = chat
+        self._gate = StrangerGate()
+        self._members = Buckets(rate=MEMBER_RATE, burst=MEMBER_BURST, capacity=256)
+
+    def own_hello(self, peer: PeerId) -> Hello:
+        return self._chat.own_hello(peer)
+
+    def heard_hello(self, session: SessionPort, hello: Hello) -> None:
+        """Raise BadPacket when its proof is false."""
+        self._chat.heard_hello(session, hello)
+
+    def start(self, work: Coroutine[Any, Any, str]) -> asyncio.Task[str]:
+        return self._chat.start_task(work, "chat-receive")
+
+    async def receive(self, session: SessionPort, frame: TextMessage) -> str:
+        """Store a message; return "" once it is on the disk (also when it was already), else why not."""
+        chat, peer = self._chat, session.peer
+        now = chat.node.network.monotonic()
+        user = chat.directory.user_of(peer)
+        if user is None:
+            return "busy"  # so many strangers came meanwhile that this one was forgotten; it will greet again
+        if frame.hall:
+            if peer not in chat.hall:
+                return "not_member"
+            if not self._members.take(peer, now):
+                return "too_fast"
+        stranger = not frame.hall and chat.directory.state_of(user) is None
+        incoming = Incoming(
+            id=frame.id,
+            author=peer,
+            author_user=user,
+            hall=frame.hall,
+            sequence=frame.sequence,
+            text=clean(frame.text, limit=MAX_TEXT_BYTES, newline=True),
+            sent_at_ms=frame.sent_at,
+            received_at_ms=chat.now_ms(),
+            author_name=chat.directory.name_of(peer),
+        )
+        admitted = not stranger or self._gate.admits(session.remote, chat.directory.open_requests(), now)
+        try:
+            received = await chat.store.receive(incoming, strangers=admitted)
+        except P2PError as exc:
+            log.error("message_not_stored", reason=exc.code, why=exc.message)
+            return "storage"
+        self._tell(peer, received)
+        return received.code
+
+    def heard_members(self, session: SessionPort, frame: Members) -> None:
+        self._chat.hall.heard_members(session, frame)
+
+    def heard_leave(self, session: SessionPort) -> None:
+        self._chat.hall.lost(session.peer)
+
+    def heard_welcome(self, session: SessionPort) -> None:
+        self._release(session.peer)
+
+    def _tell(self, peer: PeerId, received: Received) -> None:
+        if received.message is None:
+            return
+        if received.contact is not None:
+            self._chat.directory.put(received.contact)
+            self._chat.emit(RequestReceived(received.contact, received.message))
+        if received.message.party == received.message.author_user:
+            self._release(peer)  # whoever writes to us alone has accepted us
+        self._chat.emit(MessageReceived(received.message))
+
+    def _release(self, peer: PeerId) -> None:
+        link = self._chat.link(peer)
+        if link.queue.pending:
+            link.queue.release()
+            link.poke(retry_now=True)

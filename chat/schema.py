@@ -1,0 +1,112 @@
+"""The database's tables and how older files become newer ones.
+
+`PRAGMA user_version` counts the migrations a file has seen. Each migration runs in one transaction together with the
+new number, so a crash in the middle leaves the old version. Never change a migration that was released; append one.
+A file of a newer version is refused: an older program would not know what it breaks.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from p2pnode import StorageError
+
+__all__ = ["MIGRATIONS", "Migration", "migrate"]
+
+Migration = tuple[str, ...]
+"""Statements; not one script, because sqlite3's executescript commits behind our back."""
+
+_FIRST: Migration = (
+    # What a conversation is with. kind: user, peer, hall (later: room); key: 32-byte public key, empty for the hall.
+    """CREATE TABLE conversations (
+        id INTEGER PRIMARY KEY,
+        kind TEXT NOT NULL,
+        key BLOB NOT NULL,
+        UNIQUE (kind, key)
+    )""",
+    # position: order of storing here, never used twice (AUTOINCREMENT), the cursor of those who follow.
+    # ordinal, author_seq: order of showing; a message that comes after a later one of its author is shown before it.
+    # UNIQUE (author, id): exactly once. Not id alone: others could take an id that they saw, and suppress its message.
+    """CREATE TABLE messages (
+        position INTEGER PRIMARY KEY AUTOINCREMENT,
+        id BLOB NOT NULL CHECK (length(id) = 16),
+        author BLOB NOT NULL CHECK (length(author) = 32),
+        author_user BLOB,
+        conversation INTEGER NOT NULL REFERENCES conversations (id),
+        ordinal INTEGER NOT NULL,
+        author_seq INTEGER NOT NULL,
+        outgoing INTEGER NOT NULL,
+        text TEXT NOT NULL,
+        sent_at INTEGER NOT NULL,
+        received_at INTEGER NOT NULL,
+        state TEXT NOT NULL,
+        reason TEXT NOT NULL DEFAULT '',
+        UNIQUE (author, id)
+    )""",
+    "CREATE INDEX messages_shown ON messages (conversation, ordinal, author_seq)",
+    "CREATE INDEX messages_own ON messages (author_seq) WHERE outgoing",
+    "CREATE INDEX messages_by_author ON messages (conversation, author, author_seq)",
+    # What is still to be sent: one row per message and device; an empty device: those of the user are not known yet.
+    """CREATE TABLE outbox (
+        device BLOB NOT NULL,
+        message INTEGER NOT NULL REFERENCES messages (position) ON DELETE CASCADE,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (device, message)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX outbox_by_message ON outbox (message)",
+    # People that the user decided about, or has to. state: request, accepted, blocked.
+    """CREATE TABLE contacts (
+        kind TEXT NOT NULL,
+        key BLOB NOT NULL,
+        petname TEXT NOT NULL DEFAULT '',
+        name TEXT NOT NULL DEFAULT '',
+        state TEXT NOT NULL CHECK (state IN ('request', 'accepted', 'blocked')),
+        verified INTEGER NOT NULL DEFAULT 0,
+        added_at INTEGER NOT NULL,
+        PRIMARY KEY (kind, key)
+    ) WITHOUT ROWID""",
+    # Devices that proved whose they are. name: as they last called themselves.
+    """CREATE TABLE devices (
+        peer BLOB PRIMARY KEY CHECK (length(peer) = 32),
+        user BLOB,
+        name TEXT NOT NULL DEFAULT '',
+        seen_at INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    "CREATE INDEX devices_by_user ON devices (user)",
+)
+
+MIGRATIONS: tuple[Migration, ...] = (_FIRST,)
+
+
+def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> int:
+    """Bring the file to the version of this program; return how many migrations ran.
+
+    Raise StorageError when the file comes from a newer program, sqlite3.Error as it comes.
+    """
+    version = _version(connection)
+    if version > len(migrations):
+        raise StorageError(
+            f"The database was written by a newer p2pnode (version {version}, this one knows {len(migrations)}):"
+            " update p2pnode.",
+            version=version,
+        )
+    done = 0
+    for number in range(version, len(migrations)):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in migrations[number]:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {number + 1}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        done += 1
+    return done
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version

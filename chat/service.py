@@ -1,0 +1,467 @@
+"""Chat on a node: sends and receives messages, exactly once and in order, and tells its subscribers.
+
+    chat = Chat(node, store)
+    await chat.start()                      # before or after node.start()
+    ...
+    await chat.stop()                       # before node.stop(); the store is closed by whoever opened it
+
+A message is on our disk, in history and outbox, before anything is sent; it is `delivered` when a device of the
+recipient has it on its disk and said so. What is not delivered is sent again after a restart of either side, when the
+peer comes back, and with pauses of 1 to 60 s in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+
+from p2pnode import (
+    Address,
+    BadPacket,
+    InvalidPeerError,
+    LanPeerSeen,
+    MessageTooLongError,
+    NodeEvent,
+    P2PError,
+    PeerBlockedError,
+    PeerId,
+    PresenceChanged,
+    SessionClosed,
+    SessionOpened,
+    UserId,
+    clean_name,
+)
+from p2pnode.chat.contacts import Directory
+from p2pnode.chat.delivery import Deliveries, Delivery
+from p2pnode.chat.inbound import Inbound
+from p2pnode.chat.link import BROKEN, CONNECT_TIMEOUT_S, Link
+from p2pnode.chat.members import HallKeeper
+from p2pnode.chat.model import (
+    ChatEvent,
+    Contact,
+    Hall,
+    Member,
+    MessageStateChanged,
+    Party,
+    PresenceSeen,
+    SendResult,
+)
+from p2pnode.chat.ports import Cancel, NodePort, SessionPort, StreamPort
+from p2pnode.chat.protocol import (
+    CHAT_PROTOCOL,
+    ID_BYTES,
+    MAX_TEXT_BYTES,
+    VERSION,
+    Hello,
+    Welcome,
+    device_proof,
+    is_device_of,
+)
+from p2pnode.chat.reception import Reception
+from p2pnode.chat.resolving import Resolver
+from p2pnode.chat.store import ChatStore, DeviceRow, OutboxItem, Outgoing
+
+__all__ = ["Chat", "ChatSettings", "EmptyMessageError"]
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class ChatSettings:
+    """Settings of the chat; safe defaults."""
+
+    hall: bool = True
+    """Take part in halls: greet peers seen on the LAN, let in whoever joins through us."""
+    first_attempt_s: float = 15.0
+    """How long `send` waits for the outcome of the first attempt when its caller names no time."""
+    hall_outbox_s: float = 600.0
+    """How long a message to the hall is tried for a member that does not answer, seconds."""
+    inbound_streams: int = 4
+    """Chat streams that one peer may have open to us; one is usual, more while sessions change over."""
+    leave_s: float = 0.5
+    """How long `stop` waits for goodbyes to leave."""
+
+
+class EmptyMessageError(P2PError):
+    """Nothing to send."""
+
+    code = "empty_message"
+
+
+class Chat:
+    """The chat of one node. All methods belong to the event loop's thread."""
+
+    def __init__(self, node: NodePort, store: ChatStore, settings: ChatSettings | None = None) -> None:
+        self.node = node
+        self.store = store
+        self.settings = settings or ChatSettings()
+        self.directory = Directory(node.user_id, node.peer_id)
+        self.deliveries = Deliveries()
+        self.hall = HallKeeper(self)
+        self.reception = Reception(self)
+        self.resolver = Resolver(self)
+        self.drops: Counter[str] = Counter()
+        """Streams given up, by reason."""
+        self._proof = device_proof(node.account, node.peer_id)
+        self._links: dict[PeerId, Link] = {}
+        self._hints: dict[PeerId, tuple[Address, ...]] = {}
+        self._inbound: Counter[PeerId] = Counter()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._subscribers: list[Callable[[ChatEvent], None]] = []
+        self._unsubscribe: Cancel | None = None
+        self._stopping = False
+
+    # life
+
+    async def start(self) -> None:
+        """Read contacts and outbox, serve incoming streams, begin to send what is queued. Raise StorageError,
+        CorruptFileError."""
+        self.directory.replace_contacts(await self.store.contacts())
+        for device in await self.store.devices():
+            self.directory.learn(device)
+        await self.store.forget_hall_outbox(None, before_ms=self.now_ms() - int(self.settings.hall_outbox_s * 1000))
+        self._unsubscribe = self.node.subscribe(self._node_event)
+        self.node.refuse_when(self.directory.is_blocked)
+        self.node.handle(CHAT_PROTOCOL, self._serve)
+        for device_id in await self.store.outbox_devices():
+            link = self.link(device_id)
+            link.queue.more_on_disk = True
+            link.poke()
+        for party in await self.store.outbox_unresolved():
+            if isinstance(party, UserId):
+                self.resolver.begin(party, unaddressed=True)
+        for session in self.node.sessions():
+            self._came(session.peer)
+
+    async def stop(self) -> None:
+        """Say goodbye to the hall and stop; what is queued stays on the disk. Calling it twice is harmless."""
+        if self._stopping:
+            return
+        await self.hall.leave(self.settings.leave_s)
+        self._stopping = True
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+        tasks = [task for task in self._tasks if not task.done()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # what applications call
+
+    async def send(
+        self, target: Party | None, text: str, *, wait: float | None = None, addresses: Sequence[Address] = ()
+    ) -> SendResult:
+        """Send `text` (1 to 15,000 bytes of UTF-8) to all devices of a user, to a device whose user is not known, or to
+        the hall. Return when one has it on disk, else after `wait` seconds (None: after the first attempt).
+
+        It is on our disk when this returns, whatever the state. `addresses`: where the target was said to be.
+        Raise MessageTooLongError, EmptyMessageError, InvalidPeerError, PeerBlockedError (by us), StorageError,
+        RefusedError (the other side will never take it).
+        """
+        started = self.node.network.monotonic()
+        delivery = await self.post(target, text, addresses=addresses)
+        limit = self.settings.first_attempt_s if wait is None else wait
+        await delivery.wait(limit, first_attempt=wait is None)
+        return delivery.result(self.node.network.monotonic() - started)
+
+    async def post(self, target: Party | None, text: str, *, addresses: Sequence[Address] = ()) -> Delivery:
+        """Put a message on its way: on our disk when this returns. Raise as `send`."""
+        _check_text(text)
+        party = self._conversation(target)
+        if not isinstance(party, Hall):
+            self.resolver.hint(party, addresses)
+            if isinstance(party, PeerId) and addresses:
+                self._hints[party] = tuple(addresses)
+        devices = self.hall.peers() if isinstance(party, Hall) else self.directory.devices_of(party)
+        if isinstance(party, Hall) and not devices:
+            raise InvalidPeerError("Nobody else is in the hall yet.")
+        # Nothing is awaited between here and the links but the write, and writes end in the order in which they were
+        # begun: so the order on the wire is that of the history.
+        message, item = await self.store.add_outgoing(
+            Outgoing(
+                self.node.network.token_bytes(ID_BYTES),
+                self.node.peer_id,
+                self.node.user_id,
+                party,
+                text,
+                self.now_ms(),
+                devices,
+            )
+        )
+        delivery = self.deliveries.begin(message.id, party, devices)
+        self.emit(MessageStateChanged(message.id, party, "queued"))
+        if not isinstance(party, Hall):
+            self._wrote_to(party, unaddressed=not devices)
+        for device in devices:
+            self.link(device).add(item)
+        return delivery
+
+    def subscribe(self, callback: Callable[[ChatEvent], None]) -> Cancel:
+        """Call `callback` with each event, in order, on the loop."""
+        self._subscribers.append(callback)
+
+        def cancel() -> None:
+            with contextlib.suppress(ValueError):
+                self._subscribers.remove(callback)
+
+        return cancel
+
+    def resolve(self, text: str) -> Party:
+        """Return whom a name, id or prefix means. Raise NotFoundError, InvalidPeerError."""
+        return self.directory.resolve(text)
+
+    def user_of(self, peer: PeerId) -> UserId | None:
+        """Return the user of a device that proved it, None while that is not known."""
+        return self.directory.user_of(peer)
+
+    def display_name(self, party: Party) -> str:
+        return self.directory.display_name(party)
+
+    async def add_contact(self, target: Party | None, name: str | None = None) -> Contact:
+        """Add a contact, or accept a request. `name`: the petname; None keeps it. Raise StorageError."""
+        party = self._person(target)
+        contact = await self.store.put_contact(party, "accepted", now_ms=self.now_ms(), petname=name)
+        self.directory.put(contact)
+        self.welcome(party)
+        return contact
+
+    async def rename_contact(self, target: Party | None, name: str) -> Contact:
+        """Give a contact another petname. Raise NotFoundError."""
+        return self._changed(await self.store.rename_contact(self._person(target), name))
+
+    async def verify_contact(self, target: Party | None, *, verified: bool = True) -> Contact:
+        """Note that the safety numbers were compared. Raise NotFoundError."""
+        return self._changed(await self.store.verify_contact(self._person(target), verified=verified))
+
+    async def remove_contact(self, target: Party | None) -> None:
+        """Forget a contact; the history stays. Raise NotFoundError."""
+        party = self._person(target)
+        await self.store.remove_contact(party)
+        self.directory.remove(party)
+
+    async def block(self, target: Party | None, *, blocked: bool = True) -> Contact:
+        """Take nothing from somebody any more, and end the sessions; or (False) take messages again."""
+        party = self._person(target)
+        state = "blocked" if blocked else "accepted"
+        contact = await self.store.put_contact(party, state, now_ms=self.now_ms())  # type: ignore[arg-type]
+        self.directory.put(contact)
+        if blocked:
+            for peer in self.directory.devices_of(party):
+                self.hall.lost(peer)
+                if (link := self._links.pop(peer, None)) is not None:
+                    link.queue.drop(hall_only=False)
+                    link.forget_control()
+            self.node.refuse_when(self.directory.is_blocked)
+        return contact
+
+    def members(self) -> tuple[Member, ...]:
+        """Return all others in the hall."""
+        return self.hall.members()
+
+    def enter_hall(self, peer: PeerId, addresses: Sequence[Address] = ()) -> None:
+        """Join the hall of `peer`, after `node.join_through` named it; members appear as `HallChanged`."""
+        self.hall.enter(peer, tuple(addresses))
+
+    async def settle(self, timeout: float) -> None:
+        """Wait until everything sent was delivered or could not be on the first attempt; at most `timeout` seconds."""
+        await self.deliveries.settle(timeout)
+
+    # what the parts share
+
+    def now_ms(self) -> int:
+        return int(self.node.network.wall() * 1000)
+
+    def emit(self, event: ChatEvent) -> None:
+        for callback in list(self._subscribers):
+            try:
+                callback(event)
+            except Exception:  # a subscriber's mistake must not stop the chat; it is logged
+                log.exception("chat_subscriber_failed", event_type=type(event).__name__)
+
+    def start_task(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """Run `work` until the chat stops; what it raises is logged."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    def link(self, peer: PeerId) -> Link:
+        """Return the link to a device, made when there is none."""
+        found = self._links.get(peer)
+        if found is None:
+            self._prune_links()
+            found = self._links[peer] = Link(peer, self)
+        return found
+
+    def hint(self, peer: PeerId, addresses: tuple[Address, ...]) -> None:
+        """Remember where `peer` was said to be, for the next attempt."""
+        if addresses:
+            self._hints[peer] = addresses
+
+    def welcome(self, party: UserId | PeerId) -> None:
+        """Tell somebody who waits for our decision that it may go on, if it can be told now."""
+        for peer in self.directory.devices_of(party):
+            if self.node.session(peer) is not None:
+                self.link(peer).tell(Welcome())
+
+    # for links
+
+    def spawn(self, link: Link) -> asyncio.Task[None]:
+        return self.start_task(link.run(), f"chat-link {link.peer}")
+
+    def own_hello(self, peer: PeerId) -> Hello:
+        name = clean_name(self.node.settings.name)
+        return Hello(VERSION, self.node.user_id.raw, self._proof, name, self.hall.includes(peer))
+
+    def heard_hello(self, session: SessionPort, hello: Hello) -> None:
+        """Believe what is proven. Raise BadPacket("bad_proof")."""
+        peer, user = session.peer, UserId(hello.user)
+        if self.directory.user_of(peer) != user and not is_device_of(user, peer, hello.proof):
+            raise BadPacket("bad_proof")
+        name = clean_name(hello.name)
+        known_before = self.directory.state_of(peer) is not None or self.directory.state_of(user) is not None
+        if self.directory.learn(DeviceRow(peer, user, name)) and known_before:
+            self.start_task(self._remember_device(peer, user, name), "chat-device")
+        self.hall.heard_hello(Member(peer, user, name, (session.remote,)), wants=hello.hall)
+
+    async def connect(self, peer: PeerId) -> SessionPort:
+        if self.directory.is_blocked(peer):
+            raise PeerBlockedError("You have blocked this contact.")
+        session = self.node.session(peer)
+        if session is not None and not session.closed:
+            return session
+        return await self.node.connect(peer, addresses=self._hints.get(peer, ()), timeout=CONNECT_TIMEOUT_S)
+
+    async def load(self, peer: PeerId, after: int) -> tuple[list[OutboxItem], bool]:
+        limit = 128
+        items = await self.store.outbox(peer, after=after, limit=limit)
+        return items, len(items) < limit
+
+    def delivered(self, peer: PeerId, items: list[OutboxItem]) -> None:
+        self.store.mark_delivered(peer, [item.position for item in items])
+        for item in items:
+            if self.deliveries.delivered(item.id.hex(), peer):
+                self.emit(MessageStateChanged(item.id.hex(), item.party, "delivered"))
+
+    def refused(self, peer: PeerId, item: OutboxItem, code: str, *, final: bool) -> None:
+        message_id = item.id.hex()
+        log.info("message_refused", peer=str(peer), reason=code, final=final)
+        self.deliveries.refused(message_id, peer, code, final=final)
+        if final:
+            self.start_task(self.store.mark_refused(peer, item.position, code), "chat-refused")
+        else:
+            self.store.mark_attempt(peer, code)
+        state = "refused" if self.deliveries.is_refused(message_id) else "queued"
+        self.emit(MessageStateChanged(message_id, item.party, state, code))  # type: ignore[arg-type]
+
+    def attempt_failed(self, peer: PeerId, failures: int, reason: str) -> None:
+        self.deliveries.attempt_failed(peer, reason)
+        self.store.mark_attempt(peer, reason)
+        self.hall.attempt_failed(peer, failures)
+
+    # inside
+
+    async def _serve(self, session: SessionPort, stream: StreamPort) -> None:
+        peer = session.peer
+        if self._stopping or self._inbound[peer] >= self.settings.inbound_streams:
+            self.drops["too_many_streams"] += 1
+            stream.reset(1)
+            return
+        self._inbound[peer] += 1
+        try:
+            await Inbound(session, stream, self.reception).serve()
+        except BadPacket as bad:
+            self.drops[bad.reason] += 1
+            log.info("chat_stream_dropped", peer=str(peer), reason=bad.reason)
+            stream.reset(1)
+        except BROKEN:
+            stream.reset(0)  # the session ended; the sender will come again
+        finally:
+            self._inbound[peer] -= 1
+            if not self._inbound[peer]:
+                del self._inbound[peer]
+
+    def _node_event(self, event: NodeEvent) -> None:
+        if isinstance(event, SessionOpened):
+            self._came(event.session.peer)
+        elif isinstance(event, PresenceChanged):
+            if event.online:
+                self._came(event.peer)
+            if self._knows(event.peer):
+                user = self.directory.user_of(event.peer)
+                self.emit(PresenceSeen(event.peer, user, event.online, event.age_s))
+        elif isinstance(event, SessionClosed):
+            self.hall.session_closed(event.session.peer, event.reason)
+        elif isinstance(event, LanPeerSeen) and self.settings.hall:
+            self.hall.enter(event.peer, event.addresses)
+
+    def _came(self, peer: PeerId) -> None:
+        """Somebody can be reached: no pause stands in the way of what is queued for them."""
+        link = self._links.get(peer)
+        if link is not None:
+            link.poke(retry_now=True)
+
+    def _knows(self, peer: PeerId) -> bool:
+        return peer in self.hall or self.directory.state_of(self.directory.party_of(peer)) is not None
+
+    def _conversation(self, target: Party | None) -> Party:
+        if target is None:
+            raise InvalidPeerError("Name somebody to write to.")
+        if target == self.node.user_id or target == self.node.peer_id:
+            raise InvalidPeerError("That is your own id; name somebody else's.")
+        return self.directory.party_of(target) if isinstance(target, PeerId) else target
+
+    def _person(self, target: Party | None) -> UserId | PeerId:
+        party = self._conversation(target)
+        if isinstance(party, Hall):
+            raise InvalidPeerError("The hall is no contact.")
+        return party
+
+    def _changed(self, contact: Contact) -> Contact:
+        self.directory.put(contact)
+        return contact
+
+    def _wrote_to(self, party: UserId | PeerId, *, unaddressed: bool) -> None:
+        """Whoever is written to may answer: the message's transaction accepted them, the directory follows."""
+        known = self.directory.contact(party)
+        if known is None:
+            devices = self.directory.devices_of(party)
+            name = next((name for device in devices if (name := self.directory.name_of(device))), "")
+            now = self.node.network.wall()
+            self.directory.put(Contact(party, "", name, "accepted", False, now, devices))
+        elif known.state == "request":
+            self.directory.put(replace(known, state="accepted"))
+            self.welcome(party)
+        if isinstance(party, UserId):
+            self.resolver.begin(party, unaddressed=unaddressed)
+
+    async def _remember_device(self, peer: PeerId, user: UserId, name: str) -> None:
+        await self.store.learn_device(peer, user, name, now_ms=self.now_ms())
+        self.directory.replace_contacts(await self.store.contacts())
+
+    def _prune_links(self) -> None:
+        if len(self._links) > 1024:
+            self._links = {peer: link for peer, link in self._links.items() if link.wanted or not link.idle}
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("chat_task_failed", task=task.get_name(), exc_info=error)
+
+
+def _check_text(text: str) -> None:
+    if not text.strip():
+        raise EmptyMessageError("There is nothing to send.")
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if size > MAX_TEXT_BYTES:
+        raise MessageTooLongError(
+            f"The message has {size:,} bytes; at most {MAX_TEXT_BYTES:,} are sent at once. Send it in parts.", size=size
+        )
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        raise EmptyMessageError("The text holds characters that are not UTF-8; it was not sent.")
