@@ -49,7 +49,7 @@ WITHOUT_IO = tuple(
 )
 IO_MODULES = {
     "asyncio", "concurrent", "datetime", "http", "multiprocessing", "pathlib", "select", "selectors", "shutil",
-    "signal", "socket", "socketserver", "sqlite3", "ssl", "subprocess", "tempfile", "threading", "time", "uvloop",
+    "signal", "socket", "socketserver", "sqlite3", "subprocess", "tempfile", "threading", "time", "uvloop",
 }  # fmt: skip
 FORBIDDEN_MODULES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "jsonpickle", "marshal", "shelve"}
 FORBIDDEN_CALLS = {"eval", "exec", "os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"}
