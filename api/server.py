@@ -186,6 +186,7 @@ class ApiServer:
         """Listen, then write port and token to the home. Raise StorageError when that cannot be written."""
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.bind(("127.0.0.1", 0))
+        listener.listen(MAX_CONNECTIONS)  # now: whoever reads the card may connect before the server's task has run
         self.port = listener.getsockname()[1]
         token = self._service.node.network.token_bytes(32).hex()
         application = Application(self._service, port=self.port, token=token)

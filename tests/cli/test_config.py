@@ -75,9 +75,9 @@ def test_value_outside_utf8_is_one_sentence(tmp_path: Path) -> None:
 
 def test_wrong_environment_and_option_are_named(tmp_path: Path) -> None:
     """Not only the file: a variable and an option are named as well."""
-    with pytest.raises(InvalidConfigError, match="^P2PNODE_LAN: "):
+    with pytest.raises(InvalidConfigError, match=r"^P2PNODE_LAN: "):
         load(tmp_path, env={"P2PNODE_LAN": "perhaps"})
-    with pytest.raises(InvalidConfigError, match="^--listen: "):
+    with pytest.raises(InvalidConfigError, match=r"^--listen: "):
         load(tmp_path, listen=["somewhere"])
 
 
