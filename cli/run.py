@@ -32,6 +32,7 @@ __all__ = ["Entrance", "run_node"]
 log = structlog.get_logger(__name__)
 
 LEAVE_S = 1.9  # leaving may take 2 s; what hangs then (a name server, a disk) is cut off
+FIND_S = 10.0  # how long `join NAME PEER` looks for PEER
 _INTERRUPTED = 130
 
 
@@ -121,7 +122,7 @@ class _Program:
             feed = EventFeed(service) if self.console == "none" else None
             watchdog: threading.Timer | None = None
             try:
-                work = asyncio.ensure_future(self._work(node, chat, api, feed, stop))
+                work = asyncio.ensure_future(self._work(service, api, feed, stop))
                 waiting = asyncio.ensure_future(stop.wanted.wait())
                 await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
                 waiting.cancel()
@@ -140,12 +141,13 @@ class _Program:
                 await self._leave(node, chat, api, store)
                 watchdog.cancel()
 
-    async def _work(self, node: Node, chat: Chat, api: ApiServer, feed: EventFeed | None, stop: Stop) -> None:
+    async def _work(self, service: Service, api: ApiServer, feed: EventFeed | None, stop: Stop) -> None:
         """Start everything, then serve until the console ends or for ever."""
+        node, chat = service.node, service.chat
         await chat.start()
         ready = await node.start()
         await api.start()
-        talk_to = await self._enter(node, chat)
+        await self._enter(service)
         if feed is not None:
             self._ready_event(node, ready, api)
             if ready.alone and self.settings.role == "peer":
@@ -155,36 +157,41 @@ class _Program:
             async for event in feed:
                 self._event(msgspec.to_builtins(event))
             return
-        await self._console(node, chat, ready, talk_to)
+        await self._console(node, chat, ready)
         stop.set(0)
 
-    async def _enter(self, node: Node, chat: Chat) -> str | None:
-        """Do what PEER [PORT] says. Return whom to talk to, None for nobody in particular."""
+    async def _enter(self, service: Service) -> None:
+        """Do what PEER [PORT] says: join through it, and enter its hall. Raise P2PError when nobody is there."""
         if self.entrance is None:
-            return None
+            return
+        node, chat = service.node, service.chat
         if self.entrance.where is not None:
-            host, port = self.entrance.where
-            peer = await node.join_through(host, port)
-            chat.enter_hall(peer)
-            return None
+            chat.enter_hall(await node.join_through(*self.entrance.where))
+            return
         spec = self.entrance.peer
         if spec is None:
-            return None
+            return
         for host, port in spec.hosts:
             with contextlib.suppress(P2PError):
-                chat.enter_hall(await node.join_through(host, port))
-                break
-        return spec.text.partition("@")[0]
+                await node.join_through(host, port)
+        target = await service.target(spec.text)
+        for device in await service.devices(target, timeout=FIND_S):
+            chat.enter_hall(device, target.addresses)
 
-    async def _console(self, node: Node, chat: Chat, ready: Ready, talk_to: str | None) -> None:
+    async def _console(self, node: Node, chat: Chat, ready: Ready) -> None:
         from p2pnode.cli.console import run_console
 
-        for line in _banner(node, ready):
-            self.invocation.line(line)
-        if ready.alone:
-            self.invocation.line(_alone_sentence(ready))
-        screen = self.console == "auto" and self.invocation.stdin.isatty() and self.invocation.stdout.isatty()
-        await run_console(chat, node, plain=not screen)
+        port = _own_port(node)
+        await run_console(
+            chat,
+            own_port=port,
+            addresses=ready.addresses,
+            bootstrap=ready.bootstrap,
+            alone=ready.alone,
+            plain=True if self.console == "plain" else None,
+            input_fd=self.invocation.stdin.fileno(),
+            output=self.invocation.stdout,
+        )
 
     def _ready_event(self, node: Node, ready: Ready, api: ApiServer) -> None:
         self._event(
@@ -260,12 +267,9 @@ def _watchdog(code: int) -> threading.Timer:
     return timer
 
 
-def _banner(node: Node, ready: Ready) -> list[str]:
-    lines = [f"You are {node.settings.name or 'nobody yet'}: {node.user_id}"]
-    if ready.addresses:
-        host, _, port = ready.addresses[0].rpartition(":")
-        lines.append(f"UDP port {port}. The next one types: p2pnode join NAME {host.strip('[]')} {port}")
-    return lines
+def _own_port(node: Node) -> int:
+    """Return the port that others dial, IPv4's when both families have one."""
+    return next((local.port for local in node.mux.local), 0)
 
 
 def _alone_sentence(ready: Ready) -> str:

@@ -1,4 +1,4 @@
-"""security.md Z1: full disk, read-only home, damaged files: one sentence, nothing overwritten, doctor tells a way out."""
+"""security.md Z1: full disk, read-only home, damaged files: one sentence, nothing overwritten, a way out."""
 
 import json
 import shutil
