@@ -58,6 +58,7 @@ class DialAttempt:
         self._failures: list[P2PError] = []
         self._lookup_error: P2PError | None = None
         self._found: FindResult | None = None
+        self._peer_was_first = False
 
     async def run(self, hints: Iterable[Address], *, timeout: float) -> Session:
         """Try `hints` and whatever the lookup finds, all within `timeout` seconds."""
@@ -85,9 +86,11 @@ class DialAttempt:
         finally:
             arrival.cancel()
             lookup.cancel()
-            for task in self._dials:
-                task.cancel()
-            await asyncio.gather(lookup, *self._dials, return_exceptions=True)
+            if not self._peer_was_first:
+                for task in self._dials:
+                    task.cancel()
+                await asyncio.gather(*self._dials, return_exceptions=True)
+            await asyncio.gather(lookup, return_exceptions=True)
 
     def _pending_lookup(self, lookup: asyncio.Future[FindResult]) -> bool:
         return self._found is None and self._lookup_error is None and lookup.done()
@@ -101,6 +104,11 @@ class DialAttempt:
         if arrival in done and not arrival.cancelled():
             session = arrival.result()
             self._note("peer dialled us", f"session over {session.path}")
+            # Both sides dialled. If each gave its own dial up for the other's, nothing would be left; so ours go on,
+            # and the table keeps the same one on both sides.
+            self._peer_was_first = True
+            for task in self._dials:
+                task.add_done_callback(self._late_dial_done)
             return session
         for task in [t for t in self._dials if t in done]:
             address = self._dials.pop(task)
@@ -116,6 +124,10 @@ class DialAttempt:
         if lookup in done:
             self._take_lookup(lookup)
         return None
+
+    def _late_dial_done(self, task: asyncio.Task[Connection]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            self._sessions.adopt(task.result(), self.trace)
 
     def _take_lookup(self, lookup: asyncio.Future[FindResult]) -> None:
         try:

@@ -310,7 +310,7 @@ class Node:
         done, _ = await asyncio.wait({joined}, timeout=wait)
         if not done:
             joined.cancel()
-        if not self.dht.realms() and self._joiner.wrong_keys:
+        if self._joiner.wrong_keys and not self._joiner.reached:
             raise self._joiner.wrong_keys[0]
 
     async def _joined(self) -> None:

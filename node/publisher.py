@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 import structlog
@@ -24,6 +25,8 @@ log = structlog.get_logger(__name__)
 DEVICES_LIFETIME_S = 20 * 3600.0  # below the 24 h that holders accept, with room for a clock that is wrong
 DEVICES_REFRESH_S = 1800.0  # it never changes by itself; holders come and go
 RETRY_S = 15.0  # after a publish that nobody stored
+LOOK_EVERY_S = 5.0  # how often the table's size is compared
+GROWTH = 1.5  # a table that has grown so much since the publish has nearer holders that lack our record
 JITTER = 0.1  # share of the refresh time, so that a network restarted at once does not beat in step
 
 
@@ -54,6 +57,7 @@ class Publisher:
         self._published: dict[Realm, tuple[Address, ...]] = {}
         self._due_at: dict[Realm, float] = {}
         self._devices_due_at: dict[Realm, float] = {}
+        self._known_at_publish: dict[Realm, int] = {}
 
     @property
     def published(self) -> dict[Realm, tuple[Address, ...]]:
@@ -69,22 +73,22 @@ class Publisher:
         while True:
             self._wake.clear()
             await self.publish_due()
-            pause = max(0.05, min(self._due_at.values(), default=60.0) - self._network.monotonic())
-            try:
-                async with asyncio.timeout(pause if self._due_at else 60.0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY_S):
                     await self._wake.wait()
-            except TimeoutError:
-                continue
 
     async def publish_due(self) -> None:
         """Publish in every realm where it is due or an address has changed."""
         now = self._network.monotonic()
         own = self._addresses()
-        due = [
-            realm
-            for realm in self._dht.realms()
-            if self._due_at.get(realm, 0.0) <= now or self._published.get(realm) != own.get(realm, ())
-        ]
+        known = self._dht.statistics().contacts
+        due = []
+        for realm in self._dht.realms():
+            if known.get(realm, 0) >= GROWTH * self._known_at_publish.get(realm, 0):
+                self._due_at[realm] = self._devices_due_at[realm] = 0.0
+            if self._due_at[realm] <= now or self._published.get(realm, own.get(realm, ())) != own.get(realm, ()):
+                self._known_at_publish[realm] = known.get(realm, 0)
+                due.append(realm)
         await asyncio.gather(*(self._publish(realm, own.get(realm, ())) for realm in due))
 
     async def unpublish(self) -> None:

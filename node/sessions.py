@@ -1,8 +1,10 @@
 """The open sessions: at most one per peer, closed when idle.
 
 Rules. Two connections that cross (each side dialled the other within a few seconds) end in one: the one dialled by the
-smaller public key stays, on both sides alike. Any other second connection replaces the first, which is most likely
-dead (its peer restarted). The loser lives on for a second, so that what was under way on it arrives.
+smaller public key stays, on both sides alike. Of twins (one side dialled two addresses of the other at once) the first
+stays. Any other second connection replaces the first, which is most likely dead (its peer restarted). The loser lives on
+for two seconds, so that what was under way on it arrives; should the winner end meanwhile (its dialler had already given
+it up for the other one), the loser is taken back.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ __all__ = ["SessionTable", "crossing_winner"]
 
 log = structlog.get_logger(__name__)
 
+TWIN_S = 1.0  # no program restarts and dials again so soon
 CROSSING_S = 5.0  # two dials are one crossing when the connections opened within this time of each other
-LOSER_LINGER_S = 1.0  # enough for what was in flight on a path of 250 ms
+LOSER_LINGER_S = 2.0  # above a round trip on any path, so that a crossing is settled before the loser ends
 
 
 def crossing_winner(ours: PeerId, theirs: PeerId, *, existing_is_ours: bool) -> bool:
@@ -64,24 +67,26 @@ class SessionTable:
         peer = connection.peer
         existing = self.get(peer)
         if existing is not None:
-            crossing = (
-                existing.initiator != connection.initiator
-                and abs(connection.opened_at - existing.opened_at) < CROSSING_S
-            )
-            if crossing and crossing_winner(self._own, peer, existing_is_ours=existing.initiator):
+            apart = abs(connection.opened_at - existing.opened_at)
+            twin = existing.initiator == connection.initiator and apart < TWIN_S
+            crossing = existing.initiator != connection.initiator and apart < CROSSING_S
+            if twin or (crossing and crossing_winner(self._own, peer, existing_is_ours=existing.initiator)):
                 self._linger(Session(connection, trace), "duplicate")
                 return existing
             self._forget(existing, "duplicate" if crossing else "replaced")
             self._linger(existing, "duplicate" if crossing else "replaced")
         session = Session(connection, trace)
-        self._sessions[peer] = session
-        connection.on_closed.append(lambda reason: self._connection_closed(session, str(reason)))
+        self._take(session)
+        return session
+
+    def _take(self, session: Session) -> None:
+        self._sessions[session.peer] = session
+        session.connection.on_closed.append(lambda reason: self._connection_closed(session, str(reason)))
         self._arm_idle(session)
-        for future in self._arrivals.pop(peer, ()):
+        for future in self._arrivals.pop(session.peer, ()):
             if not future.done():
                 future.set_result(session)
         self._opened(session)
-        return session
 
     def arrival(self, peer: PeerId) -> asyncio.Future[Session]:
         """Return a future for the next session with `peer`; cancel it when no longer wanted."""
@@ -110,8 +115,15 @@ class SessionTable:
                 self._arrivals.pop(peer, None)
 
     def _connection_closed(self, session: Session, reason: str) -> None:
-        if self._sessions.get(session.peer) is session:
-            self._forget(session, session.end_reason or reason)
+        if self._sessions.get(session.peer) is not session:
+            return
+        self._forget(session, session.end_reason or reason)
+        for loser, handle in list(self._lingering.items()):
+            if loser.peer == session.peer and not loser.closed:
+                handle.cancel()
+                del self._lingering[loser]
+                self._take(Session(loser.connection, loser.trace))
+                return
 
     def _forget(self, session: Session, reason: str) -> None:
         if session.end_reason is None:
@@ -124,6 +136,8 @@ class SessionTable:
         self._ended(session, reason)
 
     def _linger(self, session: Session, reason: str) -> None:
+        session.end_reason = reason
+
         def end() -> None:
             self._lingering.pop(session, None)
             session.close(reason)

@@ -31,7 +31,7 @@ class Ready:
     @classmethod
     def of(cls, node: Node) -> Ready:
         addresses = tuple(str(a) for a in node.addresses())
-        peers = node.dht.statistics().contacts
+        peers = sum(node.dht.statistics().contacts.values())
         return cls(
             addresses,
             f"{node.peer_id}@{addresses[0]}" if addresses else None,
@@ -69,7 +69,7 @@ def node_status(node: Node) -> NodeStatus:
         "none" if node.addresses_by_realm().get(Realm.PUBLIC) else "unknown",
         tuple(str(a) for a in node.addresses()),
         len(node.sessions()),
-        statistics.contacts,
+        sum(statistics.contacts.values()),
         statistics.records,
         node.network.monotonic() - node.started_at,
         resident_bytes(),

@@ -71,9 +71,9 @@ def test_simultaneous_connects_end_in_one_session() -> None:
             assert await a.ping() > 0
             assert await b.ping() > 0
             assert len(alice.sessions()) == len(bob.sessions()) == 1
-            assert {one.closed, other.closed} <= {True, False}
+            assert (one.peer, other.peer) == (bob.peer_id, alice.peer_id)
 
-    for seed in range(5):
+    for seed in range(30):
         run_virtual(main, seed=seed, delay=lambda rng: rng.uniform(0.02, 0.08))
 
 
@@ -129,13 +129,13 @@ def test_clean_exit_unpublishes() -> None:
 
 
 def test_presence_expires_when_a_peer_vanishes() -> None:
-    """A peer that dies without goodbye is no longer found once its presence has expired, 15 minutes later."""
+    """A peer that dies without goodbye is no longer found 15 minutes later, and the 5 that clocks may differ."""
 
     async def main(world: VirtualWorld) -> None:
         async with lan_of(world, 4) as (_, alice, bob, _carol):
             bob.network.host.up = False
             assert (await alice.find(bob.peer_id)).online
-            await asyncio.sleep(16 * 60)
+            await asyncio.sleep(20 * 60 + 1)
             with pytest.raises(PeerNotFoundError):
                 await alice.find(bob.peer_id)
             bob.network.host.up = True
@@ -313,6 +313,7 @@ def test_fifty_nodes_find_each_other_and_repeat_exactly() -> None:
 
     async def main(world: VirtualWorld) -> list[tuple[int, float]]:
         async with lan_of(world, 50) as nodes:
+            await asyncio.sleep(30)  # the network has just grown: records move to nearer holders
             results = [await node.find(nodes[(i + 7) % 50].peer_id) for i, node in enumerate(nodes)]
             assert all(r.online for r in results)
             return [(r.hops, round(r.seconds, 6)) for r in results]
