@@ -1,10 +1,10 @@
 """The open sessions: at most one per peer, closed when idle.
 
-Rules. Two connections that cross (each side dialled the other within a few seconds) end in one: the one dialled by the
-smaller public key stays, on both sides alike. Of twins (one side dialled two addresses of the other at once) the first
-stays. Any other second connection replaces the first, which is most likely dead (its peer restarted). The loser lives on
-for two seconds, so that what was under way on it arrives; should the winner end meanwhile (its dialler had already given
-it up for the other one), the loser is taken back.
+Rules. Two connections that cross (each side dialled the other within a few seconds) end in one: the one dialled by
+the smaller public key stays, on both sides alike. Of twins (one side dialled two addresses of the other at once) the
+first stays. Any other second connection replaces the first, which is most likely dead (its peer restarted). The loser
+lives on for two seconds, so that what was under way on it arrives; should the winner end meanwhile (its dialler had
+already given it up for the other one), the loser is taken back.
 """
 
 from __future__ import annotations
