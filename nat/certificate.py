@@ -15,6 +15,7 @@ process); they are constants, so the certificate does not tell the node's clock.
 from __future__ import annotations
 
 import datetime as dt
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -90,16 +91,11 @@ def peer_of_certificate_untrusted(der: bytes) -> PeerId:
     if len(der) > MAX_CERTIFICATE_BYTES:
         raise BadPacket("bad_certificate")
     try:
-        certificate = x509.load_der_x509_certificate(der)
-        public = certificate.public_key()
-        if not isinstance(public, ec.EllipticCurvePublicKey) or not isinstance(public.curve, ec.SECP256R1):
-            raise BadPacket("bad_certificate")
-        if not isinstance(certificate.signature_hash_algorithm, hashes.SHA256):
-            raise BadPacket("bad_certificate")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # what a future version refuses is refused now, and no stranger fills stderr
+            certificate, public, extensions = _parse_untrusted(der)
         public.verify(certificate.signature, certificate.tbs_certificate_bytes, ec.ECDSA(hashes.SHA256()))
-        extensions = list(certificate.extensions)
-        spki = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.InvalidVersion) as exc:
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.InvalidVersion, Warning) as exc:
         raise BadPacket("bad_certificate") from exc
     except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as exc:
         raise BadPacket("bad_extension") from exc
@@ -113,9 +109,23 @@ def peer_of_certificate_untrusted(der: bytes) -> PeerId:
         raise BadPacket("bad_extension")
     raw, signature = _read_signed_key_untrusted(value)
     peer = PeerId.from_untrusted(raw)
+    spki = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if not peer.verify(signature, SIGNATURE_PREFIX + spki):
         raise BadPacket("bad_signature")
     return PeerId(peer.raw)
+
+
+def _parse_untrusted(
+    der: bytes,
+) -> tuple[x509.Certificate, ec.EllipticCurvePublicKey, list[x509.Extension[x509.ExtensionType]]]:
+    """Return (certificate, its P-256 key, its extensions); raises BadPacket and whatever cryptography does."""
+    certificate = x509.load_der_x509_certificate(der)
+    public = certificate.public_key()
+    if not isinstance(public, ec.EllipticCurvePublicKey) or not isinstance(public.curve, ec.SECP256R1):
+        raise BadPacket("bad_certificate")
+    if not isinstance(certificate.signature_hash_algorithm, hashes.SHA256):
+        raise BadPacket("bad_certificate")
+    return certificate, public, list(certificate.extensions)
 
 
 # SignedKey ::= SEQUENCE { publicKey OCTET STRING (36 bytes), signature OCTET STRING (64 bytes) }: always 106 bytes,

@@ -34,6 +34,7 @@ MAX_DATAGRAM_BYTES = 1100  # what surely fits into one packet beside its header,
 # arrived in order is bounded by our credit (nat/control.py). 4 MiB are 80 MB/s at a round trip of 50 ms.
 CONNECTION_WINDOW = 4 << 20
 STREAM_WINDOW = 2 << 20
+MAX_SEND_ERRORS = 16
 _VIRTUAL_PEER = ("192.0.2.1", 4433)
 
 # qh3 logs a warning for each connection that the other side closes: its matter is ours to log, once and with a reason.
@@ -73,6 +74,7 @@ class Transport:
         self._quic = quic
         self.cid: bytes = quic.host_cid
         self.cids: set[bytes] = {quic.host_cid}
+        self._send_errors = 0
 
     @classmethod
     def client(cls, configuration: QuicConfiguration, now: float) -> Transport:
@@ -110,7 +112,25 @@ class Transport:
         return self._guard(self._quic.get_timer)
 
     def datagrams(self, now: float) -> list[bytes]:
-        return [data for data, _ in self._guard(self._quic.datagrams_to_send, now)]
+        """Return what is to be sent now.
+
+        One at a time from the core, for qh3's own loop loses what it has built when a later packet fails to build
+        ("packet builder capacity exhausted", seen when the server's first flight meets a short ClientHello). Such
+        failures pass once something arrives or a timer fires; `MAX_SEND_ERRORS` in a row are final.
+        """
+        core = self._quic._core
+        built: list[bytes] = []
+        if core is None:
+            return built
+        try:
+            while (transmit := self._guard(core.poll_transmit, now)) is not None:
+                built.append(transmit[0])
+                self._send_errors = 0
+        except TransportError:
+            self._send_errors += 1
+            if self._send_errors >= MAX_SEND_ERRORS:
+                raise
+        return built
 
     def next_event(self) -> events.QuicEvent | None:
         return self._guard(self._quic.next_event)
