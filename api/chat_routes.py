@@ -26,6 +26,7 @@ async def send(service: Service, request: t.SendRequest) -> t.SendAnswer:
         delivered=result.delivered,
         seconds=round(service.now - started, 4),
         devices=result.devices,
+        reason=result.reason,
     )
 
 

@@ -102,7 +102,9 @@ async def ping(service: Service, request: t.PingRequest) -> t.PingAnswer:
     """Measure one round trip to the peer's program."""
     target = await service.target(request.peer)
     session = await service.session(target, timeout=request.timeout)
-    rtt = await session.ping(timeout=request.timeout)
+    before = service.now  # uvloop's own clock has whole milliseconds only
+    await session.ping(timeout=request.timeout)
+    rtt = service.now - before
     return t.PingAnswer(peer=str(session.peer), path=session.path, rtt_ms=round(rtt * 1000, 3))
 
 

@@ -181,13 +181,14 @@ class SendRequest(Struct):
 
 
 class SendAnswer(Struct, kw_only=True):
-    """`state`: delivered (on the other's disk), stored or queued (on ours)."""
+    """`state`: delivered (on the other's disk), stored or queued (on ours). `reason`: why not delivered, a word."""
 
     id: str
     state: str
     delivered: bool
     seconds: float
     devices: int
+    reason: str = ""
 
 
 class Message(Struct, kw_only=True):

@@ -78,7 +78,8 @@ def _send(
             "/v1/messages", t.SendAnswer, t.SendRequest(peer, text, config["wait"]), timeout=config["wait"] + 15
         )
     where = f" to {answer.devices} device{'s' if answer.devices != 1 else ''}" if answer.delivered else ""
-    invocation.emit(answer, f"{answer.state}{where} in {answer.seconds:.3f} s")
+    why = f" ({answer.reason.replace('_', ' ')})" if answer.reason and not answer.delivered else ""
+    invocation.emit(answer, f"{answer.state}{why}{where} in {answer.seconds:.3f} s")
 
 
 def _messages(

@@ -1,0 +1,128 @@
+"""`join --headless` and `bootstrap` as real processes: events, leaving, ports, somebody else's key."""
+
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.processes import Processes, processes
+
+pytestmark = pytest.mark.slow
+
+OTHER = "12D3KooWPK7MsXCzqaJX1zWetqBFaLs9JA2pfjfMgmf6wHNeDBCE"
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Processes]:
+    with processes(tmp_path) as running:
+        yield running
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def test_ready_is_the_first_line_and_has_the_fields_of_the_contract(started: Processes) -> None:
+    """docs/cli.md, "events": alone is said on stderr, with the line to type elsewhere."""
+    peer = started.join("alice")
+    ready = peer.ready()
+    assert peer.events[0] == ready
+    wanted = {"event", "peer_id", "user_id", "addresses", "bootstrap", "api", "peers", "seconds"}
+    assert wanted <= set(ready)
+    assert ready["bootstrap"] == f"{ready['peer_id']}@{ready['addresses'][0]}"
+    assert ready["alone"] is True
+    assert f"p2pnode join --bootstrap {ready['bootstrap']}" in peer.log()
+    assert ready["api"].startswith("http://127.0.0.1:")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_signals_leave_cleanly_within_two_seconds(started: Processes, number: int, code: int) -> None:
+    """Ctrl-C: exit 130; SIGTERM, a service manager's ordinary stop: 0. Says `stopping`, leaves no card."""
+    peer = started.join("alice")
+    peer.ready()
+    begun = time.monotonic()
+    peer.process.send_signal(number)
+    assert peer.process.wait(5) == code
+    assert time.monotonic() - begun < 2.0
+    peer.wait_event(lambda event: event["event"] == "stopping")
+    assert not (peer.home / "api.json").exists()
+    assert "Traceback" not in peer.log()
+
+
+def test_explicit_port_in_use_is_an_error(started: Processes) -> None:
+    """One sentence, exit 1."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        peer = started.join("alice", listen=f"127.0.0.1:{taken.getsockname()[1]}")
+        assert peer.process.wait(10) == 1
+    assert peer.log().count("\n") == 1
+    assert str(taken) not in peer.log()
+    assert peer.log().startswith("p2pnode: ")
+
+
+def test_bootstrap_address_of_somebody_else_is_an_error(started: Processes) -> None:
+    """Whoever answers there has another key: said by name, exit 1."""
+    real = started.bootstrap("b").ready()
+    where = real["bootstrap"].partition("@")[2]
+    peer = started.join("alice", "--bootstrap", f"{OTHER}@{where}")
+    assert peer.process.wait(15) == 1
+    assert real["peer_id"] in peer.log()
+
+
+def test_corrupt_database_is_refused_by_join(started: Processes, tmp_path: Path) -> None:
+    """One sentence, exit 1, and the file stays."""
+    home = tmp_path / "alice"
+    home.mkdir(mode=0o700)
+    (home / "chat.db").write_bytes(b"SQLite format 3\0" + b"\xff" * 9000)
+    peer = started.join("alice")
+    assert peer.process.wait(15) == 1
+    assert "chat.db" in peer.log()
+    assert peer.log().count("\n") == 1
+    assert (home / "chat.db").stat().st_size == 9016
+
+
+def test_entrance_where_nobody_listens_is_an_error(started: Processes) -> None:
+    """`join alice localhost PORT` with nobody there."""
+    port = str(free_port())
+    peer = started.start(
+        "alice", "join", "alice", "127.0.0.1", port, "--headless", "--no-lan", "--listen", "127.0.0.1:0"
+    )
+    assert peer.process.wait(15) == 1
+    assert port in peer.log()
+
+
+def test_two_peers_talk_through_the_command_line(started: Processes) -> None:
+    """find, connect, ping, send, messages, history, contacts, peers: the JSON of docs/cli.md."""
+    boot = started.bootstrap("b")
+    alice, bob = (started.join(name, bootstrap=[boot]) for name in ("alice", "bob"))
+    found = alice.cli("find", bob.id, "--json").json
+    assert {"peer", "online", "age_s", "addresses", "name", "hops", "seconds"} <= set(found)
+    assert (found["peer"], found["online"], found["name"]) == (bob.id, True, "bob")
+    connected = alice.cli("connect", bob.user, "--json").json
+    assert {"connected", "peer", "path", "seconds", "rtt_ms", "trace"} == set(connected)
+    assert (connected["peer"], connected["path"]) == (bob.id, "lan")
+    assert {"at_s", "step", "result"} == set(connected["trace"][0])
+    sent = alice.cli("send", bob.user, "hello \u00e9", "--json").json
+    assert (sent["state"], sent["delivered"], sent["devices"]) == ("delivered", True, 1)
+    event = bob.wait_event(lambda e: e["event"] == "message")
+    assert {"id", "from", "from_user", "from_name", "to", "text", "sent_at"} <= set(event)
+    assert (event["id"], event["from"], event["text"], event["to"]) == (sent["id"], alice.id, "hello \u00e9", bob.id)
+    assert bob.cli("contacts", "add", alice.user, "--name", "al", "--json").json["state"] == "accepted"
+    assert bob.cli("history", "al", "--search", "HELLO", "--json").json["messages"][0]["from_name"] == "al"
+    assert len(bob.cli("messages", "--with", "al", "--json").json["messages"]) == 1
+    numbers = [
+        x.cli("contacts", "verify", y.user, "--json").json["safety_number"] for x, y in ((alice, bob), (bob, alice))
+    ]
+    assert numbers[0] == numbers[1]
+    assert [p["peer"] for p in alice.cli("peers", "--json").json["peers"]] == [bob.id]
+    assert alice.cli("ping", bob.id, "-n", "2", "--json").out.count("\n") == 2
+    where = bob.ready()["addresses"][0].rpartition(":")
+    assert alice.cli("ping", where[0], where[2], "--json").json["peer"] == bob.id
+    unknown = alice.cli("find", OTHER, "--json")
+    assert (unknown.code, unknown.json["error"]["code"]) == (1, "peer_not_found")
+    assert bob.stop() == 0
+    assert len(bob.cli("history", "al", "--json").json["messages"]) == 1  # also when no node runs
