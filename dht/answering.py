@@ -13,7 +13,6 @@ from p2pnode.core.ids import NodeId, PeerId
 from p2pnode.dht.contact import pack_address
 from p2pnode.dht.keyring import Session, derive_keys, shared_secret_untrusted
 from p2pnode.dht.limits import Budget, NonceCache, PrefixBudgets, prefix_of
-from p2pnode.dht.members import FLAG
 from p2pnode.dht.messages import Error, ErrorCode, Ping, Request, decode_request_untrusted, encode
 from p2pnode.dht.service import Service
 from p2pnode.dht.tokens import RetryTokens
@@ -21,7 +20,6 @@ from p2pnode.dht.wire import (
     MAX_DATAGRAM,
     NO_RECEIVER,
     SEALED_ANSWER_OVERHEAD,
-    SEALED_HEADER,
     SEALED_REQUEST_MIN,
     SIGNED_ANSWER,
     SIGNED_ANSWER_OVERHEAD,
@@ -30,7 +28,6 @@ from p2pnode.dht.wire import (
     parse_signed_request_untrusted,
     retry_frame,
     sealed_answer_text,
-    sealed_request_text,
     signed_answer_body,
     signing_bytes,
 )
@@ -39,8 +36,6 @@ if TYPE_CHECKING:
     from p2pnode.dht.engine import Engine
 
 __all__ = ["Answerer"]
-
-_PING = encode(Ping())
 
 
 class Answerer:
@@ -55,7 +50,6 @@ class Answerer:
         self._unproven = PrefixBudgets(unproven, settings.prefix_rate, settings.prefix_burst)
         self._proven = PrefixBudgets(Budget(settings.token_rate), settings.token_prefix_rate)
         self._clock_answers = Budget(10.0)
-        self._checks = Budget(settings.verify_rate)
 
     def signed_request_untrusted(self, data: bytes, source: Address, realm: Realm, now: float, wall: float) -> None:
         """Verify a 0x05 frame and answer it. Raise BadPacket with the reason."""
@@ -86,7 +80,7 @@ class Answerer:
         if wrong_clock:
             self._refuse_clock(peer_id, data, source, wall)
             raise BadPacket("clock")
-        self._answer_signed(peer_id, request, frame, data, source, realm, proven=proven, now=now, wall=wall)
+        self._answer_signed(peer_id, request, frame.ephemeral, data, source, realm, proven=proven, now=now, wall=wall)
 
     def sealed_request_untrusted(
         self, session: Session, payload: bytes, counter: bytes, size: int, source: Address, realm: Realm,
@@ -118,12 +112,12 @@ class Answerer:
         raise BadPacket("token_sent")
 
     def _answer_signed(
-        self, peer_id: PeerId, request: Request, frame: SignedRequest, data: bytes, source: Address, realm: Realm,
+        self, peer_id: PeerId, request: Request, their_ephemeral: bytes, data: bytes, source: Address, realm: Realm,
         *, proven: bool, now: float, wall: float,
     ) -> None:  # fmt: skip
         engine = self._engine
         ephemeral = X25519PrivateKey.from_private_bytes(engine.token_bytes(32))
-        secret = shared_secret_untrusted(ephemeral, frame.ephemeral)
+        secret = shared_secret_untrusted(ephemeral, their_ephemeral)
         limit = MAX_DATAGRAM if proven else len(data)
         payload = self._respond(request, peer_id.node_id, source, realm, limit - SIGNED_ANSWER_OVERHEAD, now, wall)
         request_hash = hashlib.sha256(data).digest()
@@ -140,16 +134,6 @@ class Answerer:
             session.prove(source)
         engine.keyring.add_unconfirmed(session)
         engine.send(answer, source)
-        if (
-            frame.flags & FLAG[realm]
-            and len(answer) + SEALED_REQUEST_MIN <= limit
-            and engine.members.tables[realm].is_new_id(peer_id.node_id)
-            and self._checks.take(now)
-        ):
-            # It says that it serves: its answer to this ping proves its address, and it becomes a contact.
-            ping = session.seal(sealed_request_text(engine.flags, _PING))
-            session.check = ping[9:SEALED_HEADER]
-            engine.send(ping, source)
 
     def _refuse_clock(self, peer_id: PeerId, data: bytes, source: Address, wall: float) -> None:
         error = encode(Error(pack_address(source), ErrorCode.CLOCK, max(0, int(wall * 1000))))

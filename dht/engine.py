@@ -28,6 +28,8 @@ from p2pnode.dht.settings import DhtSettings
 from p2pnode.dht.statistics import Counters
 from p2pnode.dht.wire import (
     FORGOT,
+    IS_CONFIRMATION,
+    IS_REQUEST,
     MAX_DATAGRAM,
     NO_RECEIVER,
     RETRY,
@@ -40,6 +42,7 @@ from p2pnode.dht.wire import (
     parse_retry_untrusted,
     parse_sealed_text_untrusted,
     parse_signed_answer_untrusted,
+    sealed_confirmation_text,
     sealed_request_text,
     signed_request_body,
     signing_bytes,
@@ -47,9 +50,9 @@ from p2pnode.dht.wire import (
 
 __all__ = ["Engine"]
 
-# A signed request is padded so that its answer, and the ping that checks a new contact, are not longer (A1).
-PAD_PING = 320
-PAD_FIND_NODE = 1_072  # 183 of frame, 40, 20 IPv6 contacts of 38, 80 of ping
+# A signed request is padded so that its answer is not longer (A1).
+PAD_PING = 224  # 183 of frame, 36 of error
+PAD_FIND_NODE = 992  # 183 of frame, 40, 20 IPv6 contacts of 38
 PAD_GET = MAX_DATAGRAM
 NO_EPHEMERAL = bytes(32)
 
@@ -88,7 +91,7 @@ class Engine:
         """Ask the node `node_id` (None: whoever is there, Ping only) at `address`.
 
         `on_done` is called once, never from within this call; `on_late` at most once, before it. `timeout`: seconds
-        until it fails, None to go by measured round trips. One repetition when late.
+        until it fails, None to go by measured round trips. Two repetitions, when it is late and later.
         """
         size = PAD_GET if isinstance(request, Get) else PAD_FIND_NODE if isinstance(request, FindNode) else PAD_PING
         call = Call(address, node_id, request, encode(request), size, on_done, on_late)
@@ -105,7 +108,8 @@ class Engine:
             call.deadline = now
             return call
         self._transmit(call, now, wall)
-        self.calls.wake(call, min(now + call.rto, call.deadline))
+        call.late_at = min(now + call.rto, call.deadline)
+        self.calls.wake(call, call.late_at)
         return call
 
     def cancel(self, call: Call) -> None:
@@ -121,20 +125,23 @@ class Engine:
             if now >= call.deadline:
                 self._gave_up(call)
                 continue
-            if not call.retried:
-                call.retried = True
+            if now >= call.late_at:
                 self._transmit(call, now, wall)
-                if call.on_late is not None:
+                first = not call.retried
+                call.retried = True
+                # The second repetition comes after twice the time, and is the last.
+                call.late_at = min(now + 2 * call.rto, call.deadline) if first else call.deadline
+                if first and call.on_late is not None:
                     call.on_late()
             if not call.done:
-                self.calls.wake(call, call.deadline)
+                self.calls.wake(call, call.late_at)
 
     def _rto(self, contact: Contact | None) -> float:
         settings = self.settings
         if contact is not None and contact.rtt_s is not None:
-            estimate = contact.rtt_s + 4 * contact.rtt_var
+            estimate = contact.rtt_s + max(4 * contact.rtt_var, contact.rtt_s / 4)
         elif self.rtt.smoothed is not None:
-            estimate = self.rtt.smoothed + 4 * self.rtt.variation
+            estimate = self.rtt.smoothed + max(4 * self.rtt.variation, self.rtt.smoothed / 4)
         else:
             estimate = settings.rto_initial
         return min(max(estimate, settings.rto_min), settings.rto_max)
@@ -154,6 +161,8 @@ class Engine:
     def _transmit_signed(self, call: Call, now: float, wall: float, token: bytes) -> None:
         if call.ephemeral is None:
             call.ephemeral = X25519PrivateKey.from_private_bytes(self.token_bytes(32))
+        # Asked anew (token, forgotten key): it is late only a whole round trip from now.
+        call.late_at = max(call.late_at, min(now + call.rto, call.deadline))
         nonce = self.token_bytes(16)
         call.wall = wall
         body = signed_request_body(
@@ -222,17 +231,19 @@ class Engine:
                 self.send(forgot_frame(data), source)
             raise BadPacket("unknown_key")
         text = session.open_untrusted(data)
-        is_request, flags, counter, payload = parse_sealed_text_untrusted(text)
+        kind, flags, counter, payload = parse_sealed_text_untrusted(text)
         if not session.confirmed:
             self.keyring.confirm(session)
             if source == session.answered_to:
                 session.prove(source)
         else:
             self.keyring.touch(session)
-        if is_request:
+        if kind == IS_REQUEST:
             self._answerer.sealed_request_untrusted(
                 session, payload, data[9:SEALED_HEADER], len(data), source, realm, now, wall
             )
+            self.alive(session, source, realm, flags, now)
+        elif kind == IS_CONFIRMATION:
             self.alive(session, source, realm, flags, now)
         else:
             self._sealed_answer_untrusted(session, payload, counter, source, realm, flags, now, wall)
@@ -244,9 +255,6 @@ class Engine:
         entry = self.calls.find(session.send_id + counter)
         if entry is None:
             self.alive(session, source, realm, flags, now)  # to a call that was given up: still a sign of life
-            if counter == session.check:  # the ping that checked a new contact: this was all it is for
-                session.check = b""
-                return
             raise BadPacket("unknown_answer")
         call, sent_at = entry
         if source != call.address:
@@ -288,6 +296,10 @@ class Engine:
             session = Session(peer_id, keys, initiator=True, now=now)
             self.keyring.confirm(session)
             session.prove(source)
+            if self.flags & FLAG[realm]:
+                # We serve here: show the peer that we got its answer at this address, so that it takes us in. A
+                # third of a handshake: it costs one small frame, a ping from the other side would cost two.
+                self.send(session.seal(sealed_confirmation_text(self.flags)), source)
         elif isinstance(answer, Error) and answer.code == ErrorCode.CLOCK:
             self.clock_offset_s = call.wall - answer.detail / 1000
         self._answered(call, answer, session, source, realm, frame.flags, now, sent_at, peer_id)

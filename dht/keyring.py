@@ -59,12 +59,12 @@ class Session:
 
     `paths`: addresses where the peer proved to receive, each with its entry in a table, if any: a peer on this machine
     has one in each realm. `answered_to`: where our signed answer went, None on the requester's side. `suspect`: the
-    last call got no answer, so the next one is signed. `check`: counter of a ping that is no call. `observed`: our own
+    last call got no answer, so the next one is signed. `observed`: our own
     address as the peer last saw it, packed.
     """
 
     __slots__ = (
-        "_highest", "_open", "_seal", "_seen", "_sent", "answered_to", "check", "confirmed", "created_at",
+        "_highest", "_open", "_seal", "_seen", "_sent", "answered_to", "confirmed", "created_at",
         "observed", "paths", "peer_id", "receive_id", "send_id", "suspect",
     )  # fmt: skip
 
@@ -80,7 +80,6 @@ class Session:
         self.answered_to: Address | None = None
         self.paths: dict[Address, Contact | None] = {}
         self.observed = b""
-        self.check = b""
         self._sent = 0
         self._highest = 0
         self._seen = 0  # bit i: counter _highest - i arrived

@@ -30,7 +30,7 @@ class Budget:
         self.rate = rate
         self.burst = rate if burst is None else burst
         self._left = self.burst
-        self._at = float("-inf")
+        self._at = 0.0
 
     def available(self, now: float) -> bool:
         if now > self._at:

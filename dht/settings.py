@@ -61,8 +61,6 @@ class DhtSettings:
     """The same, per prefix."""
     forgot_rate: float = 200.0
     """"Forgot" frames sent, and obeyed, per second."""
-    verify_rate: float = 100.0
-    """Pings that check unknown serving requesters, per second."""
 
     storage_bytes: int = 32 * 1024 * 1024
     """Records kept, with their overhead."""

@@ -117,9 +117,6 @@ class Table(RoutingTable):
     def is_new_node(self, node: Node) -> bool:
         return node.id not in self._by_id
 
-    def is_new_id(self, node_id: bytes) -> bool:
-        return node_id not in self._by_id
-
     def closest(self, target: bytes, count: int, exclude: bytes = b"") -> list[Contact]:
         """Return up to `count` contacts nearest to `target` (XOR), nearest first, without the id `exclude`.
 

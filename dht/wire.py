@@ -23,6 +23,7 @@ __all__ = [
     "parse_signed_request_untrusted",
     "retry_frame",
     "sealed_answer_text",
+    "sealed_confirmation_text",
     "sealed_request_text",
     "signed_answer_body",
     "signed_request_body",
@@ -45,7 +46,7 @@ SEALED_OVERHEAD = SEALED_HEADER + SEAL_TAG
 SEALED_ANSWER_OVERHEAD = SEALED_OVERHEAD + 10
 SEALED_REQUEST_MIN = 80  # so that the largest error answer is not longer than any sealed request
 KNOWN_FLAGS = 0b111
-IS_REQUEST, IS_ANSWER = 0, 1
+IS_REQUEST, IS_ANSWER, IS_CONFIRMATION = 0, 1, 2
 
 
 class SignedRequest(NamedTuple):
@@ -153,8 +154,8 @@ def sealed_answer_text(flags: int, counter: bytes, payload: bytes) -> bytes:
     return bytes((IS_ANSWER, flags)) + counter + payload
 
 
-def parse_sealed_text_untrusted(text: bytes) -> tuple[bool, int, bytes, bytes]:
-    """Return (is a request, flags, counter of the answered request or b"", payload).
+def parse_sealed_text_untrusted(text: bytes) -> tuple[int, int, bytes, bytes]:
+    """Return (kind, flags, counter of the answered request or b"", payload).
 
     Raise BadPacket: `too_short`, `bad_flags`, `bad_length`, `bad_kind`.
     """
@@ -167,12 +168,19 @@ def parse_sealed_text_untrusted(text: bytes) -> tuple[bool, int, bytes, bytes]:
         end = 4 + (text[2] << 8 | text[3])
         if end > len(text):
             raise BadPacket("bad_length")
-        return True, flags, b"", text[4:end]
+        return IS_REQUEST, flags, b"", text[4:end]
+    if kind == IS_CONFIRMATION:
+        return IS_CONFIRMATION, flags, b"", b""
     if kind != IS_ANSWER:
         raise BadPacket("bad_kind")
     if len(text) < 10:
         raise BadPacket("too_short")
-    return False, flags, text[2:10], text[10:]
+    return IS_ANSWER, flags, text[2:10], text[10:]
+
+
+def sealed_confirmation_text(flags: int) -> bytes:
+    """Return the plaintext of a confirmation: "I have the keys, at this address". It has no answer."""
+    return bytes((IS_CONFIRMATION, flags, 0, 0))
 
 
 def retry_frame(nonce: bytes, token: bytes) -> bytes:

@@ -1,0 +1,83 @@
+"""The routing table: exact nearest, bounded, slow to forget."""
+
+from __future__ import annotations
+
+import random
+
+from p2pnode.core.address import Address, Realm
+from p2pnode.core.ids import NodeId
+from p2pnode.dht.contact import Contact
+from p2pnode.dht.table import Table
+
+OWN = NodeId(bytes(20))
+
+
+def contact(node_id: bytes, n: int) -> Contact:
+    return Contact(NodeId(node_id), Address(f"5.{n // 250}.{n % 250}.1", 1 + n), Realm.PUBLIC)
+
+
+def test_closest_is_exact_for_any_target() -> None:
+    """For random tables and targets the answer is the true k nearest, in order (kademlia misses 19 %)."""
+    rng = random.Random(1)
+    for _ in range(20):
+        own = NodeId(rng.randbytes(20))
+        table = Table(own, 20, Realm.PUBLIC)
+        for n in range(400):
+            near = bytearray(own)
+            near[rng.randrange(4)] ^= 1 << rng.randrange(8)
+            table.add_contact(contact(bytes(near[:4]) + rng.randbytes(16) if n % 2 else rng.randbytes(20), n))
+        for _ in range(50):
+            target = own[:2] + rng.randbytes(18) if rng.random() < 0.3 else rng.randbytes(20)
+            goal = int.from_bytes(target, "big")
+            expected = sorted(table, key=lambda c: c.long_id ^ goal)[:20]
+            assert table.closest(target, 20) == expected
+            assert expected[0] not in table.closest(target, 20, expected[0].id)
+
+
+def test_full_bucket_keeps_oldest_live_contact() -> None:
+    """A newcomer to a full bucket waits as a replacement, and comes in when a contact missed three times."""
+    table = Table(OWN, 4, Realm.PUBLIC)
+    old = [contact(b"\xff" + bytes([n]) * 19, n) for n in range(4)]
+    assert all(table.add_contact(c) for c in old)
+    newcomer = contact(b"\xfe" + bytes(19), 9)
+    assert not table.add_contact(newcomer)
+    for misses in (1, 2):
+        table.missed(old[0])
+        assert old[0].misses == misses
+        assert table.find(old[0].id) is old[0]
+    table.missed(old[0])
+    assert table.find(old[0].id) is None
+    assert table.find(newcomer.id) is newcomer
+
+
+def test_a_moved_contact_is_one_contact() -> None:
+    """An id proven at a new address replaces its old entry, and a new id at an address replaces the old id."""
+    table = Table(OWN, 20, Realm.PUBLIC)
+    table.add_contact(contact(b"\x80" * 20, 1))
+    moved = contact(b"\x80" * 20, 2)
+    table.add_contact(moved)
+    assert list(table) == [moved]
+    other = Contact(NodeId(b"\x81" * 20), moved.address, Realm.PUBLIC)
+    table.add_contact(other)
+    assert list(table) == [other]
+
+
+def test_buckets_partition_the_id_space() -> None:
+    """After many splits every id belongs to exactly one bucket, and contacts are where their range says."""
+    rng = random.Random(2)
+    own = NodeId(rng.randbytes(20))
+    table = Table(own, 3, Realm.PUBLIC)
+    for n in range(300):
+        table.add_contact(contact(own[: n % 6] + rng.randbytes(20 - n % 6), n))
+    assert sum(high - low + 1 for low, high in (b.range for b in table.buckets)) == 2**160
+    for index, bucket in enumerate(table.buckets):
+        assert all(bucket.range[0] <= c.long_id <= bucket.range[1] for c in bucket.nodes.values())
+        member = bucket.random_id(rng.getrandbits(160))
+        assert table.get_bucket_for(contact(member, 1)) == index
+
+
+def test_own_id_never_enters() -> None:
+    """We are not our own contact."""
+    table = Table(OWN, 20, Realm.PUBLIC)
+    assert not table.add_contact(contact(OWN, 1))
+    assert len(table) == 0
