@@ -156,9 +156,9 @@ def _ping_peer(invocation: Invocation, peer: str, count: int, timeout: float) ->
 
 
 def _hello(invocation: Invocation, where: str, timeout: float) -> None:
+    from p2pnode import parse_host_port
     from p2pnode.api import types as t
     from p2pnode.cli.output import usage_error
-    from p2pnode.peerspec import parse_host_port
 
     try:
         host, port = parse_host_port(where)

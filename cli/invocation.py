@@ -48,7 +48,7 @@ class Invocation:
             if path is None and self.environ.get("P2PNODE_HOME"):
                 path = Path(self.environ["P2PNODE_HOME"])
             if path is None:
-                from p2pnode.home import default_home
+                from p2pnode import default_home
 
                 path = default_home()
             self._home = Home(path.expanduser().absolute())

@@ -120,10 +120,12 @@ if TYPE_CHECKING:
         SessionOpened as SessionOpened,
     )
     from p2pnode.home import Home as Home
+    from p2pnode.home import default_home as default_home
     from p2pnode.nat import Stream as Stream
     from p2pnode.node import Node as Node
     from p2pnode.peerspec import DEFAULT_PORT as DEFAULT_PORT
     from p2pnode.peerspec import PeerSpec as PeerSpec
+    from p2pnode.peerspec import parse_host_port as parse_host_port
     from p2pnode.peerspec import parse_peer as parse_peer
     from p2pnode.presence import FindResult as FindResult
     from p2pnode.presence import Presence as Presence
@@ -154,10 +156,10 @@ _MODULES = {
     "core.safety": "own_safety_number safety_number",
     "dht": "HelloResult",
     "events": "Joined LanPeerSeen NetworkChanged NodeEvent PresenceChanged SessionClosed SessionOpened",
-    "home": "Home",
+    "home": "Home default_home",
     "nat": "Stream",
     "node": "Node",
-    "peerspec": "DEFAULT_PORT PeerSpec parse_peer",
+    "peerspec": "DEFAULT_PORT PeerSpec parse_host_port parse_peer",
     "presence": "FindResult Presence",
     "session": "Session",
     "settings": "NodeSettings",

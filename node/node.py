@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -20,6 +20,7 @@ from p2pnode.core.ids import PeerId, UserId
 from p2pnode.core.keys import AccountKey, NodeKey
 from p2pnode.core.network import Cancel, Network
 from p2pnode.core.network_id import network_tag
+from p2pnode.core.tasks import TaskSet
 from p2pnode.dht import Dht, DhtSettings, HelloResult
 from p2pnode.dialing import Dialer
 from p2pnode.events import Joined, NetworkChanged, NodeEvent, PresenceChanged, SessionClosed, SessionOpened
@@ -105,7 +106,7 @@ class Node:
         self._lan: LanPeers | None = None
         self._handlers: dict[str, StreamHandler] = {}
         self._subscribers: list[Callable[[NodeEvent], None]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
         self._unwatch: Cancel | None = None
         self._blocked: Callable[[PeerId], bool] = lambda _peer: False
         self._last_addresses: tuple[Address, ...] = ()
@@ -139,13 +140,13 @@ class Node:
         self._last_addresses = self.addresses()
         self._unwatch = self.network.watch_interfaces(self._interfaces_changed)
         await self._start_lan()
-        self._spawn(self._joiner.run())
+        self._tasks.spawn(self._joiner.run())
         await self._first_join()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PUBLISH_WAIT_S):
                 await self._publisher.publish_due()
-        self._spawn(self._publisher.run())
-        self._spawn(self._keep_state())
+        self._tasks.spawn(self._publisher.run())
+        self._tasks.spawn(self._keep_state())
         ready = Ready.of(self)
         log.info("node_ready", peers=ready.peers, seconds=round(ready.seconds, 3), alone=ready.alone)
         return ready
@@ -155,10 +156,7 @@ class Node:
         if self._stopping:
             return
         self._stopping = True
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.cancel()
         await self._dialer.stop()
         await self._joiner.stop()
         if self._unwatch is not None:
@@ -288,7 +286,7 @@ class Node:
             own_addresses=self._lan_addresses,
             usable=self._usable,
             seen=self.emit,
-            spawn=self._spawn,
+            spawn=self._tasks.spawn,
         )
         try:
             await lan.start()
@@ -354,7 +352,7 @@ class Node:
             log.info("unknown_stream_protocol", peer=str(session.peer), protocol=protocol)
             stream.reset(0)
             return
-        self._spawn(self._serve(handler, session, stream))
+        self._tasks.spawn(self._serve(handler, session, stream))
 
     async def _serve(self, handler: StreamHandler, session: Session, stream: Stream) -> None:
         try:
@@ -389,13 +387,3 @@ class Node:
                     await self.network.run_blocking(self.state.write, self.state.encode())
                 except P2PError as exc:
                     log.warning("state_not_saved", why=exc.message)
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
-
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("task_failed", exc_info=error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from p2pnode.core.address import Address, Scope
 from p2pnode.core.errors import P2PError, PeerOfflineError
@@ -24,8 +25,10 @@ def path_of(remote: Address) -> str:
 class Session:
     """An open, authenticated session. Ends once; a new `Node.connect` makes a new one."""
 
-    def __init__(self, connection: Connection, trace: Trace) -> None:
+    def __init__(self, connection: Connection, trace: Trace, clock: Callable[[], float]) -> None:
+        """`clock`: `Network.monotonic`; the loop's own may count whole milliseconds (uvloop)."""
         self.connection = connection
+        self._clock = clock
         self.trace = trace
         self.end_reason: str | None = None
 
@@ -79,8 +82,7 @@ class Session:
 
     async def ping(self, timeout: float = 5.0) -> float:
         """Return the seconds until the peer's program echoed one byte. Raise P2PError when it does not."""
-        loop = asyncio.get_running_loop()
-        started = loop.time()
+        started = self._clock()
         try:
             async with asyncio.timeout(timeout):
                 stream = await self.open_stream(ECHO_PROTOCOL)
@@ -89,7 +91,7 @@ class Session:
                 await stream.readexactly(1)
         except (TimeoutError, EOFError) as exc:
             raise PeerOfflineError(f"{self.peer} does not answer on its session.", peer=str(self.peer)) from exc
-        return loop.time() - started
+        return self._clock() - started
 
     def close(self, reason: str = "closed") -> None:
         """Close it; streams end."""

@@ -71,13 +71,16 @@ class SessionTable:
             twin = existing.initiator == connection.initiator and apart < TWIN_S
             crossing = existing.initiator != connection.initiator and apart < CROSSING_S
             if twin or (crossing and crossing_winner(self._own, peer, existing_is_ours=existing.initiator)):
-                self._linger(Session(connection, trace), "duplicate")
+                self._linger(self._session(connection, trace), "duplicate")
                 return existing
             self._forget(existing, "duplicate" if crossing else "replaced")
             self._linger(existing, "duplicate" if crossing else "replaced")
-        session = Session(connection, trace)
+        session = self._session(connection, trace)
         self._take(session)
         return session
+
+    def _session(self, connection: Connection, trace: Trace) -> Session:
+        return Session(connection, trace, self._network.monotonic)
 
     def _take(self, session: Session) -> None:
         self._sessions[session.peer] = session
@@ -122,7 +125,7 @@ class SessionTable:
             if loser.peer == session.peer and not loser.closed:
                 handle.cancel()
                 del self._lingering[loser]
-                self._take(Session(loser.connection, loser.trace))
+                self._take(self._session(loser.connection, loser.trace))
                 return
 
     def _forget(self, session: Session, reason: str) -> None:
