@@ -60,7 +60,7 @@ def chat_event(event: ChatEvent, own: PeerId) -> t.Event | None:
             who = None if user is None else str(user)
             return t.Event(event="presence", peer=str(peer), from_user=who, online=online, age_s=round(age_s, 3))
         case HallChanged(_, _, members):
-            return t.Event(event="hall", addresses=None, state=str(len(members)))
+            return t.Event(event="hall", members=[str(member.peer) for member in members])
     return None
 
 

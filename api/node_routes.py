@@ -34,15 +34,15 @@ async def get_status(service: Service, _request: None) -> t.Status:
 
 async def list_peers(service: Service, _request: None) -> t.Peers:
     """Return the open sessions with path, round-trip time and traffic."""
-    names = {device: c for c in await service.chat.store.contacts() for device in c.devices}
+    directory = service.chat.directory
+    petnames = {device: c.petname for c in directory.contacts() for device in directory.devices_of(c.party)}
     infos = []
     for session in service.node.sessions():
-        contact = names.get(session.peer)
         user = service.chat.user_of(session.peer)
         infos.append(
             t.SessionInfo(
                 peer=str(session.peer),
-                name=(contact.petname or contact.name) if contact else "",
+                name=petnames.get(session.peer) or directory.name_of(session.peer),
                 user=None if user is None else str(user),
                 path=session.path,
                 remote=str(session.remote),

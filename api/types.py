@@ -293,3 +293,4 @@ class Event(Struct, kw_only=True, omit_defaults=True):
     addresses: list[str] | None = None
     path: str | None = None
     reason: str | None = None
+    members: list[str] | None = None

@@ -180,10 +180,9 @@ def _entrance(peer: str | None, port: str | None) -> Entrance | None:
     """Return what PEER [PORT] means: an address to join through, or somebody to talk to."""
     if peer is None:
         return None
-    from p2pnode import parse_peer
+    from p2pnode import parse_host_port, parse_peer
     from p2pnode.cli.output import usage_error
     from p2pnode.cli.run import Entrance
-    from p2pnode.peerspec import parse_host_port
 
     looks_like_host = "@" not in peer and (peer == "localhost" or any(c in peer for c in ".:["))
     if port is not None or looks_like_host:

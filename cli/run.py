@@ -147,7 +147,9 @@ class _Program:
         await chat.start()
         ready = await node.start()
         await api.start()
-        await self._enter(service)
+        if self.entrance is not None:
+            await self._enter(service)
+            ready = Ready.of(node)  # whoever came in through somebody is not alone
         if feed is not None:
             self._ready_event(node, ready, api)
             if ready.alone and self.settings.role == "peer":

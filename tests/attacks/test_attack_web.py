@@ -134,6 +134,7 @@ def test_y2_endless_head_is_refused(api: Api) -> None:
     assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
 
 
+@pytest.mark.slow
 def test_y2_connections_beyond_the_limit_are_cut_off(api: Api) -> None:
     """1,000 slow clients: at most 64 are kept, and when they go the API answers again."""
     slow = [api.raw() for _ in range(1000)]
