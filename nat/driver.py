@@ -41,7 +41,8 @@ class Driver:
         self.bytes_received = 0
         self.bytes_sent = 0
         self.close_reason: CloseReason | None = None
-        self.on_closed: list[Callable[[CloseReason], None]] = []
+        self.on_closed: list[Callable[[CloseReason], None]] = _ClosedCallbacks(self)
+        """Called once with the reason; one that is appended after the end is called soon."""
         self.proven: asyncio.Future[None] = self._loop.create_future()
         """Done when the other side is proven, or with the error that prevented it. For the endpoint."""
         self._proof_deadline_at = None if initiator else self.opened_at + self._settings.proof_timeout_s
@@ -233,7 +234,8 @@ class Driver:
         self._closed_event.set()
         self._wake_changed()
         self._endpoint.connection_closed(self)
-        callbacks, self.on_closed = self.on_closed, []
+        callbacks = list(self.on_closed)
+        self.on_closed.clear()
         for callback in callbacks:
             self._endpoint.call(callback, reason)
 
@@ -247,6 +249,9 @@ class Driver:
         self._timer = self._flush_handle = None
         self._endpoint.connection_released(self)
 
+    def call_soon_closed(self, callback: Callable[[CloseReason], None], reason: CloseReason) -> None:
+        self._loop.call_soon(self._endpoint.call, callback, reason)
+
     async def _wait_changed(self) -> None:
         waiter = self._loop.create_future()
         self._changed.add(waiter)
@@ -259,6 +264,21 @@ class Driver:
         for waiter in self._changed:
             if not waiter.done():
                 waiter.set_result(None)
+
+
+class _ClosedCallbacks(list[Callable[[CloseReason], None]]):
+    """Between a connection's end and its owner's `append` may lie a turn of the loop; nobody must miss the end."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__()
+        self._driver = driver
+
+    def append(self, callback: Callable[[CloseReason], None]) -> None:
+        reason = self._driver.close_reason
+        if reason is None:
+            super().append(callback)
+        else:
+            self._driver.call_soon_closed(callback, reason)
 
 
 def _reason_of(ended: events.ConnectionTerminated) -> CloseReason:

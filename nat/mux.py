@@ -30,6 +30,10 @@ STUN_COOKIE = bytes.fromhex("2112A442")
 STUN_HEADER_BYTES = 20
 
 
+# Linux says the second where IPv6 is compiled in but switched off
+_NO_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+
+
 def _kind_by_byte(byte: int) -> Kind | None:
     if byte <= 0x03:
         return "stun"
@@ -79,22 +83,30 @@ class UdpMux:
         self._dropped: Counter[str] = Counter()
 
     async def open(self, addresses: Sequence[Address]) -> None:
-        """Bind one socket per family; all or none.
+        """Bind one socket per family; all or none, but that `::` or `0.0.0.0` is left out on a machine without that
+        family, as long as another address works.
 
         Raise PortInUseError; InvalidConfigError when an address is not this machine's or a family comes twice;
         P2PError for what else the system refuses.
         """
         if not addresses or len({address.is_ipv6 for address in addresses}) < len(addresses) or self._sockets:
             raise InvalidConfigError("Listen on one address per family (IPv4, IPv6), once.")
+        missing: P2PError | None = None
         for address in addresses:
             try:
                 self._sockets[address.is_ipv6] = await self._network.open_udp(address, self._received)
             except OSError as exc:
+                error = _error_of(exc, address)
+                if exc.errno in _NO_FAMILY and address.ip in ("::", "0.0.0.0"):
+                    missing = error
+                    continue
                 self.close()
-                raise _error_of(exc, address) from exc
+                raise error from exc
             except BaseException:
                 self.close()
                 raise
+        if not self._sockets and missing is not None:
+            raise missing
 
     def on(self, kind: Kind, handler: DatagramHandler) -> None:
         """Set who gets the datagrams of this kind. The handler must not raise."""
@@ -155,7 +167,7 @@ def _error_of(exc: OSError, address: Address) -> P2PError:
         return PortInUseError(
             f"UDP port {address.port} is in use by another program; choose another with --listen.", address=str(address)
         )
-    if exc.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+    if exc.errno in _NO_FAMILY:
         return InvalidConfigError(f"{address.ip} is not an address of this machine.", address=str(address))
     if exc.errno in (errno.EACCES, errno.EPERM):
         return InvalidConfigError(

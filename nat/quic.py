@@ -161,6 +161,8 @@ class QuicEndpoint:
             raise
         except P2PError as exc:
             raise self._refusal(exc, connection, peer, address) from exc
+        if connection.closed:  # accepted, and closed in the same datagram or the same turn of the loop
+            raise self._refusal(ConnectionClosedError("The connection is closed."), connection, peer, address)
         return connection
 
     def datagram_received(self, data: bytes, source: Address) -> None:

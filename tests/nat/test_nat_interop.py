@@ -46,7 +46,7 @@ class AioquicHost:
             configuration.certificate = x509.load_pem_x509_certificate(self.certificate.pem)
             from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-            configuration.private_key = load_pem_private_key(self.certificate.key_pem, None)  # type: ignore[assignment]
+            configuration.private_key = load_pem_private_key(self.certificate.key_pem, None)
         return configuration
 
     def connect(self, remote: Address) -> None:

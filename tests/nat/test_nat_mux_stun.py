@@ -9,6 +9,7 @@ import pytest
 
 from p2pnode.core.address import Address
 from p2pnode.core.errors import BadPacket, InvalidConfigError, P2PTimeoutError, PortInUseError, RefusedError
+from p2pnode.core.network import DatagramHandler, DatagramSocket
 from p2pnode.core.real_network import RealNetwork
 from p2pnode.nat import StunClient, StunServer, UdpMux, kind_of
 from p2pnode.nat.stun import (
@@ -111,7 +112,7 @@ def test_client_learns_its_address_through_the_mux() -> None:
             muxes.append(mux)
         client = StunClient(world.host("10.0.0.3"), muxes[0].send)
         server = StunServer(muxes[1].send)
-        muxes[0].on("stun", lambda data, source: client.datagram_received(data, source) and None)
+        muxes[0].on("stun", lambda data, source: None if client.datagram_received(data, source) else None)
         muxes[1].on("stun", server.datagram_received)
         assert await client.query(Address("10.0.0.2", 4747)) == Address("10.0.0.1", 4747)
         lost = iter((1.0, 1.0))
@@ -214,6 +215,32 @@ def test_mux_maps_what_the_system_refuses() -> None:
             await second.open([])
         assert second.local == []
         await second.open([Address("10.0.0.1", 4748)])
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("number", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
+def test_mux_does_without_ipv6_where_there_is_none(number: int) -> None:
+    """The default, both wildcards, works on a machine whose IPv6 is missing or switched off; an explicit one fails."""
+
+    async def main(world: VirtualWorld) -> None:
+        network = world.host("10.0.0.1")
+        open_udp = network.open_udp
+
+        async def without_ipv6(local: Address, handler: DatagramHandler) -> DatagramSocket:
+            if local.is_ipv6:
+                raise OSError(number, "no such family")
+            return await open_udp(local, handler)
+
+        network.open_udp = without_ipv6  # type: ignore[method-assign]
+        mux = UdpMux(network)
+        await mux.open([Address("0.0.0.0", 4747), Address("::", 4747)])
+        assert mux.local == [Address("0.0.0.0", 4747)]
+        for addresses in ([Address("::", 4748)], [Address("0.0.0.0", 4748), Address("::1", 4748)]):
+            other = UdpMux(network)
+            with pytest.raises(InvalidConfigError):
+                await other.open(addresses)
+            assert other.local == []
 
     run_virtual(main)
 

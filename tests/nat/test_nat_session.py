@@ -297,6 +297,9 @@ def test_close_tells_the_other_side_why() -> None:
         assert (reason.code, reason.reason, reason.origin) == (0x21, "enough", "remote")
         assert world.loop.time() - began == pytest.approx(0.03, abs=0.001)
         assert told == ["enough"]
+        other.on_closed.append(lambda reason: told.append(f"late: {reason}"))
+        await asyncio.sleep(0)
+        assert told == ["enough", "late: enough"]
         assert (await connection.wait_closed()).origin == "local"
         await asyncio.sleep(4)
         assert alice.endpoint.statistics().tracked == bob.endpoint.statistics().tracked == 0
