@@ -38,6 +38,7 @@ BROKEN = (P2PError, OSError, EOFError, BadPacket)
 
 CONTROL_MAX = 16  # frames about the hall and welcomes that wait for a stream; older ones are out of date anyway
 READ_BYTES = 65_536
+REOPEN_EVERY_S = 5.0  # how often a broken stream is replaced without a pause
 CONNECT_TIMEOUT_S = 15.0
 
 
@@ -74,6 +75,8 @@ class Link:
         self._task: asyncio.Task[None] | None = None
         self._introduced: asyncio.Future[None] | None = None
         self._urgent = False
+        self._worked = False
+        self._reopened_at = float("-inf")
 
     @property
     def wanted(self) -> bool:
@@ -128,16 +131,30 @@ class Link:
             try:
                 await self._converse()
             except BROKEN as exc:
+                self.queue.restart()
                 if not self.wanted:
                     break
+                if self._may_reopen_now():
+                    continue
                 self.failures += 1
                 reason = _reason(exc)
                 log.debug("chat_link_failed", peer=str(self.peer), failures=self.failures, reason=reason)
                 self._owner.attempt_failed(self.peer, self.failures, reason)
-                self.queue.restart()
                 await self._pause(retry_delay(self.failures, rng))
             else:
                 self.queue.restart()
+
+    def _may_reopen_now(self) -> bool:
+        """Whether to open a new stream without a pause: the old one worked, and this is not a habit of theirs.
+
+        A session that was closed for idleness just as something was written must not cost the writer a second.
+        """
+        now = asyncio.get_running_loop().time()
+        worked, self._worked = self._worked, False
+        if not worked or now < self._reopened_at + REOPEN_EVERY_S:
+            return False
+        self._reopened_at = now
+        return True
 
     async def _pause(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -156,11 +173,16 @@ class Link:
         reader.add_done_callback(lambda _: self._wake.set())
         try:
             await self._write(stream, reader)
+        except asyncio.CancelledError:
+            stream.finish()  # we are leaving: what was written still arrives
+            raise
+        except BROKEN:
+            stream.reset(0)
+            raise
         finally:
             reader.cancel()
             with contextlib.suppress(asyncio.CancelledError, *BROKEN):
                 await reader
-            stream.reset(0)
 
     async def _write(self, stream: StreamPort, reader: asyncio.Task[None]) -> None:
         loop = asyncio.get_running_loop()
@@ -204,6 +226,7 @@ class Link:
         if isinstance(frame, Hello):
             self._owner.heard_hello(session, frame)
             self.failures = 0
+            self._worked = True
             if self._introduced is not None and not self._introduced.done():
                 self._introduced.set_result(None)
         elif isinstance(frame, Ack):
