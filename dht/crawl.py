@@ -127,13 +127,15 @@ class Crawl:
             engine.counters.drops[bad.reason] += 1
             self._demote(outcome)
             return None
+        table = engine.members.tables[self.realm]
         contacts: list[Contact] = []
         ignored = 0
         for node_id, address in pairs:
             if address is None or engine.members.realm_of(address.ip) is not self.realm:
                 ignored += 1
             else:
-                contacts.append(Contact(node_id, address, self.realm))
+                # What we proved ourselves goes before hearsay: nobody can send us elsewhere for a node that we know.
+                contacts.append(table.find(node_id) or Contact(node_id, address, self.realm))
         if ignored:
             engine.counters.ignored_contacts += ignored
             self._demote(outcome)

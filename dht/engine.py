@@ -184,7 +184,8 @@ class Engine:
     def _gave_up(self, call: Call) -> None:
         if not self.calls.close(call):
             return
-        if call.session is not None:
+        if call.session is not None and call.address in call.session.paths:
+            # Silence at an address that somebody only told us says nothing about the keys.
             call.session.suspect = True
         if call.keys and call.node_id is not None:
             self.members.missed(call.node_id, call.address)

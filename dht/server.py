@@ -190,9 +190,10 @@ class Dht(Server):
         """
         key = record_key(public_key, salt)
         started, wall = self.network.monotonic(), self.network.wall()
-        chosen = self.realms() if realms is None else self.realms() & frozenset(realms)
+        wanted = frozenset(Realm if realms is None else realms)
+        chosen = self.realms() & wanted
         quorum = 1 if fast else self.settings.read_quorum
-        own = [self._own_copy(realm, key, wall) for realm in (Realm if realms is None else realms)]
+        own = [self._own_copy(realm, key, wall) for realm in wanted]
         searches = [self.protocol.crawl(key, realm, quorum=quorum, record=self._own_copy(realm, key, wall))
                     for realm in sorted(chosen, key=lambda r: r.value)]  # fmt: skip
         crawls = await (self._first_found(searches) if fast else asyncio.gather(*searches))
