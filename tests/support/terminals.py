@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -77,16 +78,17 @@ class Terminal:
         """What the user sees, with what scrolled away."""
         return self._terminals._tmux("capture-pane", "-p", "-J", "-S", "-200", "-t", self.name)
 
-    def wait_for(self, text: str, timeout: float = 20.0) -> str:
+    def wait_for(self, pattern: str, timeout: float = 20.0) -> str:
+        """Return the screen once the regular expression is found on it."""
         deadline = time.monotonic() + timeout
         while True:
             screen = self.screen()
-            if text in screen:
+            if re.search(pattern, screen):
                 return screen
             if time.monotonic() > deadline:
                 errors = Path(f"{self._terminals.root / self.name}.err")
                 raise AssertionError(
-                    f"{self.name} never showed {text!r}; the screen:\n{screen}\n{errors.read_text()[-2000:]}"
+                    f"{self.name} never showed {pattern!r}; the screen:\n{screen}\n{errors.read_text()[-2000:]}"
                 )
             time.sleep(0.05)
 
