@@ -50,6 +50,7 @@ def test_attack_v1_every_byte_of_every_frame_changed_cut_or_grown_changes_nothin
     print(f"V1: {tried} mutants dropped; reasons: {', '.join(reasons)}")
 
 
+@pytest.mark.slow
 def test_attack_v1_random_bytes_of_every_type() -> None:
     """Random datagrams of every first byte and length are dropped; memory stays flat."""
     world, a, b = pair()

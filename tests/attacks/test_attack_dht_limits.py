@@ -211,7 +211,8 @@ def test_attack_k1_oversized_wrong_and_forged_answers_end_a_lookup_without_excep
     assert a.drops["bad_record_signature"] == a.drops["other_record"] == 1
 
 
-def test_attack_s2_a_million_random_ids_leave_a_bounded_table() -> None:
+@pytest.mark.slow
+def test_attack_s2_twenty_thousand_ids_leave_a_bounded_table() -> None:
     """Ids ground to split every bucket, and random ones: at most 160 buckets of 20, and as many replacements."""
     rng = random.Random(6)
     own = rng.randbytes(20)

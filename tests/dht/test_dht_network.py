@@ -20,6 +20,7 @@ def record_of(node: DhtNode, seq: int = 1, value: bytes = b"here", salt: bytes =
     return SignedRecord.sign(node.key, node.dht.network_tag, salt, seq, expires, value)
 
 
+@pytest.mark.slow
 def test_fifty_nodes_find_every_record() -> None:
     """Each of 50 nodes publishes; another one, anywhere, reads it back; holders are the true closest."""
 
@@ -196,6 +197,7 @@ def test_a_restarted_node_is_talked_to_again_at_once() -> None:
     run_virtual(main, delay=0.05)
 
 
+@pytest.mark.slow
 def test_dead_contacts_hardly_slow_a_lookup() -> None:
     """With a third of the network dead, records are found within a second, and nothing stays pending."""
 
@@ -222,6 +224,7 @@ def test_dead_contacts_hardly_slow_a_lookup() -> None:
     run_virtual(main, seed=2, delay=lambda rng: rng.uniform(0.025, 0.075))
 
 
+@pytest.mark.slow
 def test_lossy_network_still_joins_and_reads() -> None:
     """At 20 % loss per datagram, 30 nodes join and nearly all reads succeed."""
 
