@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import tracemalloc
 
+import pytest
 from support.dht_attacks import ELSEWHERE, captured, hostile_payloads, pair, record, signed, valid_frames
 from support.dht_pair import SERVING, answered
 
