@@ -108,7 +108,7 @@ class Conversation:
         """Show what an event means to the user, if anything."""
         if isinstance(event, RequestReceived):
             who = self.chat.display_name(event.contact.party)
-            self._say(f"* {who} is new and writes to you; answer ({who}/...) or \\add {who} to accept.")
+            self._say(f"* {who} writes to you for the first time; answer, or type \\add {who}, to hear more.")
         elif isinstance(event, MessageReceived):
             self._show_message(event.message)
         elif isinstance(event, HallChanged):

@@ -51,7 +51,7 @@ class LinkOwner(Protocol):
     def heard_hello(self, session: SessionPort, hello: Hello) -> None:
         """Raise BadPacket when it is not true."""
 
-    async def load(self, peer: PeerId, after: int) -> tuple[list[OutboxItem], bool]:
+    async def load(self, peer: PeerId, after: int, *, hall: bool) -> tuple[list[OutboxItem], bool]:
         """Return (messages beyond position `after`, whether these are all)."""
 
     async def connect(self, peer: PeerId) -> SessionPort: ...
@@ -66,7 +66,8 @@ class Link:
 
     def __init__(self, peer: PeerId, owner: LinkOwner) -> None:
         self.peer = peer
-        self.queue = DeviceQueue()
+        self.direct = DeviceQueue()
+        self.hall = DeviceQueue()
         self.failures = 0
         self._owner = owner
         self._control: deque[bytes] = deque(maxlen=CONTROL_MAX)
@@ -81,7 +82,12 @@ class Link:
     @property
     def wanted(self) -> bool:
         """Whether there is anything to send, or somebody waits to know whose device this is."""
-        return self.queue.pending or bool(self._control) or self._introduced is not None
+        return self.pending or bool(self._control) or self._introduced is not None
+
+    @property
+    def pending(self) -> bool:
+        """Whether a message is not acknowledged yet."""
+        return self.direct.pending or self.hall.pending
 
     async def control_sent(self) -> None:
         """Wait until the last frame of `tell` was handed to a stream, or forgotten."""
@@ -92,7 +98,7 @@ class Link:
         return self._task is None or self._task.done()
 
     def add(self, item: OutboxItem) -> None:
-        self.queue.add(item)
+        (self.hall if item.hall else self.direct).add(item)
         self.poke()
 
     def tell(self, frame: Frame) -> None:
@@ -131,7 +137,7 @@ class Link:
             try:
                 await self._converse()
             except BROKEN as exc:
-                self.queue.restart()
+                self._restart()
                 if not self.wanted:
                     break
                 if self._may_reopen_now():
@@ -142,7 +148,11 @@ class Link:
                 self._owner.attempt_failed(self.peer, self.failures, reason)
                 await self._pause(retry_delay(self.failures, rng))
             else:
-                self.queue.restart()
+                self._restart()
+
+    def _restart(self) -> None:
+        self.direct.restart()
+        self.hall.restart()
 
     def _may_reopen_now(self) -> bool:
         """Whether to open a new stream without a pause: the old one worked, and this is not a habit of theirs.
@@ -189,14 +199,16 @@ class Link:
         out = [encode(self._owner.own_hello(self.peer))]
         while True:
             self._wake.clear()
-            if self.queue.wants_more:
-                items, complete = await self._owner.load(self.peer, self.queue.newest)
-                self.queue.load(items, complete=complete)
+            for queue in (self.direct, self.hall):
+                if queue.wants_more:
+                    items, complete = await self._owner.load(self.peer, queue.newest, hall=queue is self.hall)
+                    queue.load(items, complete=complete)
             while self._control:
                 out.append(self._control.popleft())
             out += [
                 encode(TextMessage(item.id, item.hall, item.sequence, item.sent_at_ms, item.text))
-                for item in self.queue.take(loop.time())
+                for queue in (self.direct, self.hall)
+                for item in queue.take(loop.time())
             ]
             if out:
                 await stream.write(b"".join(out))
@@ -206,12 +218,13 @@ class Link:
             if reader.done():
                 reader.result()  # raises what broke
                 return
-            if self.queue.stalled(loop.time()):
+            if self.direct.stalled(loop.time()) or self.hall.stalled(loop.time()):
                 raise TimeoutError("no acknowledgement")
-            if self._wake.is_set() or self.queue.wants_more:
+            if self._wake.is_set() or self.direct.wants_more or self.hall.wants_more:
                 continue
+            deadlines = [queue.deadline(loop.time()) for queue in (self.direct, self.hall)]
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(self.queue.deadline(loop.time())):
+                async with asyncio.timeout_at(min((at for at in deadlines if at is not None), default=None)):
                     await self._wake.wait()
 
     async def _read(self, session: SessionPort, stream: StreamPort) -> None:
@@ -230,13 +243,14 @@ class Link:
             if self._introduced is not None and not self._introduced.done():
                 self._introduced.set_result(None)
         elif isinstance(frame, Ack):
-            if done := self.queue.acknowledged(frame.ids, now):
+            if done := self.direct.acknowledged(frame.ids, now) + self.hall.acknowledged(frame.ids, now):
                 self._owner.delivered(self.peer, done)
             self._wake.set()
         elif isinstance(frame, Refuse):
-            item, final = self.queue.refused(frame.id, frame.code, now)
-            if item is not None:
-                self._owner.refused(self.peer, item, frame.code, final=final)
+            for queue in (self.direct, self.hall):
+                item, final = queue.refused(frame.id, frame.code, now)
+                if item is not None:
+                    self._owner.refused(self.peer, item, frame.code, final=final)
             self._wake.set()
         else:
             raise BadPacket("not_an_answer")

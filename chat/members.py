@@ -102,7 +102,7 @@ class HallKeeper:
         member = self._roster.remove(peer)
         if member is None:
             return
-        link.queue.drop(hall_only=True)
+        link.hall.drop()
         cutoff = chat.now_ms() + 1
         chat.start_task(chat.store.forget_hall_outbox(peer, before_ms=cutoff), "chat-hall-outbox")
         self._announce(left=(member,))

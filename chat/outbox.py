@@ -3,7 +3,8 @@
 Rules. Messages leave in the order in which they were written. On a new stream everything unacknowledged goes again,
 oldest first: the receiver knows duplicates by their id. When the other side says "later" (its user has not decided
 about us yet, its disk is full), nothing is sent for a while, then one message as a probe: so the order stays, and a
-receiver that does not want us is not flooded.
+receiver that does not want us is not flooded. A link has one queue for messages to the hall and one for the others: who
+does not take our direct messages yet still hears what we say to all.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def retry_delay(failures: int, rng: random.Random) -> float:
 
 
 class DeviceQueue:
-    """The unacknowledged messages of one device."""
+    """The unacknowledged messages of one kind for one device."""
 
     def __init__(self) -> None:
         self._unsent: deque[OutboxItem] = deque()
@@ -126,15 +127,11 @@ class DeviceQueue:
         self._unsent = deque(sorted([*self._in_flight.values(), *self._unsent], key=lambda item: item.position))
         self._in_flight.clear()
 
-    def drop(self, *, hall_only: bool) -> None:
-        """Forget messages to the hall (its member left), or all."""
-        if not hall_only:
-            self._unsent.clear()
-            self._in_flight.clear()
-            self.more_on_disk = False
-            return
-        self._unsent = deque(item for item in self._unsent if not item.hall)
-        self._in_flight = {key: item for key, item in self._in_flight.items() if not item.hall}
+    def drop(self) -> None:
+        """Forget all: the member left, or the user blocked it."""
+        self._unsent.clear()
+        self._in_flight.clear()
+        self.more_on_disk = False
 
     def deadline(self, now: float) -> float | None:
         """Return when to look again (monotonic), None when only an event can change anything."""

@@ -175,12 +175,14 @@ def outbox_unresolved(connection: sqlite3.Connection) -> list[Party]:
     return [party_of(*row) for row in rows]
 
 
-def outbox_rows(connection: sqlite3.Connection, device: PeerId, after: int, limit: int) -> list[tuple[Any, ...]]:
+def outbox_rows(
+    connection: sqlite3.Connection, device: PeerId, after: int, limit: int, hall: bool
+) -> list[tuple[Any, ...]]:
     rows = connection.execute(
         "SELECT m.position, m.id, c.kind, c.key, m.author_seq, m.sent_at, m.text FROM outbox AS o"
         " JOIN messages AS m ON m.position = o.message JOIN conversations AS c ON c.id = m.conversation"
-        " WHERE o.device = ? AND o.message > ? ORDER BY o.message LIMIT ?",
-        (device.raw, after, limit),
+        " WHERE o.device = ? AND o.message > ? AND (c.kind = 'hall') = ? ORDER BY o.message LIMIT ?",
+        (device.raw, after, hall, limit),
     )
     return [(row[0], row[1], row[2] == "hall", party_of(row[2], row[3]), row[4], row[5], row[6]) for row in rows]
 

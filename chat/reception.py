@@ -97,6 +97,6 @@ class Reception:
 
     def _release(self, peer: PeerId) -> None:
         link = self._chat.link(peer)
-        if link.queue.pending:
-            link.queue.release()
+        if link.pending:
+            link.direct.release()
             link.poke(retry_now=True)

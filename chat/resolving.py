@@ -109,5 +109,5 @@ class Resolver:
         chat.deliveries.looked_up(user, devices)
         for device in devices:
             link = chat.link(device)
-            link.queue.reload()
+            link.direct.reload()
             link.poke()

@@ -52,6 +52,7 @@ from p2pnode.chat.model import (
     PresenceSeen,
     SendResult,
 )
+from p2pnode.chat.outbox import IN_MEMORY
 from p2pnode.chat.ports import Cancel, NodePort, SessionPort, StreamPort
 from p2pnode.chat.protocol import (
     CHAT_PROTOCOL,
@@ -131,7 +132,7 @@ class Chat:
         self.node.handle(CHAT_PROTOCOL, self._serve)
         for device_id in await self.store.outbox_devices():
             link = self.link(device_id)
-            link.queue.more_on_disk = True
+            link.direct.more_on_disk = link.hall.more_on_disk = True
             link.poke()
         for party in await self.store.outbox_unresolved():
             if isinstance(party, UserId):
@@ -255,7 +256,8 @@ class Chat:
             for peer in self.directory.devices_of(party):
                 self.hall.lost(peer)
                 if (link := self._links.pop(peer, None)) is not None:
-                    link.queue.drop(hall_only=False)
+                    link.direct.drop()
+                    link.hall.drop()
                     link.forget_control()
             self.node.refuse_when(self.directory.is_blocked)
         return contact
@@ -338,9 +340,9 @@ class Chat:
             return session
         return await self.node.connect(peer, addresses=self._hints.get(peer, ()), timeout=CONNECT_TIMEOUT_S)
 
-    async def load(self, peer: PeerId, after: int) -> tuple[list[OutboxItem], bool]:
-        limit = 128
-        items = await self.store.outbox(peer, after=after, limit=limit)
+    async def load(self, peer: PeerId, after: int, *, hall: bool) -> tuple[list[OutboxItem], bool]:
+        limit = IN_MEMORY
+        items = await self.store.outbox(peer, after=after, limit=limit, hall=hall)
         return items, len(items) < limit
 
     def delivered(self, peer: PeerId, items: list[OutboxItem]) -> None:

@@ -205,9 +205,12 @@ class ChatStore:
         """Return the parties with messages for which no device is known yet."""
         return await self.database.read(queries.outbox_unresolved)
 
-    async def outbox(self, device: PeerId, *, after: int = 0, limit: int = 128) -> list[OutboxItem]:
-        """Return what `device` has not acknowledged, oldest first, from beyond position `after`."""
-        rows = await self.database.read(lambda c: queries.outbox_rows(c, device, after, limit))
+    async def outbox(self, device: PeerId, *, after: int = 0, limit: int = 128, hall: bool = False) -> list[OutboxItem]:
+        """Return what `device` has not acknowledged, oldest first, from beyond position `after`.
+
+        `hall`: messages to the hall, else all others.
+        """
+        rows = await self.database.read(lambda c: queries.outbox_rows(c, device, after, limit, hall))
         return [OutboxItem(*row) for row in rows]
 
     async def outbox_add_devices(self, party: UserId, devices: Sequence[PeerId], *, since_ms: int) -> None:

@@ -104,7 +104,7 @@ class FakeStream:
 
     def _later(self, call: Callable[..., None], *args: Any) -> None:
         loop = asyncio.get_running_loop()
-        loop.call_later(self.session.world.delay, self.session.if_whole, call, *args)
+        loop.call_later(self.session.world.delay, self.session.other.if_whole, call, *args)
 
     def _arrive(self, data: bytes) -> None:
         if self._broken is None:
@@ -139,7 +139,7 @@ class FakeSession:
         self.streams.append(ours)
         self.other.streams.append(theirs)
         asyncio.get_running_loop().call_later(
-            self.world.delay, self.if_whole, self.other.node._stream, self.other, protocol, theirs
+            self.world.delay, self.other.if_whole, self.other.node._stream, self.other, protocol, theirs
         )
         return ours
 
@@ -152,15 +152,23 @@ class FakeSession:
             call(*args)
 
     def break_off(self, reason: str) -> None:
-        """End it at both sides, at once; what is under way is lost. A clean end is `closed` for the other side."""
-        for end in (self, self.other):
-            if not end.closed:
-                end.closed = True
-                for stream in end.streams:
-                    stream.fail(P2PError("The session has ended."))
-                if end.node.sessions_by_peer.get(end.peer) is end:
-                    del end.node.sessions_by_peer[end.peer]
-                end.node.emit(SessionClosed(end, "closed" if reason == "stopping" and end is self.other else reason))  # type: ignore[arg-type]  # a smaller session
+        """End it. Cleanly (`stopping`): what was written before still arrives, then the other side sees `closed`.
+        Else at both sides at once; what is under way is lost."""
+        self._end(reason)
+        if reason == "stopping":
+            asyncio.get_running_loop().call_later(self.world.delay, self.other._end, "closed")
+        else:
+            self.other._end(reason)
+
+    def _end(self, reason: str) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        for stream in self.streams:
+            stream.fail(P2PError("The session has ended."))
+        if self.node.sessions_by_peer.get(self.peer) is self:
+            del self.node.sessions_by_peer[self.peer]
+        self.node.emit(SessionClosed(self, reason))  # type: ignore[arg-type]  # a smaller session
 
 
 class FakeNode:
