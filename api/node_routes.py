@@ -87,13 +87,13 @@ async def connect(service: Service, request: t.ConnectRequest) -> t.ConnectAnswe
     started = service.now
     target = await service.target(request.peer)
     session = await service.session(target, timeout=request.timeout)
-    await session.ping(timeout=max(1.0, request.timeout - (service.now - started)))
+    rtt = await session.ping(timeout=max(1.0, request.timeout - (service.now - started)))
     return t.ConnectAnswer(
         connected=True,
         peer=str(session.peer),
         path=session.path,
         seconds=round(service.now - started, 4),
-        rtt_ms=_ms(session.rtt_s),
+        rtt_ms=_ms(rtt),
         trace=_trace(session.trace),
     )
 

@@ -130,13 +130,13 @@ def messages(table: Table, running: Processes, boot: Peer, root: Path, count: in
                 "connect by id, lookup included", answer.seconds * 1000, "ms", None, f"UDP echo: {echo * 1000:.2f}"
             )
         else:
-            first = client.post("/v1/send", SendAnswer, SendRequest(bob.id, "first", 5.0))
+            first = client.post("/v1/messages", SendAnswer, SendRequest(bob.id, "first", 5.0))
             assert first.state == "delivered", first
             firsts.append(first.seconds * 1000)
     table.add("first message to a new peer, delivered", statistics.median(firsts), "ms", 150, beside)
     later = []
     for number in range(count):
-        answer = client.post("/v1/send", SendAnswer, SendRequest(bob.id, f"later {number}", 5.0))
+        answer = client.post("/v1/messages", SendAnswer, SendRequest(bob.id, f"later {number}", 5.0))
         assert answer.state == "delivered"
         later.append(answer.seconds * 1000)
     later.sort()

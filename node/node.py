@@ -83,7 +83,12 @@ class Node:
         self.endpoint = QuicEndpoint(key=key, network=network, send=self.mux.send, network_tag=self.tag)
         self._stun = StunServer(self.mux.send)
         self._sessions = SessionTable(
-            self.peer_id, network, settings.idle_timeout, self._session_opened, self._session_ended
+            self.peer_id,
+            network,
+            settings.idle_timeout,
+            serve=self._serve_session,
+            opened=self._session_opened,
+            ended=self._session_ended,
         )
         self._joiner = Joiner(network=network, dht=self.dht, state=self.state, bootstrap=settings.bootstrap)
         self._finder = Finder(
@@ -336,8 +341,10 @@ class Node:
         trace.add(self.network.monotonic(), "incoming", f"{connection.remote} proved its key")
         self._sessions.adopt(connection, trace)
 
-    def _session_opened(self, session: Session) -> None:
+    def _serve_session(self, session: Session) -> None:
         session.connection.on_stream = lambda _connection, protocol, stream: self._stream(session, protocol, stream)
+
+    def _session_opened(self, session: Session) -> None:
         log.info("session_opened", peer=str(session.peer), path=session.path, initiator=session.initiator)
         self.emit(SessionOpened(session))
         self.emit(PresenceChanged(session.peer, True, 0.0))

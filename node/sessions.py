@@ -35,19 +35,26 @@ def crossing_winner(ours: PeerId, theirs: PeerId, *, existing_is_ours: bool) -> 
 
 
 class SessionTable:
-    """Open sessions by peer. `opened` and `ended` are called for each session that applications get to see."""
+    """Open sessions by peer.
+
+    `serve` is called for every proven connection, also one that loses at once: the other side may already be using it.
+    `opened` and `ended` are called for each session that applications get to see.
+    """
 
     def __init__(
         self,
         own: PeerId,
         network: Network,
         idle_timeout: float,
+        *,
+        serve: Callable[[Session], None],
         opened: Callable[[Session], None],
         ended: Callable[[Session, str], None],
     ) -> None:
         self._own = own
         self._network = network
         self._idle_timeout = idle_timeout
+        self._serve = serve
         self._opened = opened
         self._ended = ended
         self._sessions: dict[PeerId, Session] = {}
@@ -80,7 +87,9 @@ class SessionTable:
         return session
 
     def _session(self, connection: Connection, trace: Trace) -> Session:
-        return Session(connection, trace, self._network.monotonic)
+        session = Session(connection, trace, self._network.monotonic)
+        self._serve(session)
+        return session
 
     def _take(self, session: Session) -> None:
         self._sessions[session.peer] = session

@@ -63,6 +63,8 @@ def test_simultaneous_connects_end_in_one_session() -> None:
     async def main(world: VirtualWorld) -> None:
         async with lan_of(world, 3) as (_, alice, bob):
             one, other = await asyncio.gather(alice.connect(bob.peer_id), bob.connect(alice.peer_id))
+            assert await one.ping(1.0) > 0  # whichever it is, it is served
+            assert await other.ping(1.0) > 0
             await asyncio.sleep(5)
             a, b = alice.session(bob.peer_id), bob.session(alice.peer_id)
             assert a is not None

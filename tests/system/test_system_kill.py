@@ -56,7 +56,7 @@ class Pair:
             try:
                 client = Client(Home(self.running.root / name))
                 request = SendRequest(self.ids[self.other(name)], text, 0.0)
-                client.post("/v1/send", SendAnswer, request, timeout=5)
+                client.post("/v1/messages", SendAnswer, request, timeout=5)
             except P2PError:
                 time.sleep(0.05)
                 continue

@@ -43,7 +43,7 @@ def client(peer: Peer) -> Client:
 
 
 def send(peer: Peer, to: Peer, text: str, wait: float = 10.0) -> SendAnswer:
-    return client(peer).post("/v1/send", SendAnswer, SendRequest(to.id, text, wait), timeout=wait)
+    return client(peer).post("/v1/messages", SendAnswer, SendRequest(to.id, text, wait), timeout=wait)
 
 
 def connect(peer: Peer, to: Peer) -> ConnectAnswer:
