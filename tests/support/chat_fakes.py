@@ -365,3 +365,16 @@ async def befriend(one: Person, other: Person) -> None:
     """Each makes the other a contact."""
     await one.chat.add_contact(other.node.user_id)
     await other.chat.add_contact(one.node.user_id)
+
+
+async def until(person: Person, condition: Callable[[], bool], timeout: float = 10.0) -> None:
+    """Wait until `condition` holds after some event of the person's chat. Raise TimeoutError."""
+    changed = asyncio.Event()
+    cancel = person.chat.subscribe(lambda _: changed.set())
+    try:
+        async with asyncio.timeout(timeout):
+            while not condition():
+                changed.clear()
+                await changed.wait()
+    finally:
+        cancel()
