@@ -78,7 +78,7 @@ class Pair:
             writer.join(10)
 
     def texts(self, name: str, direction: str) -> list[str]:
-        shown = self.peers[name].cli("history", self.ids[self.other(name)], "--limit", "10000", "--json").json
+        shown = self.peers[name].cli("history", self.ids[self.other(name)], "--last", "10000", "--json").json
         return [m["text"] for m in shown["messages"] if m["direction"] == direction]
 
     def settled(self, name: str) -> bool:
