@@ -51,10 +51,10 @@ class HallKeeper:
         """Greet `peer` as somebody in the same hall; it is a member once it greets back."""
         if self._chat.directory.is_blocked(peer) or not self._roster.invite(peer, self._now()):
             return
-        self._chat.hint(peer, addresses)
+        self._chat.links.hint(peer, addresses)
         # a stream that is open already has said Hello without the flag: the members are told on it all the same
-        self._chat.link(peer).tell(self._roster.gossip_for(peer))
-        self._chat.link(peer).poke(retry_now=True)
+        self._chat.links.get(peer).tell(self._roster.gossip_for(peer))
+        self._chat.links.get(peer).poke(retry_now=True)
 
     def heard_hello(self, member: Member, *, wants: bool) -> None:
         """A Hello came; `wants`: with the hall flag."""
@@ -64,7 +64,7 @@ class HallKeeper:
         if not chat.settings.hall and not self._roster.includes(member.peer):
             return  # we take part in no hall that we did not enter
         if self._roster.answered(member):
-            chat.link(member.peer).tell(self._roster.gossip_for(member.peer))
+            chat.links.get(member.peer).tell(self._roster.gossip_for(member.peer))
             self._announce(joined=(member,))
 
     def heard_members(self, session: SessionPort, frame: Members) -> None:
@@ -91,13 +91,13 @@ class HallKeeper:
         if reason in GONE_REASONS:
             self.lost(peer)
         else:
-            self._chat.link(peer).tell(self._roster.gossip_for(peer))
+            self._chat.links.get(peer).tell(self._roster.gossip_for(peer))
 
     def lost(self, peer: PeerId) -> None:
         """It is gone; what was to be sent to it as a member is not sent any more."""
         chat = self._chat
         self._roster.withdraw(peer)
-        link = chat.link(peer)
+        link = chat.links.get(peer)
         link.forget_control()
         member = self._roster.remove(peer)
         if member is None:
@@ -109,7 +109,7 @@ class HallKeeper:
 
     async def leave(self, seconds: float) -> None:
         """Tell all members that we go; wait at most `seconds` until that has left."""
-        links = [self._chat.link(peer) for peer in self.peers() if self._chat.node.session(peer) is not None]
+        links = [self._chat.links.get(peer) for peer in self.peers() if self._chat.node.session(peer) is not None]
         for link in links:
             link.tell(Leave())
         with contextlib.suppress(TimeoutError):

@@ -34,7 +34,7 @@ class Reception:
         self._members = Buckets(rate=MEMBER_RATE, burst=MEMBER_BURST, capacity=256)
 
     def own_hello(self, peer: PeerId) -> Hello:
-        return self._chat.own_hello(peer)
+        return self._chat.links.own_hello(peer)
 
     def heard_hello(self, session: SessionPort, hello: Hello) -> None:
         """Raise BadPacket when its proof is false."""
@@ -96,7 +96,7 @@ class Reception:
         self._chat.emit(MessageReceived(received.message))
 
     def _release(self, peer: PeerId) -> None:
-        link = self._chat.link(peer)
+        link = self._chat.links.get(peer)
         if link.pending:
             link.direct.release()
             link.poke(retry_now=True)

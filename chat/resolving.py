@@ -94,8 +94,8 @@ class Resolver:
             try:
                 async with asyncio.timeout(GREETING_TIMEOUT_S):
                     peer = (await self._chat.node.hello(address.ip, address.port)).peer_id
-                    self._chat.hint(peer, (address,))
-                    await self._chat.link(peer).introduce()
+                    self._chat.links.hint(peer, (address,))
+                    await self._chat.links.get(peer).introduce()
             except (P2PError, TimeoutError) as exc:
                 log.debug("greeting_failed", address=str(address), reason=type(exc).__name__)
                 continue
@@ -108,6 +108,6 @@ class Resolver:
         await chat.store.outbox_add_devices(user, devices, since_ms=chat.now_ms() - NEW_DEVICE_DAYS_MS)
         chat.deliveries.looked_up(user, devices)
         for device in devices:
-            link = chat.link(device)
+            link = chat.links.get(device)
             link.direct.reload()
             link.poke()

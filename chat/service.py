@@ -25,11 +25,11 @@ from p2pnode import (
     Address,
     BadPacket,
     InvalidPeerError,
+    Joined,
     LanPeerSeen,
     MessageTooLongError,
     NodeEvent,
     P2PError,
-    PeerBlockedError,
     PeerId,
     PresenceChanged,
     SessionClosed,
@@ -40,7 +40,8 @@ from p2pnode import (
 from p2pnode.chat.contacts import Directory
 from p2pnode.chat.delivery import Deliveries, Delivery
 from p2pnode.chat.inbound import Inbound
-from p2pnode.chat.link import BROKEN, CONNECT_TIMEOUT_S, Link
+from p2pnode.chat.link import BROKEN
+from p2pnode.chat.links import Links
 from p2pnode.chat.members import HallKeeper
 from p2pnode.chat.model import (
     ChatEvent,
@@ -52,21 +53,17 @@ from p2pnode.chat.model import (
     PresenceSeen,
     SendResult,
 )
-from p2pnode.chat.outbox import IN_MEMORY
 from p2pnode.chat.ports import Cancel, NodePort, SessionPort, StreamPort
 from p2pnode.chat.protocol import (
     CHAT_PROTOCOL,
     ID_BYTES,
     MAX_TEXT_BYTES,
-    VERSION,
     Hello,
-    Welcome,
-    device_proof,
     is_device_of,
 )
 from p2pnode.chat.reception import Reception
 from p2pnode.chat.resolving import Resolver
-from p2pnode.chat.store import ChatStore, DeviceRow, OutboxItem, Outgoing
+from p2pnode.chat.store import ChatStore, DeviceRow, Outgoing
 
 __all__ = ["Chat", "ChatSettings", "EmptyMessageError"]
 
@@ -101,17 +98,16 @@ class Chat:
     def __init__(self, node: NodePort, store: ChatStore, settings: ChatSettings | None = None) -> None:
         self.node = node
         self.store = store
-        self.settings = settings or ChatSettings()
+        # a bootstrap node is met by everybody: a hall through it would be a room of strangers
+        self.settings = settings or ChatSettings(hall=node.settings.role == "peer")
         self.directory = Directory(node.user_id, node.peer_id)
         self.deliveries = Deliveries()
         self.hall = HallKeeper(self)
         self.reception = Reception(self)
         self.resolver = Resolver(self)
+        self.links = Links(self)
         self.drops: Counter[str] = Counter()
         """Streams given up, by reason."""
-        self._proof = device_proof(node.account, node.peer_id)
-        self._links: dict[PeerId, Link] = {}
-        self._hints: dict[PeerId, tuple[Address, ...]] = {}
         self._inbound: Counter[PeerId] = Counter()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._subscribers: list[Callable[[ChatEvent], None]] = []
@@ -131,14 +127,12 @@ class Chat:
         self.node.refuse_when(self.directory.is_blocked)
         self.node.handle(CHAT_PROTOCOL, self._serve)
         for device_id in await self.store.outbox_devices():
-            link = self.link(device_id)
-            link.direct.more_on_disk = link.hall.more_on_disk = True
-            link.poke()
+            self.links.resume(device_id)
         for party in await self.store.outbox_unresolved():
             if isinstance(party, UserId):
                 self.resolver.begin(party, unaddressed=True)
         for session in self.node.sessions():
-            self._came(session.peer)
+            self.links.came(session.peer)
 
     async def stop(self) -> None:
         """Say goodbye to the hall and stop; what is queued stays on the disk. Calling it twice is harmless."""
@@ -178,7 +172,7 @@ class Chat:
         if not isinstance(party, Hall):
             self.resolver.hint(party, addresses)
             if isinstance(party, PeerId) and addresses:
-                self._hints[party] = tuple(addresses)
+                self.links.hint(party, tuple(addresses))
         devices = self.hall.peers() if isinstance(party, Hall) else self.directory.devices_of(party)
         if isinstance(party, Hall) and not devices:
             raise InvalidPeerError("Nobody else is in the hall yet.")
@@ -200,7 +194,7 @@ class Chat:
         if not isinstance(party, Hall):
             self._wrote_to(party, unaddressed=not devices)
         for device in devices:
-            self.link(device).add(item)
+            self.links.get(device).add(item)
         return delivery
 
     def subscribe(self, callback: Callable[[ChatEvent], None]) -> Cancel:
@@ -229,7 +223,7 @@ class Chat:
         party = self._person(target)
         contact = await self.store.put_contact(party, "accepted", now_ms=self.now_ms(), petname=name)
         self.directory.put(contact)
-        self.welcome(party)
+        self.links.welcome(party)
         return contact
 
     async def rename_contact(self, target: Party | None, name: str) -> Contact:
@@ -255,11 +249,11 @@ class Chat:
         if blocked:
             for peer in self.directory.devices_of(party):
                 self.hall.lost(peer)
-                if (link := self._links.pop(peer, None)) is not None:
-                    link.direct.drop()
-                    link.hall.drop()
-                    link.forget_control()
+                self.links.drop(peer)
             self.node.refuse_when(self.directory.is_blocked)
+        else:
+            for peer in self.directory.devices_of(party):
+                self.links.resume(peer)
         return contact
 
     def members(self) -> tuple[Member, ...]:
@@ -293,34 +287,6 @@ class Chat:
         task.add_done_callback(self._task_done)
         return task
 
-    def link(self, peer: PeerId) -> Link:
-        """Return the link to a device, made when there is none."""
-        found = self._links.get(peer)
-        if found is None:
-            self._prune_links()
-            found = self._links[peer] = Link(peer, self)
-        return found
-
-    def hint(self, peer: PeerId, addresses: tuple[Address, ...]) -> None:
-        """Remember where `peer` was said to be, for the next attempt."""
-        if addresses:
-            self._hints[peer] = addresses
-
-    def welcome(self, party: UserId | PeerId) -> None:
-        """Tell somebody who waits for our decision that it may go on, if it can be told now."""
-        for peer in self.directory.devices_of(party):
-            if self.node.session(peer) is not None:
-                self.link(peer).tell(Welcome())
-
-    # for links
-
-    def spawn(self, link: Link) -> asyncio.Task[None]:
-        return self.start_task(link.run(), f"chat-link {link.peer}")
-
-    def own_hello(self, peer: PeerId) -> Hello:
-        name = clean_name(self.node.settings.name)
-        return Hello(VERSION, self.node.user_id.raw, self._proof, name, self.hall.includes(peer))
-
     def heard_hello(self, session: SessionPort, hello: Hello) -> None:
         """Believe what is proven. Raise BadPacket("bad_proof")."""
         peer, user = session.peer, UserId(hello.user)
@@ -331,41 +297,6 @@ class Chat:
         if self.directory.learn(DeviceRow(peer, user, name)) and known_before:
             self.start_task(self._remember_device(peer, user, name), "chat-device")
         self.hall.heard_hello(Member(peer, user, name, (session.remote,)), wants=hello.hall)
-
-    async def connect(self, peer: PeerId) -> SessionPort:
-        if self.directory.is_blocked(peer):
-            raise PeerBlockedError("You have blocked this contact.")
-        session = self.node.session(peer)
-        if session is not None and not session.closed:
-            return session
-        return await self.node.connect(peer, addresses=self._hints.get(peer, ()), timeout=CONNECT_TIMEOUT_S)
-
-    async def load(self, peer: PeerId, after: int, *, hall: bool) -> tuple[list[OutboxItem], bool]:
-        limit = IN_MEMORY
-        items = await self.store.outbox(peer, after=after, limit=limit, hall=hall)
-        return items, len(items) < limit
-
-    def delivered(self, peer: PeerId, items: list[OutboxItem]) -> None:
-        self.store.mark_delivered(peer, [item.position for item in items])
-        for item in items:
-            if self.deliveries.delivered(item.id.hex(), peer):
-                self.emit(MessageStateChanged(item.id.hex(), item.party, "delivered"))
-
-    def refused(self, peer: PeerId, item: OutboxItem, code: str, *, final: bool) -> None:
-        message_id = item.id.hex()
-        log.info("message_refused", peer=str(peer), reason=code, final=final)
-        self.deliveries.refused(message_id, peer, code, final=final)
-        if final:
-            self.start_task(self.store.mark_refused(peer, item.position, code), "chat-refused")
-        else:
-            self.store.mark_attempt(peer, code)
-        state = "refused" if self.deliveries.is_refused(message_id) else "queued"
-        self.emit(MessageStateChanged(message_id, item.party, state, code))  # type: ignore[arg-type]
-
-    def attempt_failed(self, peer: PeerId, failures: int, reason: str) -> None:
-        self.deliveries.attempt_failed(peer, reason)
-        self.store.mark_attempt(peer, reason)
-        self.hall.attempt_failed(peer, failures)
 
     # inside
 
@@ -391,23 +322,19 @@ class Chat:
 
     def _node_event(self, event: NodeEvent) -> None:
         if isinstance(event, SessionOpened):
-            self._came(event.session.peer)
+            self.links.came(event.session.peer)
         elif isinstance(event, PresenceChanged):
             if event.online:
-                self._came(event.peer)
+                self.links.came(event.peer)
             if self._knows(event.peer):
                 user = self.directory.user_of(event.peer)
                 self.emit(PresenceSeen(event.peer, user, event.online, event.age_s))
         elif isinstance(event, SessionClosed):
             self.hall.session_closed(event.session.peer, event.reason)
+        elif isinstance(event, Joined):
+            self.links.came(None)
         elif isinstance(event, LanPeerSeen) and self.settings.hall:
             self.hall.enter(event.peer, event.addresses)
-
-    def _came(self, peer: PeerId) -> None:
-        """Somebody can be reached: no pause stands in the way of what is queued for them."""
-        link = self._links.get(peer)
-        if link is not None:
-            link.poke(retry_now=True)
 
     def _knows(self, peer: PeerId) -> bool:
         return peer in self.hall or self.directory.state_of(self.directory.party_of(peer)) is not None
@@ -439,17 +366,13 @@ class Chat:
             self.directory.put(Contact(party, "", name, "accepted", False, now, devices))
         elif known.state == "request":
             self.directory.put(replace(known, state="accepted"))
-            self.welcome(party)
+            self.links.welcome(party)
         if isinstance(party, UserId):
             self.resolver.begin(party, unaddressed=unaddressed)
 
     async def _remember_device(self, peer: PeerId, user: UserId, name: str) -> None:
         await self.store.learn_device(peer, user, name, now_ms=self.now_ms())
         self.directory.replace_contacts(await self.store.contacts())
-
-    def _prune_links(self) -> None:
-        if len(self._links) > 1024:
-            self._links = {peer: link for peer, link in self._links.items() if link.wanted or not link.idle}
 
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

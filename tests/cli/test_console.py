@@ -246,6 +246,7 @@ def test_line_mode_ends_at_quit() -> None:
     assert next(e for e in reversed(bob.events) if isinstance(e, list)) == ["one"]
 
 
+@pytest.mark.slow
 def test_arriving_line_leaves_a_half_typed_one_alone() -> None:
     """On the screen: typed half, a message arrives, typed the rest: the whole line is sent."""
     from prompt_toolkit.input import create_pipe_input
