@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from p2pnode import NotFoundError, PeerBlockedError, PeerId, StorageError, UserId
+from p2pnode import NotFoundError, PeerBlockedError, PeerId, UserId
 from p2pnode.chat import ChatStore
 from p2pnode.chat.store import Incoming, Outgoing, Received
 
@@ -36,14 +36,6 @@ def with_store(work: Callable[[ChatStore], Awaitable[None]], path: Path | None =
             await store.close()
 
     asyncio.run(main())
-
-
-async def caught(work: Awaitable[Any]) -> StorageError | None:
-    try:
-        await work
-    except StorageError as exc:
-        return exc
-    return None
 
 
 async def befriended(store: ChatStore) -> None:
