@@ -77,6 +77,9 @@ class Conversation:
             self._say(f"    p2pnode join NAME {bootstrap}")
         if alone:
             self._say("Nobody else is here yet; waiting for somebody on the LAN or for the line above.")
+        if members := self.chat.members():
+            names = ", ".join(self.chat.display_name(member.user or member.peer) for member in members)
+            self._say(f"In the hall: {names}")
         self._say("Plain text goes to everybody in the hall; \\chat NAME talks to one, \\help lists the rest.")
 
     def completions(self) -> list[str]:
