@@ -28,7 +28,7 @@ async def get_status(service: Service, _request: None) -> t.Status:
         records=status.records,
         uptime_s=status.uptime_s,
         rss_bytes=status.rss_bytes,
-        clock_skew_s=getattr(status, "clock_skew_s", None),
+        clock_skew_s=status.clock_skew_s,
     )
 
 

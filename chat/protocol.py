@@ -11,7 +11,7 @@ from typing import Annotated
 
 import msgspec
 
-from p2pnode import AccountKey, Address, BadPacket, PeerId, UserId
+from p2pnode import AccountKey, Address, BadPacket, PeerId, UserId, signing_input
 
 __all__ = [
     "CHAT_PROTOCOL",
@@ -192,6 +192,4 @@ def is_device_of(user: UserId, device: PeerId, proof: bytes) -> bool:
 
 
 def _proof_input(device: PeerId) -> bytes:
-    # libp2p RFC 0002, "Signature Production / Verification": each part preceded by its length as unsigned varint; all
-    # of ours are shorter than 128 bytes, so that is one byte (the same as core.envelope.signing_input makes).
-    return b"".join(bytes([len(part)]) + part for part in (_DOMAIN, _DEVICE, device.raw))
+    return signing_input(_DOMAIN, _DEVICE, device.raw)

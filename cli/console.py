@@ -38,8 +38,8 @@ async def run_console(
     plain: bool | None = None,
     input_fd: int | None = None,
     output: TextIO | None = None,
-) -> None:
-    """Serve the user until `\\quit`, the end of input or Ctrl-C (KeyboardInterrupt comes from the caller's loop).
+) -> bool:
+    """Serve the user until `\\quit`, the end of input or Ctrl-C; return whether it was Ctrl-C.
 
     `own_port`, `addresses`, `bootstrap`, `alone`: as in `Ready`, for the greeting. `plain` None: a screen if standard
     input and output are a terminal. `input_fd`, `output`: standard input and output if None.
@@ -52,19 +52,21 @@ async def run_console(
         plain = not (os.isatty(fd) and stream.isatty())
     show = _line_writer(stream) if plain else _print_above
     conversation = Conversation(chat, own_port=own_port, show=show)
+    interrupted = False
     try:
         if plain:
             conversation.greet(addresses=addresses, bootstrap=bootstrap, alone=alone)
             await run_lines(conversation, fd, show)
         else:
-            await run_screen(
+            interrupted = await run_screen(
                 conversation, lambda: conversation.greet(addresses=addresses, bootstrap=bootstrap, alone=alone)
             )
         await conversation.flush(FLUSH_S)
     except BrokenPipeError:
-        return  # nobody reads what we print: leave as after \quit
+        return False  # nobody reads what we print: leave as after \quit
     finally:
         conversation.close()
+    return interrupted
 
 
 async def run_lines(conversation: Conversation, fd: int, show: Callable[[str], None]) -> None:
@@ -155,8 +157,8 @@ async def run_screen(
     *,
     terminal_input: Input | None = None,
     terminal_output: Output | None = None,
-) -> None:
-    """A prompt with history and completion; arriving lines appear above it."""
+) -> bool:
+    """A prompt with history and completion; arriving lines appear above it. Return whether Ctrl-C ended it."""
     from prompt_toolkit import PromptSession
     from prompt_toolkit.patch_stdout import patch_stdout
 
@@ -166,14 +168,17 @@ async def run_screen(
         input=terminal_input,
         output=terminal_output,
     )
+    greet()  # before stdout is patched: later it would race with the first prompt
     with patch_stdout(raw=False):
-        greet()
         while not conversation.finished:
             try:
                 line = await session.prompt_async(lambda: conversation.prompt)
-            except (EOFError, KeyboardInterrupt):
-                return
+            except EOFError:
+                return False
+            except KeyboardInterrupt:
+                return True
             await conversation.handle(line)
+    return False
 
 
 def _completer(conversation: Conversation) -> Any:

@@ -159,8 +159,10 @@ def _node(invocation: Invocation) -> Iterator[Finding]:
             "network", None, "no other node answers yet", "join with --bootstrap ID@HOST:PORT of any other node"
         )
     skew = status.clock_skew_s
-    if skew is None:
+    if skew is None and status.alone:
         yield Finding("clock", None, "no other node has told its time yet")
+    elif skew is None:
+        yield Finding("clock", True, "no node objects to it")
     elif abs(skew) > 300:
         text = f"this computer's clock differs by {skew:+.0f} s from that of other nodes"
         yield Finding("clock", False, text, "set the clock (timedatectl set-ntp true)")

@@ -159,8 +159,7 @@ class _Program:
             async for event in feed:
                 self._event(msgspec.to_builtins(event))
             return
-        await self._console(node, chat, ready)
-        stop.set(0)
+        stop.set(130 if await self._console(node, chat, ready) else 0)
 
     async def _enter(self, service: Service) -> None:
         """Do what PEER [PORT] says: join through it, and enter its hall. Raise P2PError when nobody is there."""
@@ -180,11 +179,11 @@ class _Program:
         for device in await service.devices(target, timeout=FIND_S):
             chat.enter_hall(device, target.addresses)
 
-    async def _console(self, node: Node, chat: Chat, ready: Ready) -> None:
+    async def _console(self, node: Node, chat: Chat, ready: Ready) -> bool:
         from p2pnode.cli.console import run_console
 
         port = _own_port(node)
-        await run_console(
+        return await run_console(
             chat,
             own_port=port,
             addresses=ready.addresses,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from p2pnode.core.address import Scope as Scope
     from p2pnode.core.clean import clean as clean
     from p2pnode.core.clean import clean_name as clean_name
+    from p2pnode.core.envelope import signing_input as signing_input
     from p2pnode.core.errors import (
         BadPacket as BadPacket,
     )
@@ -147,6 +148,7 @@ _MODULES = {
     "config": "Config",
     "core.address": "Address Realm Scope",
     "core.clean": "clean clean_name",
+    "core.envelope": "signing_input",
     "core.errors": _ERRORS,
     "core.ids": "PeerId UserId",
     "core.keyfile": "load_or_create_account_key load_or_create_node_key",

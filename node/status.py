@@ -56,6 +56,8 @@ class NodeStatus:
     records: int
     uptime_s: float
     rss_bytes: int
+    clock_skew_s: float | None
+    """How far our clock is ahead of that of a node which refused us for it; None when none did."""
 
 
 def node_status(node: Node) -> NodeStatus:
@@ -73,6 +75,7 @@ def node_status(node: Node) -> NodeStatus:
         statistics.records,
         node.network.monotonic() - node.started_at,
         resident_bytes(),
+        statistics.clock_offset_s,
     )
 
 
