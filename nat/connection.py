@@ -17,6 +17,7 @@ from p2pnode.core.ids import PeerId
 from p2pnode.nat.close import CloseCode
 from p2pnode.nat.control import Control, ControlReader, Credit, Ping, Pong, encode_control
 from p2pnode.nat.driver import Driver
+from p2pnode.nat.early import EarlyWrites
 from p2pnode.nat.errors import ConnectionClosedError
 from p2pnode.nat.handshake import ClientHandshake, ServerHandshake
 from p2pnode.nat.proof import ACCEPTED, encode_stream_header, read_stream_header_untrusted
@@ -49,6 +50,8 @@ class Connection(Driver):
         self._handshake = handshake
         self.expected: PeerId | None = None
         """Client: who should answer. For the endpoint."""
+        self.server_proven: asyncio.Future[None] = self._loop.create_future()
+        """Client: done when the server is proven and our proof is on its way. For the endpoint."""
         self.last_used_at = self.opened_at
         """When the application last sent or received something (monotonic seconds)."""
         self._peer: PeerId | None = None
@@ -62,6 +65,8 @@ class Connection(Driver):
         self._waiting_streams: list[Stream] = []
         self._on_datagram: Callable[[bytes], None] | None = None
         self._waiting_datagrams: list[bytes] = []
+        self._early_writes = EarlyWrites()
+        self._early_events: list[events.QuicEvent] = []
 
     # what applications use
 
@@ -76,6 +81,13 @@ class Connection(Driver):
     def rtt_s(self) -> float | None:
         """Smoothed round trip, seconds (RFC 9002, section 5.3, "Estimating smoothed_rtt")."""
         return self.transport.rtt_s
+
+    async def wait_accepted(self) -> None:
+        """Wait until the other side has accepted our proof; at once but after `connect(..., early=True)`.
+
+        Raise ConnectionClosedError when it refuses, or says nothing in time.
+        """
+        await asyncio.shield(self.proven)
 
     @property
     def on_stream(self) -> Callable[[Connection, str, Stream], None] | None:
@@ -113,7 +125,7 @@ class Connection(Driver):
         while True:
             self._check_open()
             stream_id = self.transport.next_stream_id()
-            if stream_id is not None:
+            if stream_id is not None and not self._early_writes.full:
                 break
             await self._wait_changed()
         stream = Stream(self, stream_id, protocol)
@@ -169,10 +181,18 @@ class Connection(Driver):
         else:
             self._flush()
 
+    def expect_acceptance(self, timeout: float) -> None:
+        """Client, `early`: end the connection when the server has not accepted after `timeout` seconds."""
+        if not self.proven.done():
+            self._proof_deadline_at = self._network.monotonic() + timeout
+            self._schedule_flush()
+
     # events from qh3
 
     def _handle(self, event: events.QuicEvent) -> None:
-        if isinstance(event, events.StreamDataReceived):
+        if self._peer is None and not self.initiator and _is_early(event):
+            self._early_events.append(event)  # bounded: what is unproven sends 16 KiB
+        elif isinstance(event, events.StreamDataReceived):
             self._stream_data(event.stream_id, event.data, event.end_stream)
         elif isinstance(event, events.DatagramFrameReceived):
             self._datagram(event.data)
@@ -210,6 +230,7 @@ class Connection(Driver):
     def _send_proof(self) -> None:
         if isinstance(self._handshake, ClientHandshake) and (proof := self._handshake.take_proof_untrusted()):
             self.stream_write(CONTROL_STREAM, proof, False)
+            self.server_proven.set_result(None)
 
     def _stream_data(self, stream_id: int, data: bytes, fin: bool) -> None:
         if stream_id == CONTROL_STREAM:
@@ -235,10 +256,8 @@ class Connection(Driver):
                 if result is None:
                     return
                 self._peer, data = result
-                self._proof_deadline_at = None
                 self.stream_write(CONTROL_STREAM, ACCEPTED, False)
-            self.proven.set_result(None)
-            self._endpoint.connection_proven(self)
+            self._both_proven()
         for frame in self._control.feed_untrusted(data):
             if isinstance(frame, Credit):
                 if (stream := self._streams.get(frame.stream_id)) is not None:
@@ -248,6 +267,17 @@ class Connection(Driver):
                     self._send_control(Pong(frame.number))
             elif (answer := self._pings.get(frame.number)) is not None and not answer.done():
                 answer.set_result(None)
+
+    def _both_proven(self) -> None:
+        self._proof_deadline_at = None
+        self.proven.set_result(None)
+        for stream_id, data, fin in self._early_writes.release():
+            self.stream_write(stream_id, data, fin)
+        self._endpoint.connection_proven(self)
+        waiting, self._early_events = self._early_events, []
+        for event in waiting:
+            if not self.closed:
+                self._handle(event)
 
     def _header_data(self, stream_id: int, data: bytes, fin: bool) -> None:
         """Collect a new stream's header (at most 65 bytes); a bad one costs its stream only."""
@@ -299,6 +329,8 @@ class Connection(Driver):
     # what streams use
 
     def stream_write(self, stream_id: int, data: bytes, fin: bool) -> None:
+        if self.initiator and stream_id != CONTROL_STREAM and not self._early_writes.admit(stream_id, data, fin):
+            return
         self._transport_call(self.transport.write, stream_id, data, fin=fin)
         self._schedule_flush()
 
@@ -306,7 +338,7 @@ class Connection(Driver):
         if self.closed:
             return 0
         try:
-            return self.transport.unsent(stream_id)
+            return self.transport.unsent(stream_id) + self._early_writes.unsent(stream_id)
         except TransportError:
             self._endpoint.dropped("quic_refused")
             return 0
@@ -315,6 +347,7 @@ class Connection(Driver):
         self._send_control(Credit(stream_id, limit))
 
     def stream_reset(self, stream_id: int, code: int, *, receiving: bool) -> None:
+        self._early_writes.forget(stream_id)
         self._transport_call(self.transport.reset, stream_id, code)
         if receiving:
             self._transport_call(self.transport.stop, stream_id, code)
@@ -331,6 +364,8 @@ class Connection(Driver):
             stream.pump()
 
     def _ended(self, error: ConnectionClosedError) -> None:
+        if not self.server_proven.done():
+            self.server_proven.set_result(None)  # `proven` tells what went wrong
         for stream in list(self._streams.values()):
             stream.connection_closed(error)
         for answer in self._pings.values():
@@ -341,6 +376,8 @@ class Connection(Driver):
         self._refused.clear()
         self._waiting_streams.clear()
         self._waiting_datagrams.clear()
+        self._early_events.clear()
+        self._early_writes.release()
 
     def _send_control(self, frame: Control) -> None:
         self.stream_write(CONTROL_STREAM, encode_control(frame), False)
@@ -351,3 +388,9 @@ class Connection(Driver):
                 "The connection is closed.",
                 reason=self.close_reason.reason, close_code=self.close_reason.code, origin=self.close_reason.origin,
             )  # fmt: skip
+
+
+def _is_early(event: events.QuicEvent) -> bool:
+    """Whether a client may send this ahead of its proof: anything on a stream of the application that it opened."""
+    about_stream = events.StreamDataReceived | events.StreamReset | events.StopSendingReceived
+    return isinstance(event, about_stream) and event.stream_id % 4 == 0 and event.stream_id != CONTROL_STREAM

@@ -44,7 +44,8 @@ class Driver:
         self.on_closed: list[Callable[[CloseReason], None]] = _ClosedCallbacks(self)
         """Called once with the reason; one that is appended after the end is called soon."""
         self.proven: asyncio.Future[None] = self._loop.create_future()
-        """Done when the other side is proven, or with the error that prevented it. For the endpoint."""
+        """Done when both sides are proven to each other, or with the error that prevented it. For the endpoint."""
+        self._keep_alive_s = self._settings.keep_alive_s
         self._proof_deadline_at = None if initiator else self.opened_at + self._settings.proof_timeout_s
         self._probing_since: float | None = None
         self._drained_at: float | None = None
@@ -78,6 +79,21 @@ class Driver:
         """End the connection at once; what is unsent is lost. Twice is harmless."""
         self._close(CloseReason(code, reason, "local"))
 
+    @property
+    def keep_alive_s(self) -> float:
+        """Silence after which a PING is sent (seconds), below the time-out of the mappings on the path.
+
+        Settable, 1 s to half of QUIC's idle timeout; ValueError otherwise.
+        """
+        return self._keep_alive_s
+
+    @keep_alive_s.setter
+    def keep_alive_s(self, seconds: float) -> None:
+        if not 1 <= seconds <= self._settings.idle_timeout_s / 2:
+            raise ValueError("a keep-alive interval has 1 s to half of the idle timeout")
+        self._keep_alive_s = seconds
+        self._schedule_flush()
+
     async def wait_closed(self) -> CloseReason:
         await self._closed_event.wait()
         assert self.close_reason is not None  # noqa: S101 - set before the event
@@ -89,7 +105,8 @@ class Driver:
         """Never raises."""
         now = self._network.monotonic()
         self.bytes_received += len(data)
-        if self._proof_deadline_at is not None and self.bytes_received > self._settings.max_unproven_bytes:
+        unproven = not self.initiator and self._proof_deadline_at is not None
+        if unproven and self.bytes_received > self._settings.max_unproven_bytes:
             self._fail_handshake(CloseCode.TOO_MUCH, "too much before the proof")
             return
         try:
@@ -168,7 +185,7 @@ class Driver:
             if self._probing_since is not None:
                 deadlines.append(self._probing_since + self._settings.lost_after_s)
             if self.proven.done():
-                deadlines.append(max(self._heard_at, self._pinged_at) + self._settings.keep_alive_s)
+                deadlines.append(max(self._heard_at, self._pinged_at) + self._keep_alive_s)
         when = max(min((at for at in deadlines if at is not None), default=now + DRAIN_S), now + TICK_S)
         if self._timer is not None:
             if self._timer.when() == when:
@@ -192,10 +209,10 @@ class Driver:
             if self.transport.drained or (self._drained_at is not None and now >= self._drained_at):
                 self._release()
         elif self._proof_deadline_at is not None and now >= self._proof_deadline_at:
-            self._fail_handshake(CloseCode.PROOF_LATE, "no proof in time")
+            self._fail_handshake(CloseCode.PROOF_LATE, "not accepted in time" if self.initiator else "no proof in time")
         elif self._probing_since is not None and now >= self._probing_since + self._settings.lost_after_s:
             self.abandon(CloseReason(CloseCode.LOST, "lost", "lost"))
-        elif self.proven.done() and now >= max(self._heard_at, self._pinged_at) + self._settings.keep_alive_s:
+        elif self.proven.done() and now >= max(self._heard_at, self._pinged_at) + self._keep_alive_s:
             self._pinged_at = now
             self._transport_call(self.transport.ping, 0)
         self._flush()

@@ -134,9 +134,12 @@ class QuicEndpoint:
         self._accepted = self._connected = self._retries = 0
         self._closed = False
 
-    async def connect(self, peer: PeerId, address: Address, *, timeout: float = 5.0) -> Connection:
+    async def connect(self, peer: PeerId, address: Address, *, timeout: float = 5.0, early: bool = False) -> Connection:
         """Return a connection on which both sides are proven; two round trips.
 
+        `early`: return after one, when the server is proven and our proof has left. What is written then (4 KiB, the
+        rest waits) arrives with the proof; if that is refused, or not accepted within `proof_timeout_s`, the connection
+        ends and its streams raise. `Connection.wait_accepted` waits for the rest.
         Raise WrongKeyError (facts: expected, answered, address) when somebody else answers or nobody that proves a
         key; RefusedError; P2PTimeoutError. Cancelling gives the attempt up and leaves nothing behind.
         """
@@ -150,7 +153,10 @@ class QuicEndpoint:
         connection.begin()
         try:
             async with asyncio.timeout(timeout):
-                await asyncio.shield(connection.proven)
+                if early:
+                    await asyncio.shield(connection.server_proven)
+                if not early or connection.closed:
+                    await asyncio.shield(connection.proven)
         except TimeoutError as exc:
             connection.abandon(CloseReason(CloseCode.CANCELLED, "timeout", "local"))
             raise P2PTimeoutError(
@@ -163,6 +169,8 @@ class QuicEndpoint:
             raise self._refusal(exc, connection, peer, address) from exc
         if connection.closed:  # accepted, and closed in the same datagram or the same turn of the loop
             raise self._refusal(ConnectionClosedError("The connection is closed."), connection, peer, address)
+        if early:
+            connection.expect_acceptance(self.settings.proof_timeout_s)
         return connection
 
     def datagram_received(self, data: bytes, source: Address) -> None:

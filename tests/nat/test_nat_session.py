@@ -154,9 +154,9 @@ def test_too_much_before_the_proof_is_closed() -> None:
     run_virtual(main)
 
 
-@pytest.mark.parametrize("stream_id", [2, 4])
-def test_stream_before_the_proof_ends_the_connection(stream_id: int) -> None:
-    """Application data ahead of the proof is not kept for later."""
+@pytest.mark.parametrize("stream_id", [2, 6])
+def test_unidirectional_stream_before_the_proof_ends_the_connection(stream_id: int) -> None:
+    """There are no such streams, and nobody unproven is told more."""
 
     async def main(world: VirtualWorld) -> None:
         bob = await make_peer(world, "10.0.0.2")
