@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable
 
 import structlog
 
-from p2pnode.core.address import Address
+from p2pnode.core.address import Address, Realm, Scope
 from p2pnode.core.errors import P2PError, WrongKeyError
 from p2pnode.core.ids import NodeId, PeerId
 from p2pnode.core.network import Network
@@ -22,17 +22,29 @@ log = structlog.get_logger(__name__)
 
 FIRST_RETRY_S = 2.0
 LAST_RETRY_S = 60.0
+SAME_MACHINE_S = 0.5  # nothing on this machine is farther away
+MAX_OWN_ADDRESSES = 4  # interfaces that lead anywhere; a machine with dozens of container bridges has no more of those
+SAVE_EVERY_S = 120.0
 CHECK_S = 30.0  # how often a joined node looks whether it still knows anybody
 
 
 class Joiner:
     """Joins and rejoins. `wrong_keys`: bootstrap addresses where somebody else answered."""
 
-    def __init__(self, *, network: Network, dht: Dht, state: NodeState, bootstrap: tuple[PeerSpec, ...]) -> None:
+    def __init__(
+        self,
+        *,
+        network: Network,
+        dht: Dht,
+        state: NodeState,
+        bootstrap: tuple[PeerSpec, ...],
+        own_addresses: Callable[[], dict[Realm, tuple[Address, ...]]],
+    ) -> None:
         self._network = network
         self._dht = dht
         self._state = state
         self._bootstrap = bootstrap
+        self._own_addresses = own_addresses
         self.first_round_done = asyncio.Event()
         self.wrong_keys: list[WrongKeyError] = []
         self.reached: list[PeerId] = []
@@ -82,10 +94,31 @@ class Joiner:
             except P2PError as exc:
                 error = exc if error is None or isinstance(exc, WrongKeyError) else error
                 continue
-            await self._dht.bootstrap([KnownContact(result.peer_id, result.peer_id.node_id, address)])
+            contacts = [KnownContact(result.peer_id, result.peer_id.node_id, address)]
+            if address.scope is Scope.LOOPBACK:
+                contacts += await self._same_machine(result.peer_id, address.port)
+            await self._dht.bootstrap(contacts)
             return result
         assert error is not None  # noqa: S101 - the loop ran at least once
         raise error
+
+    async def _same_machine(self, peer: PeerId, port: int) -> list[KnownContact]:
+        """Reach a node of this machine at the machine's other addresses too.
+
+        Else whoever joins through `localhost` would know, and be known in, the loopback realm only, while the other is
+        the door to the LAN.
+        """
+        own = [a for realm, some in self._own_addresses().items() if realm is not Realm.LOOPBACK for a in some]
+        tried = [address._replace(port=port) for address in own[:MAX_OWN_ADDRESSES]]
+        answers = await asyncio.gather(
+            *(self._dht.hello(address, expect=peer, timeout=SAME_MACHINE_S) for address in tried),
+            return_exceptions=True,
+        )
+        return [
+            KnownContact(peer, peer.node_id, address)
+            for address, answer in zip(tried, answers, strict=True)
+            if isinstance(answer, HelloResult)
+        ]
 
     async def _resolve(self, host: str, port: int) -> list[Address]:
         addresses = await self._network.resolve(host, port)
@@ -114,6 +147,26 @@ class Joiner:
             task.cancel()
         await asyncio.gather(*self._late, return_exceptions=True)
 
+    async def keep_state(self) -> None:
+        """Save every two minutes what a warm start needs, for ever."""
+        while True:
+            await asyncio.sleep(SAVE_EVERY_S)
+            try:
+                await self.save()
+            except P2PError as exc:
+                log.warning("state_not_saved", why=exc.message)
+
+    async def save(self) -> None:
+        """Remember the contacts of now. Raise StorageError."""
+        self._state.remember_contacts(
+            [
+                RememberedContact(c.node_id, c.address.pack(), c.peer_id.raw if c.peer_id is not None else b"")
+                for c in self._dht.known_contacts()
+            ]
+        )
+        if self._state.dirty:
+            await self._network.run_blocking(self._state.write, self._state.encode())
+
     async def _warm(self, contacts: list[KnownContact]) -> bool:
         return await self._dht.bootstrap(contacts) > 0
 
@@ -140,11 +193,3 @@ class Joiner:
                 peer = PeerId(contact.public_key) if len(contact.public_key) == 32 else None
                 known.append(KnownContact(peer, NodeId(contact.node_id), address))
         return known
-
-
-def remembered(contacts: Iterable[KnownContact]) -> list[RememberedContact]:
-    """The form in which contacts are kept on disk."""
-    return [
-        RememberedContact(c.node_id, c.address.pack(), c.peer_id.raw if c.peer_id is not None else b"")
-        for c in contacts
-    ]

@@ -25,7 +25,7 @@ from p2pnode.dht import Dht, DhtSettings, HelloResult
 from p2pnode.dialing import Dialer
 from p2pnode.events import Joined, NetworkChanged, NodeEvent, PresenceChanged, SessionClosed, SessionOpened
 from p2pnode.finding import Finder
-from p2pnode.joining import Joiner, remembered
+from p2pnode.joining import Joiner
 from p2pnode.lan_peers import LanPeers
 from p2pnode.nat import Connection, QuicEndpoint, Stream, StunServer, UdpMux
 from p2pnode.presence import FindResult
@@ -41,7 +41,6 @@ __all__ = ["Node"]
 
 log = structlog.get_logger(__name__)
 
-SAVE_EVERY_S = 120.0
 LAN_FIRST_WAIT_S = 1.0  # a LAN answers a query within 0.1 s (RFC 6762, section 6); the first may get lost
 PUBLISH_WAIT_S = 2.0  # `ready` says "can be found"; a silent holder must not hold it up for longer
 GOODBYE_S = 1.0  # of the two seconds that leaving may take
@@ -90,7 +89,13 @@ class Node:
             opened=self._session_opened,
             ended=self._session_ended,
         )
-        self._joiner = Joiner(network=network, dht=self.dht, state=self.state, bootstrap=settings.bootstrap)
+        self._joiner = Joiner(
+            network=network,
+            dht=self.dht,
+            state=self.state,
+            bootstrap=settings.bootstrap,
+            own_addresses=self.addresses_by_realm,
+        )
         self._finder = Finder(
             dht=self.dht,
             network=network,
@@ -151,7 +156,7 @@ class Node:
             async with asyncio.timeout(PUBLISH_WAIT_S):
                 await self._publisher.publish_due()
         self._tasks.spawn(self._publisher.run())
-        self._tasks.spawn(self._keep_state())
+        self._tasks.spawn(self._joiner.keep_state())
         ready = Ready.of(self)
         log.info("node_ready", peers=ready.peers, seconds=round(ready.seconds, 3), alone=ready.alone)
         return ready
@@ -174,10 +179,9 @@ class Node:
                     await self._publisher.unpublish()
         self._sessions.close()
         self.endpoint.close()
-        self.state.remember_contacts(remembered(self.dht.known_contacts()))
+        await self._joiner.save()
         await self.dht.stop()
         self.mux.close()
-        await self.network.run_blocking(self.state.write, self.state.encode())
 
     # What applications call
 
@@ -384,13 +388,3 @@ class Node:
         if self._lan is not None:
             self._lan.refresh()
         self.emit(NetworkChanged(addresses, self.status().nat))
-
-    async def _keep_state(self) -> None:
-        while True:
-            await asyncio.sleep(SAVE_EVERY_S)
-            self.state.remember_contacts(remembered(self.dht.known_contacts()))
-            if self.state.dirty:
-                try:
-                    await self.network.run_blocking(self.state.write, self.state.encode())
-                except P2PError as exc:
-                    log.warning("state_not_saved", why=exc.message)

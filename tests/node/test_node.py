@@ -204,6 +204,26 @@ def test_streams_reach_the_handler_of_their_protocol() -> None:
     run_virtual(main)
 
 
+def test_whoever_joins_through_localhost_is_found_on_the_lan() -> None:
+    """One machine with two nodes, the second joined through the first's loopback address; a third on the LAN."""
+
+    async def main(world: VirtualWorld) -> None:
+        machine = world.host("10.0.0.1")
+        anna = make_node(machine, 1)
+        await anna.start()
+        local = PeerSpec("?", peer=anna.peer_id, hosts=(("127.0.0.1", 4747),))
+        cora = make_node(machine.network(), 2, bootstrap=(local,), listen_explicit=False)
+        await cora.start()
+        bert = make_node(world.host("10.0.0.2"), 3, through=[anna])
+        await bert.start()
+        assert (await bert.connect(cora.peer_id)).peer == cora.peer_id
+        assert (await cora.find(bert.peer_id)).online
+        for node in (bert, cora, anna):
+            await node.stop()
+
+    run_virtual(main)
+
+
 def test_warm_start_needs_no_bootstrap_node(tmp_path: Path) -> None:
     """A node that knew others joins through them when its bootstrap node is dead."""
 
