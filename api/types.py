@@ -21,6 +21,7 @@ __all__ = [
 MAX_PEER = 2000  # characters of an ID@HOST:PORT,... with 16 long host names; far below the body limit
 MAX_TEXT = 20_000  # characters; the exact limit (15,000 bytes) is chat's, which says so in its own sentence
 MAX_SECONDS = 3600.0
+_LAST_SECOND = 253_402_300_799.0
 
 PeerText = Annotated[str, Meta(min_length=1, max_length=MAX_PEER, description="A PEER, as in docs/cli.md")]
 Name = Annotated[str, Meta(max_length=128)]
@@ -29,8 +30,8 @@ Limit = Annotated[int, Meta(ge=1, le=10_000)]
 
 
 def rfc3339(unix_seconds: float) -> str:
-    """Return a time as 2026-01-31T12:00:00.123Z."""
-    moment = datetime.fromtimestamp(unix_seconds, UTC)
+    """Return a time as 2026-01-31T12:00:00.123Z; what no calendar holds is cut to the years 1970 to 9999."""
+    moment = datetime.fromtimestamp(min(max(unix_seconds, 0.0), _LAST_SECOND), UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -17,6 +17,7 @@ from p2pnode.chat.store import DeviceRow
 __all__ = ["Directory"]
 
 MAX_STRANGERS = 4096  # devices of people who are no contacts, about 300 bytes each; the longest unseen goes first
+MAX_USER_DEVICES = 23  # as many as a device record holds; whoever owns an account can vouch for any number
 _PREFIX_MIN = 12
 
 
@@ -47,9 +48,15 @@ class Directory:
         user = device.user or (before[0] if before is not None else None)
         self._devices[device.peer] = (user, device.name)
         if before is not None and before[0] is not None and before[0] != user:
-            self._by_user.get(before[0], {}).pop(device.peer, None)
+            self._unlink(before[0], device.peer)
         if user is not None:
-            self._by_user.setdefault(user, {})[device.peer] = None
+            devices = self._by_user.setdefault(user, {})
+            devices.pop(device.peer, None)
+            devices[device.peer] = None
+            if len(devices) > MAX_USER_DEVICES:
+                oldest = next(iter(devices))
+                self._unlink(user, oldest)
+                del self._devices[oldest]
         self._forget_strangers()
         return before != (user, device.name)
 
@@ -119,6 +126,8 @@ class Directory:
         wanted = text.strip().casefold()
         people = self._everybody()
         for form in (self._petname, self.display_name, self._chosen_name, lambda party: f"~{short_id(party)}"):
+            if form == self._chosen_name and "~" in wanted:
+                continue  # nobody takes over `alice~7x2k9q` by calling himself so
             matches = [party for party in people if form(party).casefold() == wanted]
             if len(matches) == 1:
                 return matches[0]
@@ -143,9 +152,8 @@ class Directory:
             if found:
                 raise InvalidPeerError(f"Several known ids begin with {name!r}; type more of it.")
             raise NotFoundError(f"No known id begins with {name!r}.")
-        if any(
-            name.casefold() in (self._petname(p).casefold(), self._chosen_name(p).casefold()) for p in self._everybody()
-        ):
+        forms = (self._petname,) if "~" in name else (self._petname, self._chosen_name)
+        if any(name.casefold() == form(party).casefold() for party in self._everybody() for form in forms):
             party = self.resolve(name)
             if not isinstance(party, Hall):
                 return party
@@ -189,7 +197,11 @@ class Directory:
             if peer not in self._contacts and (user is None or user not in self._contacts):
                 del self._devices[peer]
                 if user is not None:
-                    self._by_user[user].pop(peer, None)
-                    if not self._by_user[user]:
-                        del self._by_user[user]
+                    self._unlink(user, peer)
                 return
+
+    def _unlink(self, user: UserId, peer: PeerId) -> None:
+        devices = self._by_user.get(user, {})
+        devices.pop(peer, None)
+        if not devices:
+            self._by_user.pop(user, None)

@@ -10,6 +10,7 @@ import structlog
 
 from p2pnode import Address, PeerId
 from p2pnode.chat.hall import Roster
+from p2pnode.chat.limits import Buckets
 from p2pnode.chat.model import HallChanged, Member
 from p2pnode.chat.ports import SessionPort
 from p2pnode.chat.protocol import Leave, Members
@@ -23,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 # Chosen by us.
 ATTEMPTS = 2  # failed connects in a row, about 10 s apart, after which a member counts as gone
+# Entries of one peer: each is shown, told to others, undone on the disk. A flaky link comes back once a minute or so.
+ENTRY_RATE, ENTRY_BURST = 0.1, 10.0
 GONE_REASONS = frozenset({"refused"})  # ends of sessions that need no second look
 QUIET_REASONS = frozenset({"idle", "duplicate", "replaced", "stopping"})  # ends that say nothing about the peer
 
@@ -33,6 +36,7 @@ class HallKeeper:
     def __init__(self, chat: Chat) -> None:
         self._chat = chat
         self._roster = Roster(chat.node.peer_id)
+        self._entries = Buckets(rate=ENTRY_RATE, burst=ENTRY_BURST, capacity=1024)
 
     def __contains__(self, peer: PeerId) -> bool:
         return peer in self._roster
@@ -63,6 +67,9 @@ class HallKeeper:
             return
         if not chat.settings.hall and not self._roster.includes(member.peer):
             return  # we take part in no hall that we did not enter
+        if member.peer not in self._roster and not self._entries.take(member.peer, self._now()):
+            chat.drops["hall_too_often"] += 1
+            return
         if self._roster.answered(member):
             chat.links.get(member.peer).tell(self._roster.gossip_for(member.peer))
             self._announce(joined=(member,))

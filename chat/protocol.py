@@ -47,6 +47,7 @@ MAX_MEMBERS = 64  # of a hall: everybody is connected to everybody
 MAX_MEMBER_ADDRESSES = 4
 _LENGTH_BYTES = 4
 _MAX_INTEGER = 2**63 - 1  # SQLite's largest
+_MAX_TIME_MS = 253_402_300_799_999  # the end of year 9999, the last that a calendar can show
 
 _DOMAIN = b"p2pnode/1/chat"
 _DEVICE = b"device"
@@ -55,6 +56,7 @@ Key = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 MessageId = Annotated[bytes, msgspec.Meta(min_length=ID_BYTES, max_length=ID_BYTES)]
 Name = Annotated[str, msgspec.Meta(max_length=32)]
 Number = Annotated[int, msgspec.Meta(ge=0, le=_MAX_INTEGER)]
+TimeMs = Annotated[int, msgspec.Meta(ge=0, le=_MAX_TIME_MS)]
 
 
 class Hello(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, tag=1):
@@ -80,7 +82,7 @@ class TextMessage(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_f
     id: MessageId
     hall: bool
     sequence: Number
-    sent_at: Number
+    sent_at: TimeMs
     text: Annotated[str, msgspec.Meta(max_length=MAX_TEXT_BYTES)]
 
 

@@ -15,6 +15,7 @@ _MESSAGE = """
            m.sent_at, m.received_at, m.state, m.reason, m.author_seq
     FROM messages AS m JOIN conversations AS c ON c.id = m.conversation LEFT JOIN devices AS d ON d.peer = m.author
 """
+MAX_USER_DEVICES = 23
 _SHOWN_BACKWARDS = "ORDER BY m.ordinal DESC, m.author_seq DESC, m.position DESC"
 
 
@@ -309,6 +310,12 @@ def learn_device(connection: sqlite3.Connection, peer: PeerId, user: UserId | No
         (peer.raw, user.raw if user is not None else None, name, now_ms),
     )
     if user is not None:
+        # An account can vouch for any number of keys: the longest unseen beyond what a device record holds go.
+        connection.execute(
+            "DELETE FROM devices WHERE user = ?1 AND peer IN"
+            " (SELECT peer FROM devices WHERE user = ?1 ORDER BY peer != ?2, seen_at DESC LIMIT -1 OFFSET ?3)",
+            (user.raw, peer.raw, MAX_USER_DEVICES),
+        )
         _adopt(connection, peer, user)
 
 

@@ -40,6 +40,7 @@ from p2pnode import (
 from p2pnode.chat.contacts import Directory
 from p2pnode.chat.delivery import Deliveries, Delivery
 from p2pnode.chat.inbound import Inbound
+from p2pnode.chat.limits import Buckets
 from p2pnode.chat.link import BROKEN
 from p2pnode.chat.links import Links
 from p2pnode.chat.members import HallKeeper
@@ -109,6 +110,7 @@ class Chat:
         self.drops: Counter[str] = Counter()
         """Streams given up, by reason."""
         self._inbound: Counter[PeerId] = Counter()
+        self._device_news = Buckets(rate=0.1, burst=23)  # per user: each new device or name written is a commit
         self._tasks: set[asyncio.Task[Any]] = set()
         self._subscribers: list[Callable[[ChatEvent], None]] = []
         self._unsubscribe: Cancel | None = None
@@ -294,7 +296,12 @@ class Chat:
             raise BadPacket("bad_proof")
         name = clean_name(hello.name)
         known_before = self.directory.state_of(peer) is not None or self.directory.state_of(user) is not None
-        if self.directory.learn(DeviceRow(peer, user, name)) and known_before:
+        news = self.directory.learn(DeviceRow(peer, user, name))
+        if self.directory.is_blocked(peer):
+            self.node.refuse_when(self.directory.is_blocked)  # a device that we did not know to be theirs
+            raise BadPacket("blocked")
+        # Beyond the rate it is known until we stop, and on the disk with its next message.
+        if news and known_before and self._device_news.take(user, self.node.network.monotonic()):
             self.start_task(self._remember_device(peer, user, name), "chat-device")
         self.hall.heard_hello(Member(peer, user, name, (session.remote,)), wants=hello.hall)
 
