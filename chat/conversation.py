@@ -75,7 +75,9 @@ class Conversation:
         if bootstrap is not None:
             self._say("To join you from another terminal or machine:")
             self._say(f"    p2pnode join NAME {bootstrap}")
-        if alone:
+        if alone and not addresses:
+            self._say("This computer has no network; waiting until it has one.")
+        elif alone:
             self._say("Nobody else is here yet; waiting for somebody on the LAN or for the line above.")
         if members := self.chat.members():
             names = ", ".join(self.chat.display_name(member.user or member.peer) for member in members)

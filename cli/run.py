@@ -153,7 +153,7 @@ class _Program:
         if feed is not None:
             self._ready_event(node, ready, api)
             if ready.alone and self.settings.role == "peer":
-                self.invocation.note(_alone_sentence(ready))
+                self.invocation.note(ready.waiting_sentence())
             if self.settings.role == "bootstrap" and ready.bootstrap:
                 self.invocation.note(f"Hand this out: {ready.bootstrap}")
             async for event in feed:
@@ -271,8 +271,3 @@ def _watchdog(code: int) -> threading.Timer:
 def _own_port(node: Node) -> int:
     """Return the port that others dial, IPv4's when both families have one."""
     return next((local.port for local in node.mux.local), 0)
-
-
-def _alone_sentence(ready: Ready) -> str:
-    line = f"p2pnode join --bootstrap {ready.bootstrap}" if ready.bootstrap else "p2pnode join"
-    return f"Nobody else is known yet and nobody answers on this network; on another machine type: {line}"

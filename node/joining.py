@@ -71,10 +71,11 @@ class Joiner:
 
     async def hello(self, host: str, port: int, *, timeout: float) -> HelloResult:
         """Ask who listens at `host:port`, all its addresses at once. Raise P2PError when nobody answers."""
-        tries = [
-            asyncio.ensure_future(self._dht.hello(address, timeout=timeout))
-            for address in await self._resolve(host, port)
-        ]
+        addresses = await self._resolve(host, port)
+        own = {address for some in self._own_addresses().values() for address in some}
+        if own.issuperset(addresses):
+            raise P2PError("That is this node itself.", address=str(addresses[0]))
+        tries = [asyncio.ensure_future(self._dht.hello(address, timeout=timeout)) for address in addresses]
         try:
             for next_done in asyncio.as_completed(tries):
                 with contextlib.suppress(P2PError):

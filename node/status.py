@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from p2pnode.core.address import Realm
+from p2pnode.core.address import Address, Realm, Scope
 
 if TYPE_CHECKING:
     from p2pnode.node import Node
@@ -27,6 +27,16 @@ class Ready:
     peers: int
     seconds: float
     alone: bool
+
+    def waiting_sentence(self) -> str:
+        """Say what a node that is alone waits for, and what to type on another machine."""
+        if not self.addresses:
+            return "This computer has no network; waiting until it has one."
+        if all(Address.parse(a).scope is Scope.LOOPBACK for a in self.addresses):
+            where = "This node is reachable on this computer only; in another terminal type"
+        else:
+            where = "Nobody else is known yet and nobody answers on this network; on another machine type"
+        return f"{where}: p2pnode join --bootstrap {self.bootstrap}"
 
     @classmethod
     def of(cls, node: Node) -> Ready:

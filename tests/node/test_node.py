@@ -7,6 +7,7 @@ import pytest
 from support.virtual_nodes import lan_of, make_node, spec_of
 
 from p2pnode import (
+    Address,
     NodeEvent,
     P2PError,
     PeerNotFoundError,
@@ -222,6 +223,39 @@ def test_whoever_joins_through_localhost_is_found_on_the_lan() -> None:
             await node.stop()
 
     run_virtual(main)
+
+
+def test_hello_to_oneself_says_so() -> None:
+    """`ping` without a port asks our own listening port, here at our own address."""
+
+    async def main(world: VirtualWorld) -> None:
+        async with lan_of(world, 2) as (boot, alice):
+            assert (await alice.hello("10.0.0.1", 4747)).peer_id == boot.peer_id
+            with pytest.raises(P2PError, match="this node itself"):
+                await alice.hello("10.0.0.2", 4747)
+
+    run_virtual(main)
+
+
+def test_a_lone_node_says_what_it_waits_for() -> None:
+    """This computer only (two ways), or nobody there."""
+
+    async def main(world: VirtualWorld) -> list[str]:
+        sentences = []
+        for network, listen in (
+            (world.host(), Address("0.0.0.0", 1)),
+            (world.host("10.0.0.1"), Address("127.0.0.1", 1)),
+            (world.host("10.0.0.2"), Address("0.0.0.0", 1)),
+        ):
+            node = make_node(network, 1, listen=(listen,))
+            sentences.append((await node.start()).waiting_sentence())
+            await node.stop()
+        return sentences
+
+    none, machine, lan = run_virtual(main)
+    assert "on this computer only" in none
+    assert "on this computer only" in machine
+    assert "on another machine type: p2pnode join --bootstrap" in lan
 
 
 def test_warm_start_needs_no_bootstrap_node(tmp_path: Path) -> None:
