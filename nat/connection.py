@@ -244,7 +244,10 @@ class Connection(Driver):
             raise BadPacket("unexpected_stream")
         elif (stream := self._streams.get(stream_id)) is not None:
             stream.data_received_untrusted(data, fin)
-        elif bool(stream_id & 1) == self.initiator and stream_id not in self._refused:
+        elif stream_id in self._refused:
+            if fin:
+                self._refused.discard(stream_id)
+        elif bool(stream_id & 1) == self.initiator:
             self._header_data(stream_id, data, fin)
 
     def _control_data(self, data: bytes) -> None:

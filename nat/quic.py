@@ -32,7 +32,7 @@ from p2pnode.nat.driver import Driver
 from p2pnode.nat.errors import ConnectionClosedError
 from p2pnode.nat.handshake import ClientHandshake, ServerHandshake
 from p2pnode.nat.proof import NONCE_BYTES
-from p2pnode.nat.retry import AdmissionPolicy, RetryTokens, Verdict
+from p2pnode.nat.retry import AdmissionPolicy, RetryTokens, Verdict, prefix_of
 from p2pnode.nat.transport import CID_BYTES, Transport, TransportError, is_first_packet, make_configuration
 
 __all__ = ["QuicEndpoint", "QuicSettings", "QuicStatistics"]
@@ -230,12 +230,39 @@ class QuicEndpoint:
                 self.dropped("bad_token")
                 return
         verdict = self._policy.judge(source, has_token=retry_cid is not None)
+        if verdict is Verdict.DISPLACE:
+            self._displace_unproven()
         if verdict is Verdict.DROP:
             self.dropped("too_many_unproven")
         elif verdict is Verdict.RETRY:
             self._send_retry(source, cid, client_cid, now)
         else:
             self._accept(data, source, cid, original_cid, retry_cid)
+
+    def _displace_unproven(self) -> None:
+        heaviest = self._policy.heaviest()
+        of_it = [c for c in self._unproven if prefix_of(c.remote) == heaviest]
+        if of_it:
+            self.dropped("unproven_displaced")
+            min(of_it, key=lambda c: c.opened_at).abandon(CloseReason(CloseCode.TOO_MANY, "too many", "local"))
+
+    def _make_room(self, newcomer: Connection) -> bool:
+        """Whether one more incoming connection may stay; keys cost nothing, addresses do.
+
+        When full, the prefix with the most incoming ones loses its longest unused to a newcomer whose prefix has fewer.
+        """
+        if len(self._open) < self.settings.max_connections:
+            return True
+        by_prefix: dict[bytes, list[Connection]] = {}
+        for connection in self.connections():
+            if not connection.initiator:
+                by_prefix.setdefault(prefix_of(connection.remote), []).append(connection)
+        heaviest = max(by_prefix.values(), key=len, default=[])
+        if len(heaviest) <= len(by_prefix.get(prefix_of(newcomer.remote), ())) + 1:
+            return False
+        self.dropped("connection_displaced")
+        min(heaviest, key=lambda c: c.last_used_at).close(CloseCode.TOO_MANY, "too many connections")
+        return True
 
     def _send_retry(self, source: Address, cid: bytes, client_cid: bytes, now: float) -> None:
         retry_cid = self.network.token_bytes(CID_BYTES)
@@ -274,7 +301,7 @@ class QuicEndpoint:
     def connection_proven(self, connection: Connection) -> None:
         self._ended_unproven(connection)
         self._forget_first_cid(connection)
-        if not connection.initiator and (self._closed or len(self._open) >= self.settings.max_connections):
+        if not connection.initiator and (self._closed or not self._make_room(connection)):
             connection.close(CloseCode.TOO_MANY, "too many connections")
             return
         self._open.add(connection)

@@ -17,6 +17,7 @@ import ipaddress
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -30,6 +31,7 @@ TOKEN_LIFETIME_S = 10.0  # a round trip, retransmissions included; a token admit
 MAX_TOKEN_BYTES = 12 + 8 + 2 + 20 + 20 + 16
 
 
+@lru_cache(maxsize=4096)
 def prefix_of(address: Address) -> bytes:
     """Return what one party usually holds: the /24 of an IPv4 address (3 bytes), the /48 of an IPv6 one (6)."""
     packed = ipaddress.ip_address(address.ip.partition("%")[0]).packed
@@ -70,6 +72,8 @@ class Verdict(enum.Enum):
     ACCEPT = "accept"
     RETRY = "retry"
     DROP = "drop"
+    DISPLACE = "displace"
+    """Accept, and give up the oldest unproven one of the heaviest prefix for it."""
 
 
 @dataclass
@@ -97,9 +101,17 @@ class AdmissionPolicy:
             return Verdict.ACCEPT
         if not has_token:
             return Verdict.RETRY
-        if self._total >= self.limit or self._by_prefix[prefix_of(source)] >= self.per_prefix:
+        own = self._by_prefix[prefix_of(source)]
+        if own >= self.per_prefix:
             return Verdict.DROP
-        return Verdict.ACCEPT
+        if self._total < self.limit:
+            return Verdict.ACCEPT
+        # Full: a few prefixes that open handshakes and never end them must not lock everybody else out.
+        return Verdict.DISPLACE if own + 1 < max(self._by_prefix.values()) else Verdict.DROP
+
+    def heaviest(self) -> bytes:
+        """Return the prefix with the most unproven connections; b"" when there are none."""
+        return max(self._by_prefix, key=self._by_prefix.__getitem__, default=b"")
 
     def began(self, source: Address) -> None:
         self._total += 1

@@ -7,14 +7,19 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from support.chat_fakes import FakeNode, FakeWorld, Person, befriend
+from support.nat_peers import BareClient, make_peer
 
 from p2pnode import BadPacket, NotFoundError
 from p2pnode.api.types import rfc3339
 from p2pnode.chat import HallChanged
 from p2pnode.chat import protocol as wire
 from p2pnode.chat.contacts import MAX_USER_DEVICES
+from p2pnode.core.errors import RefusedError
 from p2pnode.core.keys import AccountKey
-from p2pnode.simulations.virtual import VirtualLoop
+from p2pnode.nat import Connection, QuicSettings
+from p2pnode.nat.certificate import NodeCertificate, make_certificate
+from p2pnode.nat.transport import make_configuration
+from p2pnode.simulations.virtual import VirtualLoop, VirtualWorld, run_virtual
 
 # -- chat
 
@@ -183,3 +188,94 @@ def test_x3_message_ids_and_acks_of_others_change_nothing() -> None:
         assert (await bob.store.message(queued.id)).state == "queued"
 
     run(main)
+
+
+# -- sessions
+
+
+def test_t3_many_keys_from_one_network_do_not_take_all_sessions() -> None:
+    """T3: 12 proven connections of one /24 fill the table of 8; peers from elsewhere get in, nobody else loses."""
+
+    async def main(world: VirtualWorld) -> None:
+        bob = await make_peer(world, "20.0.0.2", settings=QuicSettings(max_connections=8))
+        honest = await make_peer(world, "20.1.0.1")
+        first = await honest.endpoint.connect(bob.key.peer_id, bob.address)
+        sybils: list[Connection] = []
+        for number in range(12):
+            mallory = await make_peer(world, f"20.9.9.{number + 1}")
+            try:
+                sybils.append(await mallory.endpoint.connect(bob.key.peer_id, bob.address))
+            except RefusedError:
+                continue
+        assert len(bob.endpoint.connections()) == 8
+        for number in range(3):
+            late = await make_peer(world, f"20.{number + 2}.0.1")
+            connection = await late.endpoint.connect(bob.key.peer_id, bob.address)
+            await asyncio.sleep(0.1)
+            assert not connection.closed
+        assert len(bob.endpoint.connections()) == 8
+        assert not first.closed
+        assert sum(not sybil.closed for sybil in sybils) == 4
+
+    run_virtual(main)
+
+
+def test_t3_half_open_handshakes_of_four_networks_do_not_lock_others_out() -> None:
+    """T3: real addresses, tokens included, that never send a proof hold every place; a real client displaces one."""
+
+    async def main(world: VirtualWorld) -> None:
+        settings = QuicSettings(retry_above=2, max_unproven=16, max_unproven_per_prefix=4)
+        bob = await make_peer(world, "20.0.0.2", settings=settings)
+        for number in range(24):
+            client = await BareClient.open(world, f"20.9.{number % 4}.{number + 1}", bob)
+            client.connect()
+        await asyncio.sleep(0.5)
+        assert bob.endpoint.statistics().unproven == 16
+        alice = await make_peer(world, "20.0.0.1")
+        connection = await alice.endpoint.connect(bob.key.peer_id, bob.address, timeout=2.0)
+        assert connection.peer == bob.key.peer_id
+        assert bob.endpoint.statistics().dropped["unproven_displaced"] == 1
+
+    run_virtual(main, delay=0.01)
+
+
+def test_v1_streams_refused_for_their_header_are_forgotten_at_their_end() -> None:
+    """V1: a bad header first, the end of the stream later: 300 of them leave nothing behind."""
+
+    async def main(world: VirtualWorld) -> None:
+        alice, bob = await make_peer(world, "10.0.0.1"), await make_peer(world, "10.0.0.2")
+        connection = await alice.endpoint.connect(bob.key.peer_id, bob.address)
+        other = await bob.first_incoming()
+        handle = connection._handle
+        connection._handle = lambda _event: None  # type: ignore[method-assign]  # Mallory heeds no STOP_SENDING
+        for _ in range(300):
+            stream_id = connection.transport.next_stream_id()
+            assert stream_id is not None
+            connection.stream_write(stream_id, b"\x00", False)
+            await asyncio.sleep(0.001)
+            connection.stream_write(stream_id, b"x", True)
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(1)
+        connection._handle = handle  # type: ignore[method-assign]
+        assert bob.endpoint.statistics().dropped["bad_stream_header"] == 300
+        assert len(other._refused) == 0
+
+    run_virtual(main)
+
+
+def test_m1_a_copied_certificate_without_its_key_is_refused() -> None:
+    """M1: Mallory shows Bob's certificate and signs the handshake with another key: no session, no proof is sent."""
+
+    async def main(world: VirtualWorld) -> None:
+        alice, bob = await make_peer(world, "10.0.0.1"), await make_peer(world, "10.0.0.2")
+        mallory = await make_peer(world, "10.0.0.3")
+        own, shown = make_certificate(mallory.key, world.rng.randbytes), bob.endpoint._certificate
+        mallory.endpoint._server_configuration = make_configuration(
+            client=False, alpn=mallory.endpoint.alpn, idle_timeout_s=60.0, initial_rtt_s=0.1,
+            certificate=NodeCertificate(der=shown.der, pem=shown.pem, key_pem=own.key_pem),
+        )  # fmt: skip
+        with pytest.raises(RefusedError):
+            await alice.endpoint.connect(bob.key.peer_id, mallory.address, timeout=3.0)
+        assert mallory.endpoint.connections() == []
+
+    run_virtual(main)
