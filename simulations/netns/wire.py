@@ -1,0 +1,165 @@
+"""The wire of the laboratory ("the internet") as a machine without I/O: IPv4 packets, delay, loss, accounts.
+
+A packet crosses two links: the sender's and the receiver's. Each adds its one-way delay and loses its share, so with
+20 ms per link a round trip takes 80 ms. What is counted here was seen outside of all routers: it is the evidence for
+which two public addresses really talk.
+
+Like an internet provider, a link drops packets with a source that is not its own (BCP 38) and everything private.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+import socket
+from collections import Counter
+from dataclasses import dataclass, field
+
+__all__ = ["Flow", "Link", "Wire"]
+
+MAX_FLOWS = 50_000  # a guard against a scan from inside; about 10 MB
+_UDP, _TCP, _ICMP = 17, 6, 1
+_PROTOCOLS = {_TCP: "tcp", _ICMP: "icmp"}
+
+FlowKey = tuple[str, int, str, int]
+"""Source and destination: address, port. UDP only."""
+
+
+@dataclass
+class Flow:
+    """One direction. Counted when the packet leaves its source; `delivered` when it reached the other link."""
+
+    packets: int = 0
+    delivered: int = 0
+    bytes: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass
+class Link:
+    """Where one host or router is connected. `loss`: share of packets from 0 to 1; `delay_s`: one way."""
+
+    name: str
+    addresses: frozenset[bytes]
+    delay_s: float = 0.0
+    loss: float = 0.0
+    up: bool = True
+    sent: Counter[str] = field(default_factory=Counter)
+    received: Counter[str] = field(default_factory=Counter)
+    sent_bytes: int = 0
+    received_bytes: int = 0
+
+
+class Wire:
+    """All links. Times are seconds of any clock that never goes back."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self._number = 0
+        self._on_way: list[tuple[float, int, Link, bytes, Flow | None, str]] = []
+        self._by_address: dict[bytes, Link] = {}
+        self.links: dict[str, Link] = {}
+        self.flows: dict[FlowKey, Flow] = {}
+        self.dropped: Counter[str] = Counter()
+
+    def add(self, link: Link) -> None:
+        """Connect a link. Raise ValueError when its name or an address is taken."""
+        if link.name in self.links or any(address in self._by_address for address in link.addresses):
+            raise ValueError(f"the name or an address of {link.name} is taken")
+        self.links[link.name] = link
+        for address in link.addresses:
+            self._by_address[address] = link
+
+    def remove(self, name: str) -> None:
+        """Cut a link for good; what is on its way to it is lost."""
+        link = self.links.pop(name)
+        for address in link.addresses:
+            del self._by_address[address]
+        link.up = False
+
+    def packet_untrusted(self, source: Link, data: bytes, now: float) -> bool:
+        """Take a packet from a link. Return whether it is under way; otherwise it is counted in `dropped`."""
+        reason, target = self._check(source, data)
+        if target is None:
+            self.dropped[reason] += 1
+            return False
+        kind = kind_of_packet(data)
+        source.sent[kind] += 1
+        source.sent_bytes += len(data)
+        flow = self._flow(data)
+        if flow is not None:
+            flow.packets += 1
+            flow.bytes += len(data)
+            flow.kinds[kind] += 1
+        if self._lost(source) or self._lost(target):
+            self.dropped["loss"] += 1
+            return False
+        self._number += 1  # packets of the same moment stay in order, and links need no comparison
+        due = now + source.delay_s + target.delay_s
+        heapq.heappush(self._on_way, (due, self._number, target, data, flow, kind))
+        return True
+
+    def due(self, now: float) -> list[tuple[Link, bytes]]:
+        """Return what arrives by `now`, in order."""
+        arrived: list[tuple[Link, bytes]] = []
+        while self._on_way and self._on_way[0][0] <= now:
+            _, _, target, data, flow, kind = heapq.heappop(self._on_way)
+            if not target.up:
+                self.dropped["link_down"] += 1
+                continue
+            target.received[kind] += 1
+            target.received_bytes += len(data)
+            if flow is not None:
+                flow.delivered += 1
+            arrived.append((target, data))
+        return arrived
+
+    def next_at(self) -> float | None:
+        """Return when the next packet arrives, None when nothing is under way."""
+        return self._on_way[0][0] if self._on_way else None
+
+    def _check(self, source: Link, data: bytes) -> tuple[str, Link | None]:
+        if len(data) < 20 or data[0] >> 4 != 4:
+            return "not_ipv4", None
+        if not source.up:
+            return "link_down", None
+        target = self._by_address.get(data[16:20])
+        if target is None:
+            first = data[16]
+            if 224 <= first <= 239:
+                return "multicast", None
+            private = first == 10 or data[16:18] == b"\xc0\xa8" or (first == 172 and 16 <= data[17] <= 31)
+            return ("private_destination" if private else "no_route"), None
+        if data[12:16] not in source.addresses:
+            return "foreign_source", None
+        if not target.up:
+            return "link_down", None
+        return "", target
+
+    def _lost(self, link: Link) -> bool:
+        return link.loss > 0 and self.rng.random() < link.loss
+
+    def _flow(self, data: bytes) -> Flow | None:
+        start = (data[0] & 15) * 4
+        if data[9] != _UDP or len(data) < start + 8:
+            return None
+        key = (
+            socket.inet_ntoa(data[12:16]),
+            int.from_bytes(data[start : start + 2], "big"),
+            socket.inet_ntoa(data[16:20]),
+            int.from_bytes(data[start + 2 : start + 4], "big"),
+        )
+        flow = self.flows.get(key)
+        if flow is None:
+            if len(self.flows) >= MAX_FLOWS:
+                return None
+            flow = self.flows[key] = Flow()
+        return flow
+
+
+def kind_of_packet(data: bytes) -> str:
+    """Return `udp:` and the payload's first byte in hex (`udp:05`; `udp:` when empty), `tcp`, `icmp` or `ip`."""
+    if data[9] != _UDP:
+        return _PROTOCOLS.get(data[9], "ip")
+    start = (data[0] & 15) * 4 + 8
+    return f"udp:{data[start]:02x}" if len(data) > start else "udp:"
