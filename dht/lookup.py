@@ -20,6 +20,8 @@ from p2pnode.dht.contact import Contact
 __all__ = ["Lookup"]
 
 PREFIX_IN_SHORTLIST = 2
+# A liar could name a victim's address under many ids and ports, each asked three times with up to 1,200 bytes.
+SILENT_PER_IP = 4  # queries to one public IP address while nobody there has answered
 MAX_CANDIDATES = 400  # 20 answers of 20; beyond, the farthest are forgotten: a liar cannot fill memory
 
 
@@ -56,6 +58,8 @@ class Lookup:
         self._candidates: list[_Candidate] = []  # nearest first
         self._by_id: dict[bytes, _Candidate] = {}
         self._addresses: set[Address] = set()
+        self._asked: Counter[str] = Counter()
+        self._heard: set[str] = set()
         self._flying = 0
         self.queried = 0
         self.hops = 0
@@ -79,16 +83,25 @@ class Lookup:
     def next_queries(self) -> list[Contact]:
         """Return whom to ask now; each must be reported back by `answered` or `failed`, in between by `late`."""
         queries: list[Contact] = []
-        if self._flying >= self._alpha or self.queried >= self._max_queries:
-            return queries
-        for candidate in self._shortlist():
-            if candidate.state is _State.NEW:
+        again = True
+        while again:
+            again = False
+            for candidate in self._shortlist():
+                if self._flying >= self._alpha or self.queried >= self._max_queries:
+                    return queries
+                if candidate.state is not _State.NEW:
+                    continue
+                ip = candidate.contact.address.ip
+                if self._diverse and self._asked[ip] >= SILENT_PER_IP and ip not in self._heard:
+                    if not self._is_flying(ip):
+                        candidate.state = _State.FAILED
+                        again = True  # others take its place in the shortlist
+                    continue
                 candidate.state = _State.FLYING
+                self._asked[ip] += 1
                 self._flying += 1
                 self.queried += 1
                 queries.append(candidate.contact)
-                if self._flying >= self._alpha or self.queried >= self._max_queries:
-                    break
         return queries
 
     def seed_answered(self, contact: Contact, contacts: Iterable[Contact]) -> None:
@@ -107,6 +120,7 @@ class Lookup:
         if candidate.state is _State.FLYING:
             self._flying -= 1
         candidate.state = _State.ANSWERED
+        self._heard.add(contact.address.ip)
         self.hops = max(self.hops, candidate.depth + 1)
         self.add(contacts, depth=candidate.depth + 1)
 
@@ -138,6 +152,9 @@ class Lookup:
     def closest(self) -> list[Contact]:
         """Return up to k that answered, nearest first."""
         return [c.contact for c in self._select(c for c in self._candidates if c.state is _State.ANSWERED)]
+
+    def _is_flying(self, ip: str) -> bool:
+        return any(c.state is _State.FLYING and c.contact.address.ip == ip for c in self._candidates)
 
     def _shortlist(self) -> list[_Candidate]:
         return self._select(c for c in self._candidates if c.state not in (_State.FAILED, _State.LATE))

@@ -74,11 +74,13 @@ class RecordStorage(IStorage):
             return code, 0
         life = min(max(record.expires - wall, 0.0), self._max_life) + self._tolerance
         entry = StoredRecord(record, prefix, now, now + life)
-        if held is None and not self._make_room(entry, now):
-            return ErrorCode.FULL, 0
         if held is not None:
             entry.prefix = held.prefix  # the author's update, through whomever, keeps its place in the accounts
             self._remove(key)
+        if not self._make_room(entry, now):  # an update may be longer than what it replaces
+            if held is not None:
+                self._add(key, held)
+            return ErrorCode.FULL, 0
         self._add(key, entry)
         return None
 

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from support.chat_fakes import FakeNode, FakeWorld, Person, befriend
+from support.dht_attacks import record
+from support.dht_pair import WALL, World
 from support.nat_peers import BareClient, make_peer
 
 from p2pnode import BadPacket, NotFoundError
@@ -14,8 +16,14 @@ from p2pnode.api.types import rfc3339
 from p2pnode.chat import HallChanged
 from p2pnode.chat import protocol as wire
 from p2pnode.chat.contacts import MAX_USER_DEVICES
+from p2pnode.core.address import Address, Realm
 from p2pnode.core.errors import RefusedError
+from p2pnode.core.ids import NodeId
 from p2pnode.core.keys import AccountKey
+from p2pnode.dht import DhtSettings
+from p2pnode.dht.contact import Contact
+from p2pnode.dht.lookup import SILENT_PER_IP, Lookup
+from p2pnode.dht.storage import RecordStorage
 from p2pnode.nat import Connection, QuicSettings
 from p2pnode.nat.certificate import NodeCertificate, make_certificate
 from p2pnode.nat.transport import make_configuration
@@ -279,3 +287,51 @@ def test_m1_a_copied_certificate_without_its_key_is_refused() -> None:
         assert mallory.endpoint.connections() == []
 
     run_virtual(main)
+
+
+# -- DHT
+
+
+def test_p1_updates_that_grow_stay_within_the_quota() -> None:
+    """P1: a store full of empty records is not grown by half through longer updates of them."""
+    settings = DhtSettings(storage_bytes=200_000)
+    peer = World().peer("5.0.0.1")
+    storage = RecordStorage(peer.tag, settings)
+    salts = [number.to_bytes(4, "big") for number in range(200)]
+    held = [salt for salt in salts if not storage.store(record(peer, 1, b"", salt), Realm.PUBLIC, b"bad", 0.0, WALL)]
+    assert len(held) < 200
+    for salt in held:
+        storage.store(record(peer, 2, b"x" * 800, salt), Realm.PUBLIC, b"bad", 0.0, WALL)
+    assert storage.bytes <= settings.storage_bytes
+    assert len(storage) == len(held), "whom there was no room for keeps what he had"
+    last = held[-1]
+    assert storage.store(record(peer, 3, b"", last), Realm.PUBLIC, b"bad", 0.0, WALL) is None, "shorter ones always fit"
+    assert storage.bytes == sum(entry.size for _, entry in storage)
+
+
+def test_c1_a_lookup_sends_few_queries_to_an_address_that_never_answers() -> None:
+    """C1: a liar names a victim under 60 ids and ports: 4 queries go there, and the lookup still ends, and finds."""
+    lookup = Lookup(NodeId(bytes(20)), own_id=NodeId(b"\xff" * 20), ksize=20, alpha=6, max_queries=160, diverse=True)
+
+    def contact(number: int, address: Address) -> Contact:
+        return Contact(NodeId(number.to_bytes(20, "big")), address, Realm.PUBLIC)
+
+    liar = contact(10_000, Address("5.0.0.1", 4747))
+    victims = [contact(number, Address("9.9.9.9", 1000 + number)) for number in range(1, 61)]
+    honest = [contact(1000 + number, Address(f"5.0.{number}.1", 4747)) for number in range(1, 31)]
+    crowded = [contact(2000 + number, Address("5.1.1.1", 4000 + number)) for number in range(1, 11)]
+    lookup.add([liar])
+    assert lookup.next_queries() == [liar]
+    lookup.answered(liar, [*victims, *honest, *crowded])
+    to_victim = 0
+    while queries := lookup.next_queries():
+        for query in queries:
+            if query.address.ip == "9.9.9.9":
+                to_victim += 1
+                lookup.late(query)
+                lookup.failed(query)
+            else:
+                lookup.answered(query, [])
+    assert lookup.finished
+    assert to_victim <= SILENT_PER_IP
+    assert len(lookup.closest()) == 20
