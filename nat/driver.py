@@ -47,6 +47,8 @@ class Driver:
         """Done when both sides are proven to each other, or with the error that prevented it. For the endpoint."""
         self._keep_alive_s = self._settings.keep_alive_s
         self._proof_deadline_at = None if initiator else self.opened_at + self._settings.proof_timeout_s
+        self.spend: Callable[[Address], bool] | None = None
+        """Asked before each datagram until the other side was heard; False: it is not sent. For the endpoint."""
         self._probing_since: float | None = None
         self._drained_at: float | None = None
         self._released = False
@@ -118,6 +120,13 @@ class Driver:
         if not self._released:
             self._schedule_flush()
 
+    def nudge(self) -> None:
+        """Send the first packets again at once: what was sent before probably met a router that was not open yet."""
+        due = None if self._released or self.transport.heard_authentic else self.transport.timer()
+        if due is not None:
+            self._transport_call(self.transport.handle_timer, due)
+            self._flush()
+
     def abandon(self, reason: CloseReason) -> None:
         """Close, send the close, and keep nothing, not even QUIC's draining time."""
         self._close(reason)
@@ -165,8 +174,9 @@ class Driver:
         try:
             while datagrams := self.transport.datagrams(now):
                 for data in datagrams:
-                    self.bytes_sent += len(data)
-                    self._endpoint.send(data, self.remote)
+                    if self._may_send():
+                        self.bytes_sent += len(data)
+                        self._endpoint.send(data, self.remote)
                 self._pump()
             self._arm(now)
         except TransportError:
@@ -174,6 +184,17 @@ class Driver:
             if not self.closed:
                 self._finish(CloseReason(CloseCode.PROTOCOL, "internal", "local"))
             self._release()
+
+    def _may_send(self) -> bool:
+        if self.spend is None:
+            return True
+        if self.transport.heard_authentic:
+            self.spend = None
+            return True
+        if self.spend(self.remote):
+            return True
+        self._endpoint.dropped("budget")
+        return False
 
     def _arm(self, now: float) -> None:
         if self.transport.probing and not self.closed and self.proven.done():

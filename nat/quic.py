@@ -134,12 +134,22 @@ class QuicEndpoint:
         self._accepted = self._connected = self._retries = 0
         self._closed = False
 
-    async def connect(self, peer: PeerId, address: Address, *, timeout: float = 5.0, early: bool = False) -> Connection:
+    async def connect(
+        self,
+        peer: PeerId,
+        address: Address,
+        *,
+        timeout: float = 5.0,
+        early: bool = False,
+        spend: Callable[[Address], bool] | None = None,
+    ) -> Connection:
         """Return a connection on which both sides are proven; two round trips.
 
         `early`: return after one, when the server is proven and our proof has left. What is written then (4 KiB, the
         rest waits) arrives with the proof; if that is refused, or not accepted within `proof_timeout_s`, the connection
         ends and its streams raise. `Connection.wait_accepted` waits for the rest.
+        `spend`: asked before each datagram until the address answers, such as `IceSession.spend`; None: no limit but
+        time (6 datagrams in 5 s).
         Raise WrongKeyError (facts: expected, answered, address) when somebody else answers or nobody that proves a
         key; RefusedError; P2PTimeoutError. Cancelling gives the attempt up and leaves nothing behind.
         """
@@ -149,6 +159,7 @@ class QuicEndpoint:
         transport = Transport.client(self._client_configuration, now)
         connection = Connection(self, transport, address, ClientHandshake(self.key, self.network_tag))
         connection.expected = peer
+        connection.spend = spend
         self._track(connection)
         connection.begin()
         try:
@@ -192,6 +203,12 @@ class QuicEndpoint:
             self._first_packet(data, source, cid, client_cid, token)
         else:
             self.dropped("unknown_connection" if version in (None, 1) else "unknown_version")
+
+    def nudge(self, address: Address) -> None:
+        """Let attempts to this address that heard nothing yet send again at once: a check says that it is open now."""
+        for connection in list(self._connections):
+            if connection.initiator and connection.remote == address:
+                connection.nudge()
 
     def close(self) -> None:
         """Close every connection, telling the other sides; nothing of this endpoint is left in the loop."""
