@@ -10,10 +10,19 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from p2pnode.core.address import Address, Realm
 from p2pnode.core.errors import BadPacket
 from p2pnode.core.ids import NodeId, PeerId
+from p2pnode.dht.calls import Asked
 from p2pnode.dht.contact import pack_address
 from p2pnode.dht.keyring import Session, derive_keys, shared_secret_untrusted
 from p2pnode.dht.limits import Budget, NonceCache, PrefixBudgets, prefix_of
-from p2pnode.dht.messages import Error, ErrorCode, Ping, Request, decode_request_untrusted, encode
+from p2pnode.dht.messages import (
+    SEALED_ONLY,
+    Error,
+    ErrorCode,
+    Ping,
+    Request,
+    decode_request_untrusted,
+    encode,
+)
 from p2pnode.dht.service import Service
 from p2pnode.dht.tokens import RetryTokens
 from p2pnode.dht.wire import (
@@ -74,6 +83,8 @@ class Answerer:
         if not peer_id.verify(frame.signature, signing_bytes(SIGNED_REQUEST, frame.signed)):
             raise BadPacket("bad_signature")
         request = decode_request_untrusted(frame.payload)
+        if isinstance(request, SEALED_ONLY):
+            raise BadPacket("sealed_only")
         if is_hello and not isinstance(request, Ping):
             raise BadPacket("hello_asks_more")
         self._nonces.add(replay_key, now)
@@ -92,6 +103,14 @@ class Answerer:
         limit = MAX_DATAGRAM if source in session.paths else min(size, MAX_DATAGRAM)
         if limit < SEALED_REQUEST_MIN:
             raise BadPacket("too_short")
+        if isinstance(request, SEALED_ONLY):
+            engine.counters.requests[type(request).__name__] += 1
+            asked = Asked(session, counter, source, realm)
+            if source in session.paths:
+                engine.signal(request, asked, now, wall)
+            else:
+                engine.answer(asked, Error(pack_address(source), ErrorCode.UNPROVEN, 0))
+            return
         answer = self._respond(
             request, session.peer_id.node_id, source, realm, limit - SEALED_ANSWER_OVERHEAD, now, wall
         )

@@ -5,18 +5,28 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from p2pnode.core.address import Address
+from p2pnode.core.address import Address, Realm
 from p2pnode.core.ids import NodeId, PeerId
 from p2pnode.dht.contact import Contact
 from p2pnode.dht.keyring import Session
 from p2pnode.dht.messages import Answer, Request
 
-__all__ = ["Call", "CallBook", "Outcome", "Rtt"]
+__all__ = ["Asked", "Call", "CallBook", "Outcome", "Rtt"]
 
 MAX_CALLS = 2_048  # at once: 100 lookups with 20 requests each; about 3 kB each, 6 MB
+
+
+class Asked(NamedTuple):
+    """Another node's sealed request that waits for our answer: its keys, its counter, where it came from."""
+
+    session: Session
+    counter: bytes
+    source: Address
+    realm: Realm
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +58,15 @@ class Rtt:
 
 
 class Call:
-    """One request of ours, with its repetitions. `on_late` may come once, `on_done` comes exactly once."""
+    """One request of ours, with its repetitions. `on_late` may come once, `on_done` comes exactly once.
+
+    `opening`: a signed Ping is out to agree keys, the request itself follows; `openings`: how often that happened.
+    """
 
     __slots__ = (
         "address", "deadline", "done", "ephemeral", "forgotten", "keys", "late_at", "must_sign", "node_id", "nonces",
-        "on_done", "on_late", "payload", "request", "retried", "rto", "session", "signed_size", "tokens", "wall",
+        "on_done", "on_late", "opening", "openings", "payload", "request", "retried", "rto", "session", "signed_size",
+        "tokens", "wall",
     )  # fmt: skip
 
     def __init__(
@@ -63,12 +77,12 @@ class Call:
         self.signed_size = signed_size
         self.on_done, self.on_late = on_done, on_late
         self.rto = self.deadline = self.late_at = self.wall = 0.0
-        self.tokens = 0
+        self.tokens = self.openings = 0
         self.ephemeral: X25519PrivateKey | None = None
         self.session: Session | None = None
         self.keys: list[bytes] = []
         self.nonces: list[bytes] = []
-        self.done = self.forgotten = self.retried = self.must_sign = False
+        self.done = self.forgotten = self.retried = self.must_sign = self.opening = False
 
 
 class CallBook:

@@ -160,6 +160,11 @@ class Keyring:
             return None
         return session
 
+    def newest(self, node_id: bytes) -> Session | None:
+        """Return the keys last agreed with this peer, however old, None when there are none."""
+        sessions = self._by_peer.get(node_id)
+        return sessions[0] if sessions else None
+
     def add_unconfirmed(self, session: Session) -> None:
         """Remember keys agreed with a requester, until it uses them or newer strangers push them out."""
         node_id = session.peer_id.node_id

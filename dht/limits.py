@@ -6,7 +6,9 @@ import ipaddress
 from collections import OrderedDict
 from functools import lru_cache
 
-__all__ = ["Budget", "NonceCache", "PrefixBudgets", "prefix_of", "wide_prefix_of"]
+from p2pnode.core.address import Address
+
+__all__ = ["Budget", "NonceCache", "PrefixBudgets", "SentLog", "prefix_of", "wide_prefix_of"]
 
 
 @lru_cache(maxsize=8192)
@@ -73,6 +75,41 @@ class PrefixBudgets:
 
     def __len__(self) -> int:
         return len(self._budgets)
+
+
+class SentLog:
+    """Where we sent anything: a NAT or firewall in front of us may let answers in from there.
+
+    Remembers 8,192 addresses (about 200 bytes each), the oldest forgotten first: mappings live for minutes, and a node
+    that sends to thousands of addresses in that time serves already.
+    """
+
+    MAX = 8_192
+
+    def __init__(self) -> None:
+        self._addresses: dict[Address, None] = {}
+        self._ips: dict[str, int] = {}
+
+    def note(self, address: Address) -> None:
+        if address in self._addresses:
+            return
+        self._addresses[address] = None
+        self._ips[address.ip] = self._ips.get(address.ip, 0) + 1
+        if len(self._addresses) > self.MAX:
+            oldest = next(iter(self._addresses))
+            del self._addresses[oldest]
+            self._ips[oldest.ip] -= 1
+            if not self._ips[oldest.ip]:
+                del self._ips[oldest.ip]
+
+    def __contains__(self, address: Address) -> bool:
+        return address in self._addresses
+
+    def knows_ip(self, ip: str) -> bool:
+        return ip in self._ips
+
+    def __len__(self) -> int:
+        return len(self._addresses)
 
 
 class NonceCache:

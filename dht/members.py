@@ -22,13 +22,24 @@ def flags_of(serve: Iterable[Realm]) -> int:
 
 
 class Members:
-    """The routing tables. `on_contact(realm)` is called when a realm gets its first contact."""
+    """The routing tables, and where we serve ourselves.
+
+    `on_contact(realm)`, and `on_joined(realm)` for the DHT itself, are called when a realm gets its first contact.
+    """
 
     def __init__(self, node_id: NodeId, settings: DhtSettings) -> None:
         self._allow_documentation = settings.allow_documentation
         self._realms: dict[str, Realm | None] = {}
+        self.serving = frozenset(settings.serve)
+        self.flags = flags_of(self.serving)
         self.tables = {realm: Table(node_id, settings.ksize, realm) for realm in Realm}
         self.on_contact: Callable[[Realm], None] | None = None
+        self.on_joined: Callable[[Realm], None] | None = None
+
+    def set_serving(self, realm: Realm, serves: bool) -> None:
+        """Say from now on that we serve in this realm, or that we do not."""
+        self.serving = self.serving | {realm} if serves else self.serving - {realm}
+        self.flags = flags_of(self.serving)
 
     def realm_of(self, ip: str) -> Realm | None:
         """Return the realm of an address, None when nothing may be sent there. Remembered: every datagram asks."""
@@ -57,8 +68,10 @@ class Members:
         contact.last_seen = now
         contact.misses = 0
         first = not len(table)
-        if table.add_contact(contact) and first and self.on_contact is not None:
-            self.on_contact(realm)
+        if table.add_contact(contact) and first:
+            for callback in (self.on_joined, self.on_contact):
+                if callback is not None:
+                    callback(realm)
         return contact
 
     def missed(self, node_id: bytes, address: Address) -> None:

@@ -1,8 +1,11 @@
 """Payloads: what nodes ask and answer. MessagePack arrays whose first element is the kind; strict and bounded.
 
-Requests: `[1]` Ping · `[2, target]` FindNode · `[3, key]` Get · `[4, token, record]` Put.
+Requests: `[1]` Ping · `[2, target]` FindNode · `[3, key]` Get · `[4, token, record]` Put. Only sealed, and from a
+proven address: `[5, lease]` Register · `[6, target, blob]` Forward · `[7, sender, blob]` Deliver ·
+`[8, nonce]` DialBack · `[9, address, nonce]` DialFor.
 Answers: `[1, observed]` Pong · `[2, observed, token, ipv4, ipv6]` Nodes · `[3, observed, token, record or nil, ipv4,
-ipv6]` Value · `[4, observed]` Stored · `[5, observed, code, detail]` Error.
+ipv6]` Value · `[4, observed]` Stored · `[5, observed, code, detail]` Error · `[6, observed, lease]` Registered ·
+`[7, observed]` Forwarded · `[8, observed]` Delivered · `[9, observed]` DialBackAccepted.
 `observed` is the requester's address as the answerer saw it; `ipv4`, `ipv6` are contacts of 26 and 38 bytes each.
 """
 
@@ -19,16 +22,30 @@ from p2pnode.dht.records import SignedRecord
 from p2pnode.dht.tokens import PUT_TOKEN_BYTES
 
 __all__ = [
+    "MAX_BLOB",
+    "MAX_LEASE",
+    "NONCE_BYTES",
+    "SEALED_ONLY",
     "Answer",
+    "Deliver",
+    "Delivered",
+    "DialBack",
+    "DialBackAccepted",
+    "DialFor",
     "Error",
     "ErrorCode",
     "FindNode",
+    "Forward",
+    "Forwarded",
     "Get",
     "Nodes",
     "Ping",
     "Pong",
     "Put",
+    "Register",
+    "Registered",
     "Request",
+    "Signal",
     "Stored",
     "Value",
     "decode_answer_untrusted",
@@ -36,9 +53,17 @@ __all__ = [
     "encode",
 ]
 
+MAX_BLOB = 900  # of an offer; with frame and payload 976 bytes of the 1,200
+MAX_LEASE = 120  # seconds: NAT mappings are kept alive far more often
+NONCE_BYTES = 16
+
 Key = Annotated[bytes, msgspec.Meta(min_length=20, max_length=20)]
 Observed = Annotated[bytes, msgspec.Meta(min_length=6, max_length=18)]
 Token = Annotated[bytes, msgspec.Meta(min_length=PUT_TOKEN_BYTES, max_length=PUT_TOKEN_BYTES)]
+Blob = Annotated[bytes, msgspec.Meta(min_length=1, max_length=MAX_BLOB)]
+PublicKey = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+Lease = Annotated[int, msgspec.Meta(ge=1, le=MAX_LEASE)]
+Nonce = Annotated[bytes, msgspec.Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
 Contacts4 = Annotated[bytes, msgspec.Meta(max_length=MAX_CONTACTS * CONTACT4_BYTES)]
 Contacts6 = Annotated[bytes, msgspec.Meta(max_length=MAX_CONTACTS * CONTACT6_BYTES)]
 
@@ -61,7 +86,12 @@ class ErrorCode(enum.IntEnum):
     NOT_SERVING = 7
     """This node stores nothing in this realm."""
     UNPROVEN = 8
-    """The answer is larger than the request, and this address has not proven itself: ask again, signed."""
+    """The answer is larger than the request, or the request needs a proven address, and this one has not proven
+    itself: ask again, signed."""
+    NOT_HERE = 9
+    """The target is not registered here, or does not answer; nobody is known who could dial."""
+    BUSY = 10
+    """Over a limit; another node may help."""
 
 
 class Ping(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=1):
@@ -85,6 +115,39 @@ class Put(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=Tr
 
     token: Token
     record: SignedRecord
+
+
+class Register(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=5):
+    """Forward to me, at the address that this came from, for `lease` seconds."""
+
+    lease: Lease
+
+
+class Forward(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=6):
+    """Hand `blob` to the node `target`, which registered with you or spoke to somebody through you."""
+
+    target: Key
+    blob: Blob
+
+
+class Deliver(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=7):
+    """The node with key `sender` asked me to hand you `blob`. That it did is my word; the blob has to prove itself."""
+
+    sender: PublicKey
+    blob: Blob
+
+
+class DialBack(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=8):
+    """Have another node send me, at the address that this came from, a frame with `nonce`."""
+
+    nonce: Nonce
+
+
+class DialFor(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=9):
+    """Send one frame with `nonce` to `address` (6 or 18 bytes), whose owner wishes it."""
+
+    address: Observed
+    nonce: Nonce
 
 
 class Pong(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=1):
@@ -126,8 +189,36 @@ class Error(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=
     detail: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
-Request: TypeAlias = Ping | FindNode | Get | Put
-Answer: TypeAlias = Pong | Nodes | Value | Stored | Error
+class Registered(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=6):
+    """Granted, for `lease` seconds."""
+
+    observed: Observed
+    lease: Lease
+
+
+class Forwarded(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=7):
+    """The target confirmed that it has the blob."""
+
+    observed: Observed
+
+
+class Delivered(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=8):
+    """I have it; what I think of it goes another way."""
+
+    observed: Observed
+
+
+class DialBackAccepted(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=9):
+    """Somebody will dial `observed` (answer to DialBack), or the frame is on its way (answer to DialFor)."""
+
+    observed: Observed
+
+
+Request: TypeAlias = Ping | FindNode | Get | Put | Register | Forward | Deliver | DialBack | DialFor
+Answer: TypeAlias = Pong | Nodes | Value | Stored | Error | Registered | Forwarded | Delivered | DialBackAccepted
+Signal: TypeAlias = Register | Forward | Deliver | DialBack | DialFor
+SEALED_ONLY = (Register, Forward, Deliver, DialBack, DialFor)
+"""Requests that act on others or last: never in a signed first exchange, whose source address is not proven."""
 
 encode = msgspec.msgpack.Encoder().encode
 # A union alias is no class to mypy, hence the written types.
@@ -138,9 +229,12 @@ _answer_decoder: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answe
 def decode_request_untrusted(data: bytes) -> Request:
     """Raise BadPacket("malformed")."""
     try:
-        return _request_decoder.decode(data)
+        request = _request_decoder.decode(data)
     except (msgspec.DecodeError, RecursionError, ValueError) as exc:
         raise BadPacket("malformed") from exc
+    if type(request) is DialFor and len(request.address) not in (6, 18):
+        raise BadPacket("malformed")
+    return request
 
 
 def decode_answer_untrusted(data: bytes) -> Answer:

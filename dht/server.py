@@ -26,6 +26,7 @@ from p2pnode.dht.records import SignedRecord, record_key
 from p2pnode.dht.results import GetResult, HelloResult, PutResult
 from p2pnode.dht.service import Service
 from p2pnode.dht.settings import DhtSettings
+from p2pnode.dht.signalling import Signalling
 from p2pnode.dht.statistics import KINDS, DhtStatistics
 from p2pnode.dht.storage import RecordStorage
 from p2pnode.dht.tokens import PutTokens
@@ -34,13 +35,13 @@ __all__ = ["Dht"]
 
 log = logging.getLogger(__name__)
 
-OWN_PREFIX = b"own"  # our own records in the storage's accounts: no address has this prefix's length and content
+OWN_PREFIX = b"own records"  # in the storage's accounts; prefixes of addresses have 3 or 6 bytes
 MAX_BOOTSTRAP = 20  # contacts asked at once, per realm
 SETTLE_PAUSES = (0.5, 2.0, 8.0, 30.0)  # seconds between looks around while the table is small
 FILL_BUCKETS = 3  # far buckets filled after joining: each halves the distance to an eighth of all nodes
 
 
-class Dht(Server):
+class Dht(Signalling, Server):
     """A Kademlia node whose every message is authenticated.
 
     `kademlia.network.Server` with its own socket, its crawling and its pickled state replaced.
@@ -49,7 +50,7 @@ class Dht(Server):
     def __init__(
         self, *, key: NodeKey, network: Network, settings: DhtSettings, send: Callable[[bytes, Address], None]
     ) -> None:
-        """`send`: the mux's; datagrams with first byte 0x04 to 0x09 come in through `datagram_received`."""
+        """`send`: the mux's; datagrams with first byte 0x04 to 0x0A come in through `datagram_received`."""
         self.network_tag = network_tag(settings.network_id)
         storage = RecordStorage(self.network_tag, settings)
         super().__init__(settings.ksize, settings.alpha, key.node_id, storage)
@@ -62,6 +63,7 @@ class Dht(Server):
             token_bytes=network.token_bytes,
         )  # fmt: skip
         self.protocol: DhtProtocol = DhtProtocol(self._engine, network, storage)
+        self._start_signalling()
         self._upkeep: asyncio.Task[None] | None = None
         self._settling: dict[Realm, asyncio.Task[None]] = {}
 
@@ -86,13 +88,14 @@ class Dht(Server):
         self._members.on_contact = callback
 
     def datagram_received(self, data: bytes, source: Address) -> None:
-        """Take a datagram with first byte 0x04 to 0x09. Never raises."""
+        """Take a datagram with first byte 0x04 to 0x0A. Never raises."""
         self.protocol.datagram_received(data, source)
 
     async def start(self) -> None:
         """Begin the upkeep."""
         if self._upkeep is None:
             self._upkeep = asyncio.create_task(self._keep_up(), name="dht-upkeep")
+            self._watch_role()
 
     async def stop(self) -> None:
         """End everything; whoever waits for an answer gets a failure at once. Calling it twice is harmless."""
@@ -101,6 +104,7 @@ class Dht(Server):
         for task in tasks:
             task.cancel()
         self.protocol.close()
+        await self._stop_signalling()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     # -- joining ------------------------------------------------------------------------------------------------
@@ -237,7 +241,7 @@ class Dht(Server):
 
     def _store_own(self, realm: Realm, record: SignedRecord, holders: Sequence[Contact]) -> bool:
         """Keep it here too when we are among the nearest ourselves."""
-        if realm not in self.settings.serve:
+        if realm not in self.serving:
             return False
         goal = int.from_bytes(record.key, "big")
         if len(holders) >= self.settings.ksize and holders[-1].long_id ^ goal < self.node.long_id ^ goal:
@@ -286,6 +290,9 @@ class Dht(Server):
             buckets={realm: len(table.buckets) for realm, table in tables.items()},
             records=len(self.storage),
             record_bytes=self.storage.bytes,
+            registered=len(self._engine.rendezvous.registered),
+            forwarded=self._engine.rendezvous.forwarded,
+            delivered=self._engine.rendezvous.delivered,
             sessions=self._engine.keyring.peers,
             pending=self._engine.calls.pending,
             datagrams_in={name: counters.datagrams_in[kind] for kind, name in KINDS.items()},
@@ -310,6 +317,7 @@ class Dht(Server):
             await asyncio.sleep(self.settings.maintenance_interval * self.network.rng.uniform(0.9, 1.1))
             now = self.network.monotonic()
             self.storage.expire(now)
+            self._engine.rendezvous.expire(now)
             self._ping_silent(now)
             if now >= refresh_at:
                 refresh_at = now + self.settings.refresh_pause

@@ -35,7 +35,7 @@ class Service:
 
     def __init__(self, members: Members, storage: RecordStorage, tokens: PutTokens, settings: DhtSettings) -> None:
         self._members, self._storage, self._tokens = members, storage, tokens
-        self._serve, self._ksize = settings.serve, settings.ksize
+        self._ksize = settings.ksize
 
     def respond(
         self, request: Request, *, requester: NodeId, source: Address, realm: Realm, room: int, now: float, wall: float
@@ -75,7 +75,7 @@ class Service:
         return encode(Value(observed, token, record, ipv4, ipv6))
 
     def _put(self, request: Put, source: Address, observed: bytes, realm: Realm, now: float, wall: float) -> Answer:
-        if realm not in self._serve:
+        if realm not in self._members.serving:
             return Error(observed, ErrorCode.NOT_SERVING, 0)
         if not self._tokens.check(request.token, observed, request.record.key, now):
             return Error(observed, ErrorCode.BAD_TOKEN, 0)

@@ -62,6 +62,26 @@ class DhtSettings:
     forgot_rate: float = 200.0
     """"Forgot" frames sent, and obeyed, per second."""
 
+    max_registrations: int = 4_096
+    """Nodes that we forward to, and as many that asked us to forward of late (about 500 bytes each)."""
+    forward_rate: float = 500.0
+    """Blobs forwarded per second, all together (30 us each: 2 % of a core)."""
+    forward_prefix_rate: float = 25.0
+    """The same, per /24 or /48 of the senders."""
+    forward_prefix_burst: float = 100.0
+    forward_sender_rate: float = 5.0
+    """The same, per sender's id."""
+    forward_sender_burst: float = 20.0
+    forward_target_rate: float = 10.0
+    """Strangers' blobs per target: an offer a second for each of ten at once."""
+    forward_target_burst: float = 30.0
+    deliver_rate: float = 30.0
+    """Blobs taken per second from one node that forwards to us."""
+    dial_back: bool = True
+    """Find out by dial-back whether we can serve in the public realm; never where `serve` says so from the start."""
+    dial_back_interval: float = 900.0
+    """Between two such checks that say the same."""
+
     storage_bytes: int = 32 * 1024 * 1024
     """Records kept, with their overhead."""
     prefix_records: int = 64

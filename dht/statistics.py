@@ -9,7 +9,7 @@ from p2pnode.core.address import Realm
 
 __all__ = ["Counters", "DhtStatistics"]
 
-KINDS = {5: "signed_request", 6: "signed_answer", 7: "sealed", 8: "token", 9: "forgot"}
+KINDS = {5: "signed_request", 6: "signed_answer", 7: "sealed", 8: "token", 9: "forgot", 10: "dial_back"}
 
 
 class Counters:
@@ -29,7 +29,7 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class DhtStatistics:
-    """An immutable snapshot. Datagrams by kind: signed_request, signed_answer, sealed, token, forgot."""
+    """An immutable snapshot. Datagrams by kind: signed_request, signed_answer, sealed, token, forgot, dial_back."""
 
     contacts: dict[Realm, int] = field(default_factory=dict)
     """Verified contacts per realm."""
@@ -37,6 +37,12 @@ class DhtStatistics:
     records: int = 0
     record_bytes: int = 0
     """Estimated memory of the records."""
+    registered: int = 0
+    """Nodes that we forward to."""
+    forwarded: int = 0
+    """Blobs that we handed to their target, confirmed."""
+    delivered: int = 0
+    """Blobs that were handed to us."""
     sessions: int = 0
     """Peers with agreed keys."""
     pending: int = 0

@@ -1,6 +1,7 @@
 """Frames of the DHT: bytes to fields and back. No secrets, no state; docs/protocol/dht.md has the tables.
 
-0x05 signed request · 0x06 signed answer · 0x07 sealed frame · 0x08 token (come back with this) · 0x09 forgot your key.
+0x05 signed request · 0x06 signed answer · 0x07 sealed frame · 0x08 token (come back with this)
+0x09 forgot your key · 0x0A dial-back.
 All numbers are big endian; a datagram has at most 1,200 bytes.
 """
 
@@ -16,7 +17,9 @@ __all__ = [
     "MAX_DATAGRAM",
     "SignedAnswer",
     "SignedRequest",
+    "dialled_frame",
     "forgot_frame",
+    "parse_dialled_untrusted",
     "parse_retry_untrusted",
     "parse_sealed_text_untrusted",
     "parse_signed_answer_untrusted",
@@ -31,7 +34,7 @@ __all__ = [
 ]
 
 # Fixed by the specification.
-SIGNED_REQUEST, SIGNED_ANSWER, SEALED, RETRY, FORGOT = 0x05, 0x06, 0x07, 0x08, 0x09
+SIGNED_REQUEST, SIGNED_ANSWER, SEALED, RETRY, FORGOT, DIALLED = 0x05, 0x06, 0x07, 0x08, 0x09, 0x0A
 VERSION = 1
 MAX_DATAGRAM = 1_200
 DOMAIN = b"p2pnode/1/dht"
@@ -198,3 +201,15 @@ def parse_retry_untrusted(data: bytes) -> tuple[bytes, bytes]:
 def forgot_frame(sealed: bytes) -> bytes:
     """0x09 · key id 8 · counter 8 of the sealed frame that cannot be opened."""
     return bytes((FORGOT,)) + sealed[1:SEALED_HEADER]
+
+
+def dialled_frame(nonce: bytes) -> bytes:
+    """0x0A · nonce 16: sent once, by a node that was asked to see whether we can be reached."""
+    return bytes((DIALLED,)) + nonce
+
+
+def parse_dialled_untrusted(data: bytes) -> bytes:
+    """Return the nonce. Raise BadPacket("bad_length")."""
+    if len(data) != 17:
+        raise BadPacket("bad_length")
+    return data[1:]

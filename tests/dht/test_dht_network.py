@@ -166,7 +166,7 @@ def test_clients_are_in_nobodys_table_and_store_nothing() -> None:
 
     async def main(world: VirtualWorld) -> None:
         nodes = await make_network(world, 3)
-        client = await start_node(world, "5.0.9.1", DhtSettings(), nodes[:1])
+        client = await start_node(world, "5.0.9.1", DhtSettings(dial_back=False), nodes[:1])
         assert (await client.dht.put(record_of(client), realms=[Realm.PUBLIC])).stored == 3
         await asyncio.sleep(60)
         known = {c.node_id for n in nodes for c in n.dht.known_contacts()}
