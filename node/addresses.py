@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from p2pnode.core.address import Address, Realm, Scope, realm_of
 from p2pnode.core.network import Interface
+from p2pnode.interfaces import advertised
 
 __all__ = ["own_addresses"]
 
@@ -15,12 +16,14 @@ def own_addresses(
 ) -> dict[Realm, tuple[Address, ...]]:
     """Return what others can dial, by realm; realms without an address are absent.
 
-    `bound`: where our sockets are bound; a wildcard stands for every address of its family. Link-local addresses are
-    left out: they mean nothing without the other side's interface name. IPv4 first (today the better tested path on
-    most home networks), otherwise in the system's order.
+    `bound`: where our sockets are bound; a wildcard stands for every address of its family on a loopback or real
+    interface. VPNs' and containers' are left out where there is anything else (`interfaces.advertised`), link-local
+    ones always: they mean nothing without the other side's interface name. A socket bound to one address has that one,
+    wherever it is: somebody chose it. IPv4 first (today the better tested path on most home networks), otherwise in
+    the system's order.
     """
     found: dict[Realm, dict[Address, None]] = {}
-    available = [ip for interface in interfaces for ip in interface.addresses]
+    available = [ip for interface in advertised(interfaces) for ip in interface.addresses]
     for local in sorted(bound, key=lambda a: a.is_ipv6):
         if local.scope is Scope.UNSPECIFIED:
             candidates = [Address(ip, local.port) for ip in available if (":" in ip) == local.is_ipv6]

@@ -1,8 +1,9 @@
 """The presence value: what a node publishes about itself under its own key.
 
 A DHT record of the node key with salt `presence/<realm>`, signed once per realm, so that a private address never
-enters the public DHT. MessagePack array; layout in docs/protocol/presence.md. A value without addresses says
-"offline": it keeps the user's id, so that an offline device still names its account.
+enters the public DHT. MessagePack array; layout in docs/protocol/presence.md. A value with neither addresses nor
+rendezvous nodes says "offline": it keeps the user's id, so that an offline device still names its account. A node that
+nobody can dial publishes its rendezvous nodes alone: it is online, and reached through them.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ import msgspec
 from p2pnode.core.address import Address, Realm, realm_of
 from p2pnode.core.clean import clean_name
 from p2pnode.core.errors import BadPacket
-from p2pnode.core.ids import PeerId, UserId
+from p2pnode.core.ids import NodeId, PeerId, UserId
+from p2pnode.dht import KnownContact
 
 __all__ = ["FindResult", "Presence", "presence_salt"]
 
 VERSION = 1
 MAX_ADDRESSES = 8
+MAX_RENDEZVOUS = 4
+NODE_ID_BYTES = 20
 
 
 def presence_salt(realm: Realm) -> bytes:
@@ -29,13 +33,16 @@ def presence_salt(realm: Realm) -> bytes:
 
 
 class _Wire(msgspec.Struct, array_like=True, frozen=True):
-    # No forbid_unknown_fields: later versions append fields (rendezvous nodes, relays); signed by the author anyway.
+    # No forbid_unknown_fields: later versions append fields (relays); signed by the author anyway.
     version: Annotated[int, msgspec.Meta(ge=1, le=255)]
     addresses: Annotated[list[Annotated[bytes, msgspec.Meta(max_length=18)]], msgspec.Meta(max_length=MAX_ADDRESSES)]
     x25519: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
     user: Annotated[bytes, msgspec.Meta(max_length=32)]
     name: Annotated[str, msgspec.Meta(max_length=64)]
     capabilities: Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
+    rendezvous: Annotated[
+        list[Annotated[bytes, msgspec.Meta(max_length=NODE_ID_BYTES + 18)]], msgspec.Meta(max_length=MAX_RENDEZVOUS)
+    ] = []  # absent before it was appended
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -44,20 +51,24 @@ _decoder = msgspec.msgpack.Decoder(_Wire)
 
 @dataclass(frozen=True)
 class Presence:
-    """What a node says of itself in one realm. `addresses` empty: offline."""
+    """What a node says of itself in one realm. Neither addresses nor rendezvous nodes: offline.
+
+    `rendezvous`: at most 4 nodes that forward offers to it, best first; only their node ids are known (`peer_id` None).
+    """
 
     addresses: tuple[Address, ...]
     x25519: bytes
     user: UserId | None
     name: str = ""
     capabilities: int = 0
+    rendezvous: tuple[KnownContact, ...] = ()
 
     @property
     def online(self) -> bool:
-        return bool(self.addresses)
+        return bool(self.addresses or self.rendezvous)
 
     def encode(self) -> bytes:
-        """At most 300 bytes with 8 addresses and a name of 32 characters in ASCII."""
+        """Below 500 bytes with 8 addresses, a name of 64 bytes and 4 rendezvous nodes, all IPv6."""
         return _encoder.encode(
             _Wire(
                 VERSION,
@@ -66,12 +77,13 @@ class Presence:
                 self.user.raw if self.user else b"",
                 self.name,
                 self.capabilities,
+                [contact.node_id + contact.address.pack() for contact in self.rendezvous[:MAX_RENDEZVOUS]],
             )
         )
 
     @classmethod
     def decode_untrusted(cls, data: bytes, realm: Realm, *, allow_documentation: bool = False) -> Presence:
-        """Read a value of `realm`; addresses of other realms are left out.
+        """Read a value of `realm`; addresses and rendezvous nodes of other realms are left out.
 
         Raise BadPacket: `malformed`, `bad_address`, `bad_key`.
         """
@@ -86,9 +98,27 @@ class Presence:
             assert isinstance(key, UserId)  # noqa: S101 - narrows the type; from_untrusted returns its own class
             user = key
         usable = [a for a in addresses if realm_of(a.ip, allow_documentation=allow_documentation) is realm]
-        if addresses and not usable:
+        through = [
+            contact
+            for contact in map(_contact_untrusted, wire.rendezvous)
+            if realm_of(contact.address.ip, allow_documentation=allow_documentation) is realm
+        ]
+        if (addresses or wire.rendezvous) and not usable and not through:
             raise BadPacket("bad_address")
-        return cls(tuple(dict.fromkeys(usable)), wire.x25519, user, clean_name(wire.name), wire.capabilities)
+        return cls(
+            tuple(dict.fromkeys(usable)),
+            wire.x25519,
+            user,
+            clean_name(wire.name),
+            wire.capabilities,
+            tuple(dict.fromkeys(through)),
+        )
+
+
+def _contact_untrusted(packed: bytes) -> KnownContact:
+    """Node id 20, address 4 or 16, port 2. Raise BadPacket("bad_address")."""
+    address = Address.unpack_untrusted(packed[NODE_ID_BYTES:])
+    return KnownContact(None, NodeId(packed[:NODE_ID_BYTES]), address)
 
 
 @dataclass(frozen=True)

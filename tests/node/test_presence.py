@@ -3,22 +3,27 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pnode.core.address import Address, Realm
 from p2pnode.core.errors import BadPacket
-from p2pnode.core.ids import UserId
+from p2pnode.core.ids import NodeId, UserId
 from p2pnode.core.keys import AccountKey
-from p2pnode.presence import Presence, presence_salt
+from p2pnode.dht import KnownContact
+from p2pnode.presence import MAX_RENDEZVOUS, Presence, presence_salt
 
 USER = AccountKey(bytes(range(32))).user_id
 VECTORS = Path(__file__).parents[1] / "vectors" / "presence.json"
 
 
-def presence(*addresses: str, name: str = "alice", user: UserId | None = USER) -> Presence:
-    return Presence(tuple(Address.parse(a) for a in addresses), bytes(32), user, name)
+def presence(
+    *addresses: str, name: str = "alice", user: UserId | None = USER, through: tuple[str, ...] = ()
+) -> Presence:
+    contacts = tuple(KnownContact(None, NodeId(bytes([i]) * 20), Address.parse(a)) for i, a in enumerate(through))
+    return Presence(tuple(Address.parse(a) for a in addresses), bytes(32), user, name, 0, contacts)
 
 
 def test_presence_round_trip() -> None:
@@ -55,14 +60,55 @@ def test_name_is_cleaned_on_reading() -> None:
 
 
 def test_value_fits_into_a_record() -> None:
-    """Eight IPv6 addresses and a long name stay below 800 bytes."""
+    """Eight IPv6 addresses, a long name and four rendezvous nodes stay well below 800 bytes."""
     addresses = tuple(Address(f"2001:4860::{i}", 65535) for i in range(8))
-    assert len(Presence(addresses, bytes(32), USER, "ä" * 32, 2**32 - 1).encode()) < 400
+    through = tuple(KnownContact(None, NodeId(bytes(20)), address) for address in addresses[:MAX_RENDEZVOUS])
+    assert len(Presence(addresses, bytes(32), USER, "ä" * 32, 2**32 - 1, through).encode()) < 500
+
+
+def test_rendezvous_nodes_come_back_in_order() -> None:
+    """Field 6 holds node ids and addresses of both families; a fifth is not published."""
+    value = presence("8.8.8.8:1", through=("9.9.9.9:4747", "[2a00::9]:4747"))
+    assert Presence.decode_untrusted(value.encode(), Realm.PUBLIC) == value
+    five = presence(through=tuple(f"9.9.9.{i}:1" for i in range(1, 6)))
+    assert Presence.decode_untrusted(five.encode(), Realm.PUBLIC).rendezvous == five.rendezvous[:4]
+
+
+def test_node_with_rendezvous_nodes_only_is_online() -> None:
+    """Behind a router that nobody can dial it publishes no address, and is reached all the same."""
+    read = Presence.decode_untrusted(presence(through=("9.9.9.9:1",)).encode(), Realm.PUBLIC)
+    assert read.online
+    assert read.addresses == ()
+
+
+def test_rendezvous_nodes_of_other_realms_are_left_out() -> None:
+    """A public presence cannot make its readers send to a private or multicast address."""
+    mixed = presence("8.8.8.8:1", through=("192.168.1.1:1", "9.9.9.9:1", "224.0.0.1:1"))
+    read = Presence.decode_untrusted(mixed.encode(), Realm.PUBLIC)
+    assert [str(contact.address) for contact in read.rendezvous] == ["9.9.9.9:1"]
+    with pytest.raises(BadPacket, match="bad_address"):
+        Presence.decode_untrusted(presence(through=("192.168.1.1:1",)).encode(), Realm.PUBLIC)
+
+
+def test_value_of_an_earlier_version_is_read() -> None:
+    """Without field 6 there are no rendezvous nodes."""
+    old = msgspec.msgpack.encode(msgspec.msgpack.decode(presence("8.8.8.8:1").encode())[:6])
+    read = Presence.decode_untrusted(old, Realm.PUBLIC)
+    assert (read.rendezvous, read.online) == ((), True)
+
+
+@pytest.mark.parametrize("packed", [b"", bytes(20), bytes(25), bytes(26), bytes(37), bytes(39), 7, [b""] * 5])
+def test_v1_malformed_rendezvous_node_is_refused(packed: object) -> None:
+    """Too short, too long, port 0, not bytes, too many: one error type."""
+    fields = msgspec.msgpack.decode(presence("8.8.8.8:1").encode())
+    fields[6] = packed if isinstance(packed, list) else [packed]
+    with pytest.raises(BadPacket, match=r"bad_address|malformed"):
+        Presence.decode_untrusted(msgspec.msgpack.encode(fields), Realm.PUBLIC)
 
 
 def test_v1_every_prefix_of_a_presence_is_refused() -> None:
     """No cut value decodes, and none raises anything but BadPacket."""
-    data = presence("8.8.8.8:4747").encode()
+    data = presence("8.8.8.8:4747", through=("9.9.9.9:1",)).encode()
     for length in range(len(data)):
         with pytest.raises(BadPacket):
             Presence.decode_untrusted(data[:length], Realm.PUBLIC)
@@ -88,6 +134,11 @@ def test_vectors_of_presence() -> None:
             UserId(bytes.fromhex(vector["user"])) if vector["user"] else None,
             vector["name"],
             vector["capabilities"],
+            tuple(
+                KnownContact(None, NodeId(bytes.fromhex(contact["node_id"])), Address.parse(contact["address"]))
+                for contact in vector["rendezvous"]
+            ),
         )
-        assert value.encode().hex() == vector["encoded"]
+        if not vector.get("earlier_version"):
+            assert value.encode().hex() == vector["encoded"]
         assert Presence.decode_untrusted(bytes.fromhex(vector["encoded"]), realm) == value
