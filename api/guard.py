@@ -24,13 +24,14 @@ SECURITY_HEADERS = {
 
 
 class Refusal(Exception):  # noqa: N818 - a verdict on a request, answered with its status
-    """The request is refused: HTTP `status`, stable `code`, one sentence."""
+    """The request is refused: HTTP `status`, stable `code`, one sentence. `close`: and so is the connection."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, *, close: bool = False) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
+        self.close = close
 
 
 def judge(method: str, headers: Mapping[str, str], *, port: int, token: str) -> None:

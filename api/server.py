@@ -74,7 +74,7 @@ class Application:
         except ClientDisconnect:
             return
         except Refusal as refusal:
-            response = _failure(refusal.status, refusal.code, refusal.message)
+            response = _failure(refusal.status, refusal.code, refusal.message, close=refusal.close)
         except P2PError as error:
             response = _failure(status_of(error.code), error.code, error.message)
         except Exception:  # the boundary: one request's failure is logged and must not end the node
@@ -83,7 +83,11 @@ class Application:
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
-        judge(request.method, dict(request.headers), port=self._port, token=self._token)
+        try:
+            judge(request.method, dict(request.headers), port=self._port, token=self._token)
+        except Refusal as refusal:
+            # Who does not know the token keeps no connection: a second request, never ended, would hold it for good.
+            raise Refusal(refusal.status, refusal.code, refusal.message, close=True) from refusal
         route = self._routes.get((request.method, request.url.path))
         if route is None:
             if request.url.path in self._paths:
@@ -128,11 +132,11 @@ async def _lines(stream: AsyncIterator[msgspec.Struct]) -> AsyncIterator[bytes]:
         yield msgspec.json.encode(item) + b"\n"
 
 
-def _failure(status: int, code: str, message: str) -> Response:
+def _failure(status: int, code: str, message: str, *, close: bool = False) -> Response:
     headers = dict(SECURITY_HEADERS)
     if status == 401:
         headers["www-authenticate"] = "Bearer"
-    if status in (408, 413):
+    if close or status in (408, 413):
         headers["connection"] = "close"  # the rest of the body is not worth reading
     data = msgspec.json.encode({"error": {"code": code, "message": message}})
     return Response(data, status_code=status, headers=headers, media_type="application/json")

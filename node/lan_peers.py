@@ -22,6 +22,7 @@ log = structlog.get_logger(__name__)
 
 MAX_PEERS = 256  # a busy office; 256 x 400 bytes. Beyond it the longest unseen goes
 MAX_PROOFS = 16  # hellos under way at once: a forged announcement costs one, and waits its turn
+MAX_WAITING_PER_SOURCE = 64  # forged announcements of one host leave room for those of others
 MAX_ADDRESSES = 4  # per peer: a laptop has two interfaces and two families
 
 
@@ -46,7 +47,7 @@ class LanPeers:
         self._seen = seen
         self._spawn = spawn
         self._proofs = asyncio.Semaphore(MAX_PROOFS)
-        self._waiting: set[PeerId] = set()
+        self._waiting: dict[PeerId, str] = {}
         self._peers: dict[PeerId, tuple[Address, ...]] = {}
         self._discovery = LanDiscovery(
             network=network,
@@ -76,19 +77,23 @@ class LanPeers:
         await self._discovery.stop()
 
     def _found(self, found: LanPeer) -> None:
+        source = found.source.ip
         if found.peer_id in self._waiting or len(self._waiting) >= MAX_PEERS:
             return
-        self._waiting.add(found.peer_id)
+        if sum(ip == source for ip in self._waiting.values()) >= MAX_WAITING_PER_SOURCE:
+            return
+        self._waiting[found.peer_id] = source
         self._spawn(self._prove(found))
 
     async def _prove(self, found: LanPeer) -> None:
         try:
             async with self._proofs:
-                proven = [
-                    a for a in found.addresses[:MAX_ADDRESSES] if self._usable(a) and await self._answers(found, a)
-                ]
+                addresses = [a for a in found.addresses[:MAX_ADDRESSES] if self._usable(a)]
+                # At once: four silent ones in a row would hold a place for twelve seconds.
+                answers = await asyncio.gather(*(self._answers(found, a) for a in addresses))
+                proven = [a for a, answered in zip(addresses, answers, strict=True) if answered]
         finally:
-            self._waiting.discard(found.peer_id)
+            self._waiting.pop(found.peer_id, None)
         if not proven:
             return
         known = self._peers.pop(found.peer_id, ())

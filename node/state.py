@@ -22,6 +22,7 @@ log = structlog.get_logger(__name__)
 
 MAX_CONTACTS = 200  # a table's nearest and best; 200 x 40 bytes
 MAX_SEEN = 4096  # keys whose records we read: people; 4,096 x 100 bytes in memory. The longest unused goes first
+MAX_AHEAD_S = 86_400.0  # of a clock that was wrong: two clocks wrong by more do not talk at all
 MAX_FILE_BYTES = 1 << 20
 
 
@@ -74,9 +75,13 @@ class NodeState:
         self.dirty = True
         return seq
 
-    def raise_seq(self, salt: bytes, seq: int) -> None:
-        """Note that others hold `seq` of an own record (our clock or file went back)."""
-        self._file.own_seq[salt] = max(self._file.own_seq.get(salt, 0), seq)
+    def raise_seq(self, salt: bytes, seq: int, now_wall: float) -> None:
+        """Note that others say to hold `seq` of an own record (our clock or file went back).
+
+        More than a day ahead is not believed: a liar who names the highest number would end our publishing for ever.
+        """
+        if seq <= (now_wall + MAX_AHEAD_S) * 1000:
+            self._file.own_seq[salt] = max(self._file.own_seq.get(salt, 0), seq)
 
     def accept_seq(self, key: bytes, seq: int) -> bool:
         """Whether a record's `seq` is not older than what we have seen under `key`; remembers the highest."""
@@ -84,7 +89,8 @@ class NodeState:
         last = seen.pop(key, 0)
         seen[key] = max(last, seq)
         if len(seen) > MAX_SEEN:
-            del seen[next(iter(seen))]
+            # Presences first: they expire within minutes, and strangers can make us look for any number of them.
+            del seen[next((known for known in seen if known[32:].startswith(b"presence/")), next(iter(seen)))]
         self.dirty = self.dirty or seq > last
         return seq >= last
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 
 import pytest
 from support.chat_fakes import FakeNode, FakeWorld, Person, befriend
@@ -11,23 +11,26 @@ from support.dht_attacks import record
 from support.dht_pair import WALL, World
 from support.nat_peers import BareClient, make_peer
 
-from p2pnode import BadPacket, NotFoundError
+from p2pnode import BadPacket, NotFoundError, PeerId
 from p2pnode.api.types import rfc3339
 from p2pnode.chat import HallChanged
 from p2pnode.chat import protocol as wire
 from p2pnode.chat.contacts import MAX_USER_DEVICES
 from p2pnode.core.address import Address, Realm
-from p2pnode.core.errors import RefusedError
+from p2pnode.core.errors import P2PTimeoutError, RefusedError
 from p2pnode.core.ids import NodeId
 from p2pnode.core.keys import AccountKey
 from p2pnode.dht import DhtSettings
 from p2pnode.dht.contact import Contact
 from p2pnode.dht.lookup import SILENT_PER_IP, Lookup
 from p2pnode.dht.storage import RecordStorage
+from p2pnode.lan import LanPeer
+from p2pnode.lan_peers import LanPeers
 from p2pnode.nat import Connection, QuicSettings
 from p2pnode.nat.certificate import NodeCertificate, make_certificate
 from p2pnode.nat.transport import make_configuration
 from p2pnode.simulations.virtual import VirtualLoop, VirtualWorld, run_virtual
+from p2pnode.state import MAX_SEEN, NodeState
 
 # -- chat
 
@@ -255,7 +258,7 @@ def test_v1_streams_refused_for_their_header_are_forgotten_at_their_end() -> Non
         connection = await alice.endpoint.connect(bob.key.peer_id, bob.address)
         other = await bob.first_incoming()
         handle = connection._handle
-        connection._handle = lambda _event: None  # type: ignore[method-assign]  # Mallory heeds no STOP_SENDING
+        connection._handle = lambda event: None  # type: ignore[method-assign]  # Mallory heeds no STOP_SENDING
         for _ in range(300):
             stream_id = connection.transport.next_stream_id()
             assert stream_id is not None
@@ -335,3 +338,64 @@ def test_c1_a_lookup_sends_few_queries_to_an_address_that_never_answers() -> Non
     assert lookup.finished
     assert to_victim <= SILENT_PER_IP
     assert len(lookup.closest()) == 20
+
+
+# -- node
+
+
+def test_v3_thousands_of_presences_do_not_push_a_device_record_out() -> None:
+    """V3: the highest `seq` of a device list stays remembered while strangers make us look for 10,000 nodes."""
+    state = NodeState(None)
+    devices = bytes(32) + b"devices"
+    assert state.accept_seq(devices, 5)
+    for number in range(10_000):
+        assert state.accept_seq(number.to_bytes(32, "big") + b"presence/public", 1)
+    assert not state.accept_seq(devices, 4), "the older list would be a revoked device's way back"
+    assert len(state._file.seen_seq) <= MAX_SEEN
+
+
+def test_r2_a_liar_cannot_raise_our_sequence_beyond_use() -> None:
+    """R2: "I hold seq 2^63-1" is not believed; what a clock wrong by hours makes, is."""
+    state, wall = NodeState(None), 1_700_000_000.0
+    state.raise_seq(b"s", 2**63 - 1, wall)
+    assert state.next_seq(b"s", wall) == int(wall * 1000)
+    ahead = int((wall + 3600) * 1000)
+    state.raise_seq(b"s", ahead, wall)
+    assert state.next_seq(b"s", wall) == ahead + 1
+
+
+def test_l1_forged_announcements_of_one_host_leave_room_for_others() -> None:
+    """L1: 200 ids at silent addresses, said by one host: a neighbour is proven within 20 s."""
+
+    async def main(world: VirtualWorld) -> None:
+        network = world.host("10.0.0.2")
+        seen: list[PeerId] = []
+        tasks: set[asyncio.Task[None]] = set()
+
+        class SlowDht:
+            async def hello(self, address: Address, *, expect: PeerId) -> None:
+                if address.ip != "10.0.0.1":
+                    await asyncio.sleep(3)
+                    raise P2PTimeoutError("silence")
+
+            async def bootstrap(self, _contacts: object) -> None: ...
+
+        def spawn(work: Coroutine[None, None, None]) -> None:
+            tasks.add(asyncio.ensure_future(work))
+
+        peers = LanPeers(
+            network=network, peer_id=PeerId(bytes([9] * 32)), name="", network_tag=bytes(8),
+            dht=SlowDht(),  # type: ignore[arg-type]  # what is asked of it
+            own_addresses=list, usable=lambda _: True, seen=lambda event: seen.append(event.peer), spawn=spawn,
+        )  # fmt: skip
+        for number in range(200):
+            addresses = tuple(Address(f"10.0.{number}.{last}", 1) for last in range(10, 14))
+            peers._found(LanPeer(PeerId(bytes([7, number] * 16)), addresses, Address("10.0.0.66", 5353)))
+        honest = PeerId(bytes([3] * 32))
+        peers._found(LanPeer(honest, (Address("10.0.0.1", 4747),), Address("10.0.0.1", 5353)))
+        assert len(peers._waiting) == 65
+        await asyncio.sleep(20)
+        assert seen == [honest]
+        await asyncio.gather(*tasks)
+
+    run_virtual(main)

@@ -1,5 +1,6 @@
 """security.md Y1 (web pages against the control API) and what of Y2 concerns its limits."""
 
+import contextlib
 from collections.abc import Iterator
 
 import pytest
@@ -135,6 +136,19 @@ def test_y2_endless_head_is_refused(api: Api) -> None:
 
 
 @pytest.mark.slow
+def test_y2_who_does_not_know_the_token_keeps_no_connection(api: Api) -> None:
+    """A refused request ends its connection: the start of a second one cannot hold it for ever."""
+    with api.raw() as sock:
+        sock.settimeout(5)
+        sock.sendall(f"GET /v1/status HTTP/1.1\r\nHost: 127.0.0.1:{api.port}\r\n\r\n".encode())
+        received = b""
+        while data := sock.recv(4096):
+            received += data
+            with contextlib.suppress(OSError):
+                sock.sendall(b"GET")
+        assert received.startswith(b"HTTP/1.1 401 ")
+
+
 def test_y2_connections_beyond_the_limit_are_cut_off(api: Api) -> None:
     """1,000 slow clients: at most 64 are kept, and when they go the API answers again."""
     slow = [api.raw() for _ in range(1000)]
