@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 
 from p2pnode.core.address import Address, Realm
+from p2pnode.core.errors import BadPacket
 from p2pnode.core.ids import NodeId
 from p2pnode.core.network import Network
 from p2pnode.dht.contact import Contact, KnownContact, unpack_address_untrusted
@@ -150,7 +151,13 @@ class Signalling:
         if not helpers:
             return Evidence.NOBODY
         check = _Check(self._engine, self.has_sent_to)
-        own_ips = {ip for interface in self.network.interfaces() for ip in interface.addresses}
+        # Private ones do not count: a helper could name one of those to us behind our NAT.
+        own_ips = {
+            ip
+            for interface in self.network.interfaces()
+            for ip in interface.addresses
+            if self._members.realm_of(ip) is Realm.PUBLIC
+        }
         asked = [asyncio.ensure_future(self._ask_dial_back(helper, check, own_ips, timeout)) for helper in helpers]
         try:
             async with asyncio.timeout(timeout):
@@ -170,7 +177,10 @@ class Signalling:
         request = DialBack(nonce)
         outcome = await self.protocol.request(helper.address, NodeId(helper.id), request, timeout)
         if isinstance(outcome.answer, DialBackAccepted):
-            observed = unpack_address_untrusted(outcome.answer.observed)
+            try:
+                observed = unpack_address_untrusted(outcome.answer.observed)
+            except BadPacket:
+                return  # a useless helper; the engine has counted it
             check.accepted(nonce, observed.ip in own_ips)
 
     def _dial_helpers(self) -> list[Contact]:

@@ -14,10 +14,13 @@ from p2pnode.core.envelope import signing_input
 from p2pnode.core.ids import PublicKey, node_id_of
 from p2pnode.dht.messages import decode_answer_untrusted, decode_request_untrusted, encode
 from p2pnode.dht.wire import (
+    parse_dialled_untrusted,
     parse_sealed_text_untrusted,
     parse_signed_answer_untrusted,
     parse_signed_request_untrusted,
 )
+
+REQUESTS = ("ping", "find_node", "get", "put", "register", "forward", "deliver", "dial_back", "dial_for")
 
 
 def load() -> Any:
@@ -53,11 +56,12 @@ def test_vectors_read_as_the_document_says() -> None:
         text = ChaCha20Poly1305(derived[at : at + 32]).decrypt(bytes(4) + frame[9:17], frame[17:], frame[:17])
         assert text == raw(vectors["sealed_texts"][name])
         parse_sealed_text_untrusted(text)
+    assert parse_dialled_untrusted(raw(frames["dialled"])) == raw(vectors["payloads"]["dial_back"])[-16:]
     assert raw(frames["forgot"])[1:] == raw(frames["sealed_request"])[1:17]
 
 
 def test_vector_payloads_round_trip() -> None:
     """decode then encode gives the same bytes, for each kind of message."""
     for name, text in load()["payloads"].items():
-        decode = decode_request_untrusted if name in ("ping", "find_node", "get", "put") else decode_answer_untrusted
+        decode = decode_request_untrusted if name in REQUESTS else decode_answer_untrusted
         assert encode(decode(raw(text))) == raw(text)

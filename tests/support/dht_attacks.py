@@ -12,12 +12,21 @@ from p2pnode.dht import SignedRecord
 from p2pnode.dht.calls import Call, Outcome
 from p2pnode.dht.contact import Contact
 from p2pnode.dht.messages import (
+    Deliver,
+    Delivered,
+    DialBack,
+    DialBackAccepted,
+    DialFor,
     Error,
     FindNode,
+    Forward,
+    Forwarded,
     Get,
     Nodes,
     Ping,
     Put,
+    Register,
+    Registered,
     Request,
     Stored,
     Value,
@@ -73,6 +82,7 @@ def valid_frames(world: World, a: Peer, b: Peer) -> list[tuple[str, bytes, Peer,
         ("sealed", sealed_request, b, a.address),
         ("forgot", forgot, a, b.address),
         ("token", b"\x08" + bytes(40), a, b.address),
+        ("dial-back", b"\x0a" + bytes(16), a, b.address),
     ]
 
 
@@ -82,7 +92,9 @@ def hostile_payloads() -> list[bytes]:
     rec = record(peer)
     messages = [
         Ping(), FindNode(bytes(20)), Get(bytes(20)), Put(bytes(8), rec), Nodes(bytes(6), bytes(8), b"", b""),
-        Value(bytes(6), bytes(8), rec, b"", b""), Stored(bytes(6)), Error(bytes(6), 1, 0),
+        Value(bytes(6), bytes(8), rec, b"", b""), Stored(bytes(6)), Error(bytes(6), 1, 0), Register(60),
+        Forward(bytes(20), b"blob"), Deliver(bytes(32), b"blob"), DialBack(bytes(16)), DialFor(bytes(6), bytes(16)),
+        Registered(bytes(6), 60), Forwarded(bytes(6)), Delivered(bytes(6)), DialBackAccepted(bytes(6)),
     ]  # fmt: skip
     wrong: list[object] = [
         None, True, -1, 2**64 - 1, 1.5, "text", b"", bytes(19), bytes(2000), [], [[]], {"a": 1},

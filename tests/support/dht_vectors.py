@@ -16,11 +16,33 @@ from p2pnode.core.address import Address
 from p2pnode.core.keys import NodeKey
 from p2pnode.core.network_id import network_tag
 from p2pnode.dht.keyring import Session, derive_keys
-from p2pnode.dht.messages import Error, ErrorCode, FindNode, Get, Nodes, Ping, Pong, Put, Stored, Value, encode
+from p2pnode.dht.messages import (
+    Deliver,
+    Delivered,
+    DialBack,
+    DialBackAccepted,
+    DialFor,
+    Error,
+    ErrorCode,
+    FindNode,
+    Forward,
+    Forwarded,
+    Get,
+    Nodes,
+    Ping,
+    Pong,
+    Put,
+    Register,
+    Registered,
+    Stored,
+    Value,
+    encode,
+)
 from p2pnode.dht.records import SignedRecord
 from p2pnode.dht.wire import (
     SIGNED_ANSWER,
     SIGNED_REQUEST,
+    dialled_frame,
     forgot_frame,
     retry_frame,
     sealed_answer_text,
@@ -77,6 +99,11 @@ def make() -> dict[str, Any]:
     payloads = {
         "ping": Ping(), "find_node": FindNode(target), "get": Get(target), "put": Put(seed("token")[:8], record),
         "pong": Pong(OBSERVED.pack()), "nodes": nodes, "value": value, "stored": Stored(OBSERVED.pack()),
+        "register": Register(60), "forward": Forward(target, b"sealed offer"),
+        "deliver": Deliver(asker.public_raw, b"sealed offer"), "dial_back": DialBack(seed("dial nonce")[:16]),
+        "dial_for": DialFor(OBSERVED.pack(), seed("dial nonce")[:16]), "registered": Registered(OBSERVED.pack(), 60),
+        "forwarded": Forwarded(OBSERVED.pack()), "delivered": Delivered(OBSERVED.pack()),
+        "dial_back_accepted": DialBackAccepted(OBSERVED.pack()),
         "error_clock": Error(OBSERVED.pack(), ErrorCode.CLOCK, WALL_MS),
     }  # fmt: skip
     raw: dict[str, Any] = {
@@ -91,6 +118,7 @@ def make() -> dict[str, Any]:
             "signed_request": request, "signed_answer": answer, "sealed_confirmation": confirmation,
             "sealed_request": sealed_request, "sealed_answer": sealed_answer,
             "token": retry_frame(seed("nonce")[:16], seed("retry token")[:24]), "forgot": forgot_frame(sealed_request),
+            "dialled": dialled_frame(seed("dial nonce")[:16]),
         },
         "sealed_texts": {
             "sealed_request": sealed_request_text(3, encode(Get(target))),
