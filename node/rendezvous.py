@@ -1,0 +1,231 @@
+"""Keeps rendezvous nodes: those that forward offers to us, through mappings in our router that we keep open.
+
+Four are wanted and three suffice, so that one that dies or lies costs nothing. A registration is renewed every 25 s,
+below the shortest common mapping time-out (30 s): the renewal is the keep-alive, one datagram each way. Which nodes are
+good (near, known for long, in different blocks) the DHT says; those that we have are kept as long as they answer, since
+each change has to be published. There is no goodbye: leases end by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from p2pnode.core.address import Realm
+from p2pnode.core.ids import NodeId
+from p2pnode.core.network import Network
+from p2pnode.dht import KnownContact
+from p2pnode.dht.limits import prefix_of
+
+__all__ = ["RendezvousDht", "RendezvousKeeper", "RendezvousSettings", "RendezvousStatistics"]
+
+log = structlog.get_logger(__name__)
+
+JITTER = 0.1  # share of the keep-alive, so that nodes started together do not beat in step
+MAX_SHUNNED = 256  # nodes that refused or vanished; a table holds a few hundred
+
+
+class RendezvousDht(Protocol):
+    """What is needed of the DHT."""
+
+    async def register(self, contact: KnownContact, *, lease_s: float = 60.0) -> bool:
+        """Ask a node to forward to us; False: it refused or did not answer."""
+
+    def rendezvous_candidates(self, count: int, *, realm: Realm = Realm.PUBLIC) -> list[KnownContact]:
+        """Return nodes that could forward to us, best first."""
+
+
+@dataclass(frozen=True)
+class RendezvousSettings:
+    """Times in seconds."""
+
+    wanted: int = 4
+    """Nodes to keep; presence has room for 4."""
+    enough: int = 3
+    """With fewer that answered lately, a further one is asked at once, not only when one is given up."""
+    keep_alive: float = 25.0
+    """Below the NAT's mapping time-out."""
+    lease: float = 90.0
+    """Two renewals may get lost."""
+    retry: float = 2.0
+    """After a renewal without answer, and while there are fewer nodes than wanted."""
+    shun: float = 300.0
+    """How long a node that refused or vanished is not asked again."""
+    misses: int = 2
+    """Renewals without answer in a row (each repeated by the DHT) until a node is given up."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.enough <= self.wanted <= 4:
+            raise ValueError("wanted is 1 to 4, enough is not above it")
+        if not 0 < self.retry <= self.keep_alive < self.lease / 2:
+            raise ValueError("retry is at most keep_alive, and keep_alive below half of lease")
+
+
+@dataclass(frozen=True, slots=True)
+class RendezvousStatistics:
+    """`kept`: nodes now; `asked`: registrations and renewals; `unanswered` of these; `given_up`: nodes."""
+
+    kept: int
+    asked: int
+    unanswered: int
+    given_up: int
+
+
+@dataclass(slots=True)
+class _Kept:
+    contact: KnownContact
+    due_at: float
+    misses: int = 0
+
+
+class RendezvousKeeper:
+    """Chooses, registers, renews, replaces."""
+
+    def __init__(
+        self,
+        *,
+        dht: RendezvousDht,
+        network: Network,
+        changed: Callable[[], None],
+        settings: RendezvousSettings | None = None,
+        realm: Realm = Realm.PUBLIC,
+    ) -> None:
+        """`changed` is called after `contacts()` has become another set; it must not block."""
+        self._dht = dht
+        self._network = network
+        self._changed = changed
+        self._realm = realm
+        self.settings = settings or RendezvousSettings()
+        self._kept: dict[NodeId, _Kept] = {}
+        self._beat_at = 0.0  # all are renewed together: several that die together are missed together
+        self._shunned: OrderedDict[NodeId, float] = OrderedDict()
+        self._wake = asyncio.Event()
+        self._told: frozenset[KnownContact] = frozenset()
+        self._asked = self._unanswered = self._given_up = 0
+
+    def contacts(self) -> tuple[KnownContact, ...]:
+        """Return the nodes that forward to us now, those that answered last time first."""
+        ranked = sorted(self._kept.values(), key=lambda kept: kept.misses)
+        return tuple(kept.contact for kept in ranked[: self.settings.wanted])
+
+    def wake(self) -> None:
+        """Look now whether there are more candidates: nodes became known."""
+        self._wake.set()
+
+    def renew(self) -> None:
+        """Renew everything now: our network, and so every mapping, has changed."""
+        self._shunned.clear()
+        for kept in self._kept.values():
+            kept.due_at = 0.0
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Keep them for ever, until cancelled."""
+        while True:
+            self._wake.clear()
+            await self.keep_due()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, self._next_at() - self._network.monotonic())):
+                    await self._wake.wait()
+
+    async def keep_due(self) -> None:
+        """Renew what is due, then ask further nodes until there are enough or no candidates are left."""
+        now = self._network.monotonic()
+        if now >= self._beat_at:
+            self._beat_at = now + self.settings.keep_alive * (1 - JITTER * self._network.rng.random())
+        due = [kept for kept in self._kept.values() if kept.due_at <= now]
+        if due:
+            await asyncio.gather(*(self._renew(kept) for kept in due))
+        while self._network.monotonic() < self._beat_at and (candidates := self._choose()):
+            await asyncio.gather(*(self._try(contact) for contact in candidates))
+        self._tell()
+
+    def statistics(self) -> RendezvousStatistics:
+        return RendezvousStatistics(len(self._kept), self._asked, self._unanswered, self._given_up)
+
+    def _next_at(self) -> float:
+        due = [kept.due_at for kept in self._kept.values()]
+        if len(self._kept) < self.settings.wanted:
+            due.append(self._network.monotonic() + self.settings.retry)
+        return min(due)
+
+    def _missing(self) -> int:
+        answering = sum(1 for kept in self._kept.values() if not kept.misses)
+        if answering < self.settings.enough:
+            return self.settings.wanted - answering
+        return self.settings.wanted - len(self._kept)
+
+    def _choose(self) -> list[KnownContact]:
+        """Return as many untried candidates as are missing: first from address blocks that we have no node in."""
+        missing = self._missing()
+        if missing <= 0:
+            return []
+        now = self._network.monotonic()
+        while self._shunned and next(iter(self._shunned.values())) <= now:
+            self._shunned.popitem(last=False)
+        count = self.settings.wanted + len(self._kept) + len(self._shunned)
+        found = self._dht.rendezvous_candidates(count, realm=self._realm)
+        free = [c for c in found if c.node_id not in self._kept and c.node_id not in self._shunned]
+        chosen = _diverse(free, {prefix_of(kept.contact.address.ip) for kept in self._kept.values()})
+        return chosen[:missing]
+
+    async def _try(self, contact: KnownContact) -> None:
+        if await self._register(contact):
+            self._kept[contact.node_id] = _Kept(contact, self._beat_at)
+        else:
+            self._shun(contact.node_id)
+
+    async def _renew(self, kept: _Kept) -> None:
+        if await self._register(kept.contact):
+            kept.misses = 0
+            kept.due_at = self._beat_at
+            return
+        kept.misses += 1
+        kept.due_at = self._network.monotonic() + self.settings.retry
+        if kept.misses >= self.settings.misses:
+            del self._kept[kept.contact.node_id]
+            self._given_up += 1
+            self._shun(kept.contact.node_id)
+            log.info("rendezvous_given_up", address=str(kept.contact.address))
+
+    async def _register(self, contact: KnownContact) -> bool:
+        self._asked += 1
+        answered = await self._dht.register(contact, lease_s=self.settings.lease)
+        if not answered:
+            self._unanswered += 1
+        return answered
+
+    def _shun(self, node_id: NodeId) -> None:
+        self._shunned[node_id] = self._network.monotonic() + self.settings.shun
+        self._shunned.move_to_end(node_id)
+        if len(self._shunned) > MAX_SHUNNED:
+            self._shunned.popitem(last=False)
+
+    def _tell(self) -> None:
+        """Drop what is more than wanted, and say whether the set is another one now."""
+        keep = self.contacts()
+        for node_id in self._kept.keys() - {contact.node_id for contact in keep}:
+            if self._kept.pop(node_id).misses:
+                self._shun(node_id)
+        if frozenset(keep) != self._told:
+            self._told = frozenset(keep)
+            log.info("rendezvous_changed", nodes=[str(contact.address) for contact in keep])
+            self._changed()
+
+
+def _diverse(contacts: Iterable[KnownContact], used: set[bytes]) -> list[KnownContact]:
+    """Order by rank, but one of each new address block before a second: order, never starve."""
+    seen = set(used)
+    first: list[KnownContact] = []
+    rest: list[KnownContact] = []
+    for contact in contacts:
+        prefix = prefix_of(contact.address.ip)
+        (rest if prefix in seen else first).append(contact)
+        seen.add(prefix)
+    return first + rest
