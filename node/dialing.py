@@ -18,6 +18,7 @@ from p2pnode.core.errors import (
     WrongKeyError,
 )
 from p2pnode.core.ids import PeerId
+from p2pnode.dial_pace import DialPace
 from p2pnode.nat import Connection, QuicEndpoint
 from p2pnode.presence import FindResult
 from p2pnode.session import Session
@@ -44,13 +45,16 @@ class DialAttempt:
         find: Callable[[PeerId], Awaitable[FindResult]],
         usable: Callable[[Address], bool],
         allow_documentation: bool,
+        pace: DialPace | None = None,
     ) -> None:
+        """`pace`: shared by all attempts of a node."""
         self._peer = peer
         self._endpoint = endpoint
         self._sessions = sessions
         self._find = find
         self._usable = usable
         self._allow_documentation = allow_documentation
+        self._pace = DialPace() if pace is None else pace
         self._loop = asyncio.get_running_loop()
         self.trace = Trace(self._loop.time())
         self._dials: dict[asyncio.Task[Connection], Address] = {}
@@ -118,6 +122,7 @@ class DialAttempt:
                 self._failures.append(exc)
                 self._note(f"dial {address}", exc.code)
                 continue
+            self._pace.reached(address)
             session = self._sessions.adopt(connection, self.trace)
             self._note(f"dial {address}", "connected, both keys proven")
             return session
@@ -147,6 +152,9 @@ class DialAttempt:
                 continue
             if len(self._tried) >= MAX_ADDRESSES or not self._usable(address):
                 self._note(f"skip {address}", "not reachable from here")
+                continue
+            if not self._pace.take(address, self._loop.time()):
+                self._note(f"skip {address}", "nobody answered there lately")
                 continue
             self._tried.add(address)
             self._note(f"dial {address}", f"started ({why})")
@@ -206,6 +214,7 @@ class Dialer:
         self._local_addresses = local_addresses
         self._usable = usable
         self._allow_documentation = allow_documentation
+        self._pace = DialPace()
         self._attempts: dict[PeerId, asyncio.Task[Session]] = {}
 
     async def connect(self, peer: PeerId, addresses: Sequence[Address], timeout: float) -> Session:
@@ -236,6 +245,7 @@ class Dialer:
             find=lambda wanted: self._find(wanted, timeout),
             usable=self._usable,
             allow_documentation=self._allow_documentation,
+            pace=self._pace,
         )
         return await attempt.run([*addresses, *self._local_addresses(peer)], timeout=timeout)
 
