@@ -24,6 +24,15 @@ __all__ = ["Driver"]
 
 DRAIN_S = 3.0
 TICK_S = 0.001  # smallest timer step: a deadline in the past must not spin the loop
+# RFC 9002, section 6.2.2.1, "Before Address Validation": a client must not fall silent while the handshake is not done,
+# for the server may wait for credit or for its own far-off timer. qh3 does when its first packets are acknowledged but
+# what came back is incomplete; so the client repeats a datagram of its ClientHello, and a server of ours that receives
+# the same bytes again sends its flight again (section 6.2.3, "Speeding up Handshake Completion").
+FIRST_STALL_S = 0.2  # doubled each time
+SPEED_UPS = 8  # per connection
+MAX_INITIALS_SEEN = 16
+INITIAL_BITS = 0xC0  # RFC 9000, section 17.2.2, "Initial Packet": long header, fixed bit, type 0
+STALLED_TIMER_S = 20.0  # a timer that is further away is the idle timeout
 
 
 class Driver:
@@ -49,6 +58,11 @@ class Driver:
         self._proof_deadline_at = None if initiator else self.opened_at + self._settings.proof_timeout_s
         self.spend: Callable[[Address], bool] | None = None
         """Asked before each datagram until the other side was heard; False: it is not sent. For the endpoint."""
+        self._repeatable = b""
+        self._initials_seen: set[int] = set()
+        self._stall_s = FIRST_STALL_S
+        self._stalled_at: float | None = None
+        self._speed_ups = 0
         self._probing_since: float | None = None
         self._drained_at: float | None = None
         self._released = False
@@ -117,15 +131,33 @@ class Driver:
             self._endpoint.dropped("quic_error")
         self._heard_at = now
         self._process()
+        if not self.initiator and not self.proven.done():
+            self._speed_up(data)
         if not self._released:
             self._schedule_flush()
 
-    def nudge(self) -> None:
-        """Send the first packets again at once: what was sent before probably met a router that was not open yet."""
-        due = None if self._released or self.transport.heard_authentic else self.transport.timer()
-        if due is not None:
+    def _speed_up(self, data: bytes) -> None:
+        """Server: when the client repeats a first packet byte for byte, send all that is unacknowledged again."""
+        if data[0] & 0xF0 != INITIAL_BITS:
+            return
+        known = hash(data) in self._initials_seen
+        if not known and len(self._initials_seen) < MAX_INITIALS_SEEN:
+            self._initials_seen.add(hash(data))
+        elif known and self._speed_ups < SPEED_UPS:
+            self._speed_ups += 1
+            for _ in range(3):  # one per packet number space
+                self._fire_early()
+
+    def _fire_early(self) -> None:
+        due = None if self.closed else self.transport.timer()
+        if due is not None and due < self._network.monotonic() + STALLED_TIMER_S:
             self._transport_call(self.transport.handle_timer, due)
             self._flush()
+
+    def nudge(self) -> None:
+        """Send the first packets again at once: what was sent before probably met a router that was not open yet."""
+        if not self._released and not self.transport.heard_authentic:
+            self._fire_early()
 
     def abandon(self, reason: CloseReason) -> None:
         """Close, send the close, and keep nothing, not even QUIC's draining time."""
@@ -173,10 +205,10 @@ class Driver:
         now = self._network.monotonic()
         try:
             while datagrams := self.transport.datagrams(now):
+                if self.initiator and not self.transport.heard_authentic:
+                    self._repeatable = datagrams[0]
                 for data in datagrams:
-                    if self._may_send():
-                        self.bytes_sent += len(data)
-                        self._endpoint.send(data, self.remote)
+                    self._send(data)
                 self._pump()
             self._arm(now)
         except TransportError:
@@ -185,23 +217,31 @@ class Driver:
                 self._finish(CloseReason(CloseCode.PROTOCOL, "internal", "local"))
             self._release()
 
-    def _may_send(self) -> bool:
-        if self.spend is None:
-            return True
-        if self.transport.heard_authentic:
+    def _send(self, data: bytes) -> None:
+        if self.spend is not None and self.transport.heard_authentic:
             self.spend = None
-            return True
-        if self.spend(self.remote):
-            return True
-        self._endpoint.dropped("budget")
-        return False
+        if self.spend is not None and not self.spend(self.remote):
+            self._endpoint.dropped("budget")
+            return
+        self.bytes_sent += len(data)
+        self._endpoint.send(data, self.remote)
+
+    def _check_stall(self, now: float) -> None:
+        """Client: find out whether qh3 has fallen silent before the handshake was done."""
+        due = self.transport.timer()
+        if self.transport.handshake_done or self.closed or (due is not None and due < now + STALLED_TIMER_S):
+            self._stalled_at = None
+        elif self._stalled_at is None:
+            self._stalled_at = now + self._stall_s
 
     def _arm(self, now: float) -> None:
+        if self.initiator:
+            self._check_stall(now)
         if self.transport.probing and not self.closed and self.proven.done():
             self._probing_since = self._probing_since or now
         else:
             self._probing_since = None
-        deadlines = [self.transport.timer(), self._proof_deadline_at, self._drained_at]
+        deadlines = [self.transport.timer(), self._proof_deadline_at, self._drained_at, self._stalled_at]
         if not self.closed:
             if self._probing_since is not None:
                 deadlines.append(self._probing_since + self._settings.lost_after_s)
@@ -226,6 +266,10 @@ class Driver:
             self.abandon(CloseReason(CloseCode.PROTOCOL, "internal", "local"))
             return
         self._process()
+        if self._stalled_at is not None and now >= self._stalled_at and not self.closed:
+            self._stalled_at = None
+            self._stall_s *= 2
+            self._send(self._repeatable)
         if self.closed:
             if self.transport.drained or (self._drained_at is not None and now >= self._drained_at):
                 self._release()

@@ -2,8 +2,9 @@
 
 - No sockets of its own: `SharedSocket` stands for the mux's socket of one family. Remote candidates pair with that, so
   there are at most as many pairs as remote candidates.
-- Requests are repeated after 0.15, 0.45, 1.05, 2.25 and 4.65 s (aioice and RFC 8445, section 14.3: from 0.5 s on): six
-  small packets to an address that never answers, and a lost one costs little.
+- Requests are repeated after 0.1, 0.3, 0.7, 1.5 and 3.1 s (aioice and RFC 8445, section 14.3: from 0.5 s on): six small
+  packets to an address that never answers, and a lost one, or one that came before the other router was open, costs
+  little.
 - A check that arrives while ours to its source is under way makes us repeat ours at once. The first one was sent before
   the other side's router let it in; waiting for the next turn made a punch take 0.5 s instead of one round trip.
   RFC 8445, section 7.3.1.4, "Triggered Checks" (which cancels the old transaction; we keep it, its answer is as good).
@@ -36,7 +37,7 @@ __all__ = ["Agent", "AgentHost", "Transaction", "parse_for_agent_untrusted"]
 
 # Chosen by us
 CHECK_INTERVAL_S = 0.005
-CHECK_WAITS_S = (0.15, 0.3, 0.6, 1.2, 2.4, 4.8)
+CHECK_WAITS_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 CONSENT_WAITS_S = (2.5,)
 REPEAT_AFTER_S = 0.02  # several checks of the other side in one burst are one reason to repeat ours
 MAX_LEARNT = 5

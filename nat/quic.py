@@ -56,7 +56,7 @@ class QuicSettings:
     """How long probes may stay unanswered until the connection is given up."""
     idle_timeout_s: float = 60.0
     """QUIC's own idle timeout; three missed keep-alives."""
-    initial_rtt_s: float = 0.333
+    initial_rtt_s: float = 0.1
     """RFC 9002, section 6.2.2, "Handshakes and New Paths"."""
     retry_above: int = 64
     """Unproven incoming connections from which on Retry is asked."""

@@ -173,6 +173,11 @@ class Transport:
         return core is not None and core.received_authenticated_packet
 
     @property
+    def handshake_done(self) -> bool:
+        """Whether TLS has finished on this side (RFC 9001, section 4.1.1, "Handshake Complete")."""
+        return self._quic._handshake_complete
+
+    @property
     def probing(self) -> bool:
         """Whether something sent is unacknowledged for so long that probes are under way (RFC 9002, section 6.2)."""
         core = self._quic._core

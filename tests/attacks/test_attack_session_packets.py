@@ -37,6 +37,29 @@ def test_a1_unvalidated_address_gets_at_most_three_times_its_bytes() -> None:
     run_virtual(main)
 
 
+def test_a1_repeated_first_packets_draw_at_most_three_times_their_bytes() -> None:
+    """A1: the same first flight 20 times from a forged address, which asks for the answer again: 3 times at most."""
+
+    async def main(world: VirtualWorld) -> None:
+        bob = await make_peer(world, "10.0.0.2")
+        client = await BareClient.open(world, "10.0.0.1", bob)
+        client.quic.connect(("192.0.2.1", 1), 0.0)
+        flight = [data for data, _ in client.quic.datagrams_to_send(0.0)]
+        sent = 0
+        for _ in range(20):
+            for data in flight:
+                bob.endpoint.datagram_received(data, Address("10.0.0.77", 7))
+                sent += len(data)
+                await asyncio.sleep(0)
+                assert sum(map(len, bob.sent)) <= 3 * sent
+            await asyncio.sleep(0.1)
+        drawn = sum(map(len, bob.sent))
+        print(f"A1: sent {sent}, drew {drawn}: {drawn / sent:.2f} times")
+        assert drawn <= 3 * sent
+
+    run_virtual(main)
+
+
 def test_a1_retry_is_smaller_than_the_packet_it_answers() -> None:
     """A1: a Retry has about 100 bytes, an Initial at least 1,200; shorter Initials draw nothing."""
 

@@ -185,7 +185,7 @@ class IcePeer:
     async def candidates(self, *servers: IcePeer) -> list[IceCandidate]:
         """Own host candidate, and what the STUN servers see."""
         found = [IceCandidate(self.host, "host")]
-        found += [IceCandidate(await self.stun.query(server.host), "srflx") for server in servers]
+        found += [IceCandidate(await self.stun.query(server.host, timeout=30), "srflx") for server in servers]
         return list({each.address: each for each in reversed(found)}.values())[::-1]
 
     def close(self) -> None:
