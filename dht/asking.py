@@ -61,6 +61,7 @@ PAD_FIND_NODE = 992  # 183 of frame, 40, 20 IPv6 contacts of 38
 PAD_GET = MAX_DATAGRAM
 NO_EPHEMERAL = bytes(32)
 MAX_OPENINGS = 2  # signed exchanges before one sealed-only request: no keys, then keys that were forgotten
+DELIVER_RTO_MAX = 0.4  # s; both repetitions within the 1.5 that its sender is made to wait
 _PING = encode(Ping())
 
 
@@ -109,9 +110,10 @@ class Asking:
         contact = self.members.tables[realm].find(node_id) if realm is not None and node_id is not None else None
         call.rto = self._rto(contact if contact is not None and contact.address == address else None)
         if isinstance(request, Forward):
-            call.rto *= (
-                2.5  # two round trips, the second to somebody unknown; its late time says nothing about this one
-            )
+            # Two round trips, the second to somebody unknown.
+            call.rto *= 2.5
+        elif isinstance(request, Deliver):
+            call.rto = min(call.rto, DELIVER_RTO_MAX)
         settings = self.settings
         give_up = max(settings.give_up_min, call.rto * settings.give_up_factor) if timeout is None else timeout
         call.deadline = now + give_up

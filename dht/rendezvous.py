@@ -79,7 +79,11 @@ class Rendezvous:
             settings.forward_prefix_rate,
             settings.forward_prefix_burst,
         )
-        self._via_budgets = PrefixBudgets(Budget(4 * settings.deliver_rate), settings.deliver_rate)
+        self._via_budgets = PrefixBudgets(
+            Budget(4 * settings.deliver_rate, 8 * settings.deliver_rate),
+            settings.deliver_rate,
+            2 * settings.deliver_rate,
+        )
         self._recent: OrderedDict[bytes, _Forwarding] = OrderedDict()
         self._pending = 0
         self._vias: OrderedDict[tuple[bytes, Address], float] = OrderedDict()

@@ -76,7 +76,7 @@ class DhtSettings:
     """Strangers' blobs per target: an offer a second for each of ten at once."""
     forward_target_burst: float = 30.0
     deliver_rate: float = 30.0
-    """Blobs taken per second from one node that forwards to us."""
+    """Blobs taken per second from one node that forwards to us, twice as many at once: more than an honest one has."""
     dial_back: bool = True
     """Find out by dial-back whether we can serve in the public realm; never where `serve` says so from the start."""
     dial_back_interval: float = 900.0

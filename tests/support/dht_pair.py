@@ -43,12 +43,12 @@ class Peer:
             send=lambda data, to: self.world.wire.append((data, self.address, to)), token_bytes=self.rng.randbytes,
         )  # fmt: skip
 
-    def ask(self, other: Peer, request: Request, *, hello: bool = False) -> list[Outcome]:
+    def ask(self, other: Peer, request: Request, *, hello: bool = False, timeout: float | None = None) -> list[Outcome]:
         """Start a call; the outcome appears in the list that is returned."""
         outcomes: list[Outcome] = []
         self.engine.call(
             other.address, None if hello else other.key.node_id, request, now=self.world.now, wall=self.world.wall,
-            on_done=outcomes.append,
+            on_done=outcomes.append, timeout=timeout,
         )  # fmt: skip
         return outcomes
 
