@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "chat": {NODE},
     "api": {NODE, "chat"},
     "services": {NODE, "chat", "api"},
-    "cli": {"core", "dht", "nat", NODE, "chat", "api", "services"},
+    "cli": {"core", "dht", "nat", NODE, "chat", "api", "services", "simulations"},
     "simulations": {"core", "dht", "nat", NODE, "chat", "api", "services"},
 }
 EXCEPTIONS = {("node/__main__.py", "cli")}
@@ -42,8 +42,10 @@ WITHOUT_IO = tuple(
         "core": "address clean devices encoding envelope errors ids keys safety",
         "dht": "contact keyring lookup members messages records results settings storage table tokens wire",
         "nat": "close control handshake proof retry transport",
-        "node": "addresses events lan_machine lan_wire peerspec presence settings trace",
+        "node": "addresses events interfaces lan_machine lan_wire offer offer_guard peerspec presence reachability "
+        "settings trace",
         "chat": "contacts hall language limits model outbox protocol",
+        "simulations/netns": "errors kinds wire",
     }.items()
     for name in names.split()
 )
