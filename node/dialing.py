@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import NamedTuple
 
 import structlog
 
 from p2pnode.core.address import Address, Realm, realm_of
 from p2pnode.core.errors import (
+    BothNatsRandomError,
     NoPathError,
     P2PError,
     P2PTimeoutError,
@@ -33,6 +35,17 @@ MAX_ADDRESSES = 10  # security.md C1: what one presence can make us send to
 _NEAREST_FIRST = {Realm.LOOPBACK: 0, Realm.PRIVATE: 1, Realm.PUBLIC: 2}
 
 
+DialCandidate = Callable[[Address, str, Callable[[Address], bool]], None]
+"""`dial(address, why, spend)`: `spend` is asked before each packet until the address answers (security.md C1)."""
+Punch = Callable[[FindResult, DialCandidate], Coroutine[None, None, None]]
+"""`punch(found, dial)`: meet the peer through rendezvous nodes, calling `dial`; raise why it failed."""
+
+
+class _Dial(NamedTuple):
+    address: Address
+    punched: bool
+
+
 class DialAttempt:
     """Dials one peer. `run` returns a session or raises the error that helps the user most."""
 
@@ -43,12 +56,14 @@ class DialAttempt:
         endpoint: QuicEndpoint,
         sessions: SessionTable,
         find: Callable[[PeerId], Awaitable[FindResult]],
+        punch: Punch | None,
         usable: Callable[[Address], bool],
         allow_documentation: bool,
         pace: DialPace | None = None,
     ) -> None:
         """`pace`: shared by all attempts of a node."""
         self._peer = peer
+        self._punch = punch
         self._endpoint = endpoint
         self._sessions = sessions
         self._find = find
@@ -57,8 +72,9 @@ class DialAttempt:
         self._pace = DialPace() if pace is None else pace
         self._loop = asyncio.get_running_loop()
         self.trace = Trace(self._loop.time())
-        self._dials: dict[asyncio.Task[Connection], Address] = {}
+        self._dials: dict[asyncio.Task[Connection], _Dial] = {}
         self._tried: set[Address] = set()
+        self._punching: asyncio.Task[None] | None = None
         self._failures: list[P2PError] = []
         self._lookup_error: P2PError | None = None
         self._found: FindResult | None = None
@@ -76,8 +92,10 @@ class DialAttempt:
                 waiting: set[asyncio.Future[object]] = {*self._dials, arrival}  # type: ignore[arg-type]  # invariance of set
                 if not lookup.done() or self._pending_lookup(lookup):
                     waiting.add(lookup)  # type: ignore[arg-type]  # invariance of set
-                elif not self._dials:
+                elif not self._dials and self._punching is None:
                     raise self._verdict()
+                if self._punching is not None:
+                    waiting.add(self._punching)  # type: ignore[arg-type]  # invariance of set
                 done, _ = await asyncio.wait(
                     waiting, timeout=max(0.0, deadline - self._loop.time()), return_when=asyncio.FIRST_COMPLETED
                 )
@@ -94,7 +112,9 @@ class DialAttempt:
                 for task in self._dials:
                     task.cancel()
                 await asyncio.gather(*self._dials, return_exceptions=True)
-            await asyncio.gather(lookup, return_exceptions=True)
+            if self._punching is not None:
+                self._punching.cancel()
+            await asyncio.gather(lookup, *([self._punching] if self._punching else []), return_exceptions=True)
 
     def _pending_lookup(self, lookup: asyncio.Future[FindResult]) -> bool:
         return self._found is None and self._lookup_error is None and lookup.done()
@@ -115,24 +135,36 @@ class DialAttempt:
                 task.add_done_callback(self._late_dial_done)
             return session
         for task in [t for t in self._dials if t in done]:
-            address = self._dials.pop(task)
+            dial = self._dials.pop(task)
             try:
                 connection = task.result()
             except P2PError as exc:
                 self._failures.append(exc)
-                self._note(f"dial {address}", exc.code)
+                self._note(f"dial {dial.address}", exc.code)
                 continue
-            self._pace.reached(address)
-            session = self._sessions.adopt(connection, self.trace)
-            self._note(f"dial {address}", "connected, both keys proven")
+            self._pace.reached(dial.address)
+            session = self._sessions.adopt(connection, self.trace, punched=dial.punched)
+            self._note(f"dial {dial.address}", f"connected ({session.path}), both keys proven")
             return session
         if lookup in done:
             self._take_lookup(lookup)
+        if self._punching is not None and self._punching in done:
+            self._punch_ended(self._punching)
         return None
+
+    def _punch_ended(self, punching: asyncio.Task[None]) -> None:
+        self._punching = None
+        try:
+            punching.result()
+        except P2PError as exc:
+            self._failures.append(exc)
+            self._note("punch", exc.code)
+        else:
+            self._note("punch", "checks passed, but no connection came through")
 
     def _late_dial_done(self, task: asyncio.Task[Connection]) -> None:
         if not task.cancelled() and task.exception() is None:
-            self._sessions.adopt(task.result(), self.trace)
+            self._sessions.adopt(task.result(), self.trace, punched=self._dials[task].punched)
 
     def _take_lookup(self, lookup: asyncio.Future[FindResult]) -> None:
         try:
@@ -144,22 +176,35 @@ class DialAttempt:
         state = "online" if self._found.online else "offline"
         self._note("lookup", f"{state} {self._found.age_s:.0f} s ago, {len(self._found.addresses)} addresses")
         self._dial(self._found.addresses, "published address")
+        if self._punch is not None and self._found.rendezvous:
+            self._note("punch", f"offer sent through {len(self._found.rendezvous)} rendezvous nodes")
+            self._punching = asyncio.ensure_future(self._punch(self._found, self._dial_candidate))
 
-    def _dial(self, addresses: Iterable[Address], why: str) -> None:
-        ranked = sorted(addresses, key=self._rank)
-        for address in ranked:
+    def _dial_candidate(self, address: Address, why: str, spend: Callable[[Address], bool]) -> None:
+        published = self._found is not None and address in self._found.addresses
+        self._dial([address], why, punched=not published, spend=spend)
+
+    def _dial(
+        self,
+        addresses: Iterable[Address],
+        why: str,
+        *,
+        punched: bool = False,
+        spend: Callable[[Address], bool] | None = None,
+    ) -> None:
+        for address in sorted(addresses, key=self._rank):
             if address in self._tried:
                 continue
             if len(self._tried) >= MAX_ADDRESSES or not self._usable(address):
                 self._note(f"skip {address}", "not reachable from here")
                 continue
-            if not self._pace.take(address, self._loop.time()):
+            if spend is None and not self._pace.take(address, self._loop.time()):
                 self._note(f"skip {address}", "nobody answered there lately")
                 continue
             self._tried.add(address)
             self._note(f"dial {address}", f"started ({why})")
-            task = asyncio.ensure_future(self._endpoint.connect(self._peer, address))
-            self._dials[task] = address
+            task = asyncio.ensure_future(self._endpoint.connect(self._peer, address, early=True, spend=spend))
+            self._dials[task] = _Dial(address, punched)
 
     def _rank(self, address: Address) -> int:
         realm = realm_of(address.ip, allow_documentation=self._allow_documentation)
@@ -168,12 +213,15 @@ class DialAttempt:
     def _verdict(self, *, timed_out: bool = False) -> P2PError:
         peer = str(self._peer)
         for failure in self._failures:
-            if isinstance(failure, RefusedError):
+            if isinstance(failure, RefusedError | BothNatsRandomError):
                 return failure
         if self._found is not None and not self._found.online:
             return PeerOfflineError(
                 f"{peer} said goodbye {self._found.age_s:.0f} s ago.", peer=peer, age_s=self._found.age_s
             )
+        punching = [f for f in self._failures if isinstance(f, NoPathError)]
+        if punching:
+            return punching[0]  # says why, which "no address answers" does not
         wrong = [f for f in self._failures if isinstance(f, WrongKeyError)]
         if wrong and len(wrong) == len(self._failures):
             return wrong[0]
@@ -187,7 +235,7 @@ class DialAttempt:
         return NoPathError(
             f"{peer} is known but none of its {len(self._tried)} addresses answers.",
             peer=peer,
-            tried=[str(a) for a in self._tried],
+            tried=[str(address) for address in self._tried],
         )
 
     def _note(self, step: str, result: str) -> None:
@@ -204,6 +252,7 @@ class Dialer:
         sessions: SessionTable,
         find: Callable[[PeerId, float], Awaitable[FindResult]],
         local_addresses: Callable[[PeerId], tuple[Address, ...]],
+        punch: Punch | None = None,
         usable: Callable[[Address], bool],
         allow_documentation: bool,
     ) -> None:
@@ -212,6 +261,7 @@ class Dialer:
         self._sessions = sessions
         self._find = find
         self._local_addresses = local_addresses
+        self._punch = punch
         self._usable = usable
         self._allow_documentation = allow_documentation
         self._pace = DialPace()
@@ -243,6 +293,7 @@ class Dialer:
             endpoint=self._endpoint,
             sessions=self._sessions,
             find=lambda wanted: self._find(wanted, timeout),
+            punch=self._punch,
             usable=self._usable,
             allow_documentation=self._allow_documentation,
             pace=self._pace,

@@ -66,15 +66,18 @@ class Finder:
         seq = best[0].record.seq if best is not None and best[0].record is not None else None
         age = max(0.0, self._network.wall() - seq / 1000) if seq is not None else 0.0
         presence = best[1] if best is not None else None
+        ways = tuple(dict.fromkeys(way for _, there in online for way in there.rendezvous))
         return FindResult(
             peer,
-            bool(addresses),
+            bool(addresses or ways),
             age,
             tuple(addresses),
             presence.name if presence else "",
             presence.user if presence else None,
             hops,
             seconds,
+            presence.x25519 if presence else b"",
+            ways,
         )
 
     async def find_user(self, user: UserId, *, timeout: float) -> tuple[PeerId, ...]:

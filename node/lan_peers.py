@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 
 import structlog
 
-from p2pnode.core.address import Address
+from p2pnode.core.address import Address, Realm
 from p2pnode.core.errors import P2PError
 from p2pnode.core.ids import PeerId
 from p2pnode.core.network import Network
@@ -32,16 +32,19 @@ class LanPeers:
     def __init__(
         self,
         *,
+        enabled: bool,
         network: Network,
         peer_id: PeerId,
         name: str,
         network_tag: bytes,
         dht: Dht,
-        own_addresses: Callable[[], list[Address]],
+        own_addresses: Callable[[], dict[Realm, tuple[Address, ...]]],
         usable: Callable[[Address], bool],
         seen: Callable[[LanPeerSeen], None],
         spawn: Callable[[Coroutine[None, None, None]], None],
     ) -> None:
+        """`enabled` False: nothing is sent or heard, and nobody is known."""
+        self._own_addresses = own_addresses
         self._dht = dht
         self._usable = usable
         self._seen = seen
@@ -49,14 +52,16 @@ class LanPeers:
         self._proofs = asyncio.Semaphore(MAX_PROOFS)
         self._waiting: dict[PeerId, str] = {}
         self._peers: dict[PeerId, tuple[Address, ...]] = {}
-        self._discovery = LanDiscovery(
-            network=network,
-            peer_id=peer_id,
-            name=name,
-            addresses=own_addresses,
-            network_tag=network_tag,
-            on_found=self._found,
-        )
+        self._discovery: LanDiscovery | None = None
+        if enabled:
+            self._discovery = LanDiscovery(
+                network=network,
+                peer_id=peer_id,
+                name=name,
+                addresses=self._announced,
+                network_tag=network_tag,
+                on_found=self._found,
+            )
 
     def addresses(self, peer: PeerId) -> tuple[Address, ...]:
         """Where a proven peer was seen; empty for others."""
@@ -65,16 +70,34 @@ class LanPeers:
     def all(self) -> dict[PeerId, tuple[Address, ...]]:
         return dict(self._peers)
 
+    @property
+    def active(self) -> bool:
+        """Whether somebody may be found."""
+        return self._discovery is not None
+
     async def start(self) -> None:
-        """Join the multicast group. Raise OSError where the system has none."""
-        await self._discovery.start()
+        """Join the multicast group; where the system has none, do without."""
+        if self._discovery is None:
+            return
+        try:
+            await self._discovery.start()
+        except OSError as exc:
+            log.warning("lan_discovery_off", why=str(exc))
+            self._discovery = None
 
     def refresh(self) -> None:
         """Announce again: addresses or interfaces changed."""
-        self._discovery.refresh()
+        if self._discovery is not None:
+            self._discovery.refresh()
 
     async def stop(self) -> None:
-        await self._discovery.stop()
+        if self._discovery is not None:
+            await self._discovery.stop()
+
+    def _announced(self) -> list[Address]:
+        by_realm = self._own_addresses()
+        wide = [*by_realm.get(Realm.PRIVATE, ()), *by_realm.get(Realm.PUBLIC, ())]
+        return wide or list(by_realm.get(Realm.LOOPBACK, ()))
 
     def _found(self, found: LanPeer) -> None:
         source = found.source.ip

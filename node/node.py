@@ -27,9 +27,10 @@ from p2pnode.events import Joined, NetworkChanged, NodeEvent, PresenceChanged, S
 from p2pnode.finding import Finder
 from p2pnode.joining import Joiner
 from p2pnode.lan_peers import LanPeers
-from p2pnode.nat import Connection, QuicEndpoint, Stream, StunServer, UdpMux
+from p2pnode.nat import Connection, QuicEndpoint, Stream, UdpMux
 from p2pnode.presence import FindResult
 from p2pnode.publisher import Publisher
+from p2pnode.reaching import Reaching
 from p2pnode.session import ECHO_PROTOCOL, Session, serve_echo
 from p2pnode.sessions import SessionTable
 from p2pnode.settings import NodeSettings
@@ -69,6 +70,7 @@ class Node:
         self.user_id: UserId = account.user_id
         self.tag = network_tag(settings.network_id)
         self.state = NodeState(state_path)
+        self._tasks = TaskSet()
         self.mux = UdpMux(network)
         serve = frozenset(Realm) if settings.role == "bootstrap" else frozenset({Realm.LOOPBACK, Realm.PRIVATE})
         self.dht = Dht(
@@ -79,8 +81,7 @@ class Node:
             ),
             send=self.mux.send,
         )
-        self.endpoint = QuicEndpoint(key=key, network=network, send=self.mux.send, network_tag=self.tag)
-        self._stun = StunServer(self.mux.send)
+        self.endpoint = QuicEndpoint(key=key, network=network, send=self._send, network_tag=self.tag)
         self._sessions = SessionTable(
             self.peer_id,
             network,
@@ -96,27 +97,52 @@ class Node:
             bootstrap=settings.bootstrap,
             own_addresses=self.addresses_by_realm,
         )
+        self._lan = LanPeers(
+            enabled=settings.lan,
+            network=network,
+            peer_id=self.peer_id,
+            name=settings.name,
+            network_tag=self.tag,
+            dht=self.dht,
+            own_addresses=self.addresses_by_realm,
+            usable=self._usable,
+            seen=self.emit,
+            spawn=self._tasks.spawn,
+        )
         self._finder = Finder(
             dht=self.dht,
             network=network,
             state=self.state,
             allow_documentation=settings.allow_documentation,
-            local_addresses=self._lan_addresses_of,
+            local_addresses=self._lan.addresses,
+        )
+        self.reaching = Reaching(
+            key=key,
+            network=network,
+            network_tag=self.tag,
+            allow_documentation=settings.allow_documentation,
+            dht=self.dht,
+            mux=self.mux,
+            endpoint=self.endpoint,
+            sessions=self._sessions,
+            own_addresses=self.addresses_by_realm,
+            usable=self._usable,
+            blocked=self._is_blocked,
+            changed=self._wake_publisher,
         )
         self._dialer = Dialer(
             endpoint=self.endpoint,
             sessions=self._sessions,
             find=lambda peer, timeout: self.find(peer, timeout=timeout),
-            local_addresses=self._lan_addresses_of,
+            local_addresses=self._lan.addresses,
+            punch=self.reaching.punch,
             usable=self._usable,
             allow_documentation=settings.allow_documentation,
         )
         self._publisher: Publisher | None = None
         self._known_anybody = asyncio.Event()
-        self._lan: LanPeers | None = None
         self._handlers: dict[str, StreamHandler] = {}
         self._subscribers: list[Callable[[NodeEvent], None]] = []
-        self._tasks = TaskSet()
         self._unwatch: Cancel | None = None
         self._blocked: Callable[[PeerId], bool] = lambda _peer: False
         self._last_addresses: tuple[Address, ...] = ()
@@ -146,15 +172,18 @@ class Node:
             dht=self.dht,
             state=self.state,
             addresses=self.addresses_by_realm,
+            rendezvous=lambda: self.reaching.rendezvous,
         )
         self._last_addresses = self.addresses()
         self._unwatch = self.network.watch_interfaces(self._interfaces_changed)
-        await self._start_lan()
+        await self._lan.start()
         self._tasks.spawn(self._joiner.run())
         await self._first_join()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PUBLISH_WAIT_S):
+                await self.reaching.settle()
                 await self._publisher.publish_due()
+        self.reaching.start()
         self._tasks.spawn(self._publisher.run())
         self._tasks.spawn(self._joiner.keep_state())
         ready = Ready.of(self)
@@ -168,11 +197,11 @@ class Node:
         self._stopping = True
         await self._tasks.cancel()
         await self._dialer.stop()
+        await self.reaching.stop()
         await self._joiner.stop()
         if self._unwatch is not None:
             self._unwatch()
-        if self._lan is not None:
-            await self._lan.stop()
+        await self._lan.stop()
         if self._publisher is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(GOODBYE_S):
@@ -264,7 +293,7 @@ class Node:
 
     def lan_peers(self) -> dict[PeerId, tuple[Address, ...]]:
         """Return the proven peers of the local network and where they were seen."""
-        return self._lan.all() if self._lan is not None else {}
+        return self._lan.all()
 
     def status(self) -> NodeStatus:
         return node_status(self)
@@ -281,37 +310,11 @@ class Node:
             await self.mux.open([a._replace(port=0) for a in self.settings.listen])
         self.mux.on("dht", self.dht.datagram_received)
         self.mux.on("quic", self.endpoint.datagram_received)
-        self.mux.on("stun", self._stun.datagram_received)
-
-    async def _start_lan(self) -> None:
-        if not self.settings.lan:
-            return
-        lan = LanPeers(
-            network=self.network,
-            peer_id=self.peer_id,
-            name=self.settings.name,
-            network_tag=self.tag,
-            dht=self.dht,
-            own_addresses=self._lan_addresses,
-            usable=self._usable,
-            seen=self.emit,
-            spawn=self._tasks.spawn,
-        )
-        try:
-            await lan.start()
-        except OSError as exc:
-            log.warning("lan_discovery_off", why=str(exc))
-        else:
-            self._lan = lan
-
-    def _lan_addresses(self) -> list[Address]:
-        by_realm = self.addresses_by_realm()
-        wide = [*by_realm.get(Realm.PRIVATE, ()), *by_realm.get(Realm.PUBLIC, ())]
-        return wide or list(by_realm.get(Realm.LOOPBACK, ()))
+        self.mux.on("stun", self.reaching.stun_received)
 
     async def _first_join(self) -> None:
         wait = self.settings.join_timeout if self._joiner.has_sources else 0.0
-        if self._lan is not None:
+        if self._lan.active:
             wait = max(wait, LAN_FIRST_WAIT_S)
         joined = asyncio.ensure_future(self._joined())
         done, _ = await asyncio.wait({joined}, timeout=wait)
@@ -327,8 +330,11 @@ class Node:
                 return
         await self._known_anybody.wait()
 
-    def _lan_addresses_of(self, peer: PeerId) -> tuple[Address, ...]:
-        return self._lan.addresses(peer) if self._lan is not None else ()
+    def _send(self, data: bytes, to: Address) -> None:
+        self.reaching.send(data, to)
+
+    def _is_blocked(self, peer: PeerId) -> bool:
+        return self._blocked(peer)
 
     def _usable(self, address: Address) -> bool:
         realm = realm_of(address.ip, allow_documentation=self.settings.allow_documentation)
@@ -343,18 +349,20 @@ class Node:
             return
         trace = Trace(self.network.monotonic())
         trace.add(self.network.monotonic(), "incoming", f"{connection.remote} proved its key")
-        self._sessions.adopt(connection, trace)
+        self._sessions.adopt(connection, trace, punched=self.reaching.is_punched(connection))
 
     def _serve_session(self, session: Session) -> None:
         session.connection.on_stream = lambda _connection, protocol, stream: self._stream(session, protocol, stream)
 
     def _session_opened(self, session: Session) -> None:
         log.info("session_opened", peer=str(session.peer), path=session.path, initiator=session.initiator)
+        self.reaching.session_opened(session.peer, session.remote)
         self.emit(SessionOpened(session))
         self.emit(PresenceChanged(session.peer, True, 0.0))
 
     def _session_ended(self, session: Session, reason: str) -> None:
         log.info("session_closed", peer=str(session.peer), reason=reason)
+        self.reaching.session_ended(session.peer)
         self.emit(SessionClosed(session, reason))
 
     def _stream(self, session: Session, protocol: str, stream: Stream) -> None:
@@ -374,17 +382,19 @@ class Node:
     def _realm_joined(self, realm: Realm) -> None:
         log.info("realm_joined", realm=realm.value)
         self._known_anybody.set()
+        self._wake_publisher()
+        self.emit(Joined(realm))
+
+    def _wake_publisher(self) -> None:
         if self._publisher is not None:
             self._publisher.wake()
-        self.emit(Joined(realm))
 
     def _interfaces_changed(self) -> None:
         addresses = self.addresses()
         if addresses == self._last_addresses:
             return
         self._last_addresses = addresses
-        if self._publisher is not None:
-            self._publisher.wake()
-        if self._lan is not None:
-            self._lan.refresh()
-        self.emit(NetworkChanged(addresses, self.status().nat))
+        self.reaching.addresses_changed()
+        self._wake_publisher()
+        self._lan.refresh()
+        self.emit(NetworkChanged(addresses, self.reaching.nat.value))

@@ -126,7 +126,8 @@ class FindResult:
     """What the network knows of a peer.
 
     `age_s`: seconds since the peer itself signed the evidence. `addresses`: nearest realm first. `hops`: longest chain
-    of referrals in the lookup. `seconds`: duration of the lookup.
+    of referrals in the lookup. `seconds`: duration of the lookup. `rendezvous`: nodes that forward offers to it, which
+    are sealed to `x25519` (32 bytes, empty when unknown).
     """
 
     peer: PeerId
@@ -137,3 +138,5 @@ class FindResult:
     user: UserId | None
     hops: int
     seconds: float
+    x25519: bytes = b""
+    rendezvous: tuple[KnownContact, ...] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from typing import NamedTuple
 
 import structlog
 
@@ -13,7 +14,7 @@ from p2pnode.core.devices import RECORD_SALT as DEVICES_SALT
 from p2pnode.core.devices import encode_devices
 from p2pnode.core.keys import AccountKey, NodeKey, SigningKey
 from p2pnode.core.network import Network
-from p2pnode.dht import Dht, SignedRecord
+from p2pnode.dht import Dht, KnownContact, SignedRecord
 from p2pnode.presence import Presence, presence_salt
 from p2pnode.settings import NodeSettings
 from p2pnode.state import NodeState
@@ -30,6 +31,11 @@ GROWTH = 1.5  # a table that has grown so much since the publish has nearer hold
 JITTER = 0.1  # share of the refresh time, so that a network restarted at once does not beat in step
 
 
+class _Where(NamedTuple):
+    addresses: tuple[Address, ...]
+    rendezvous: tuple[KnownContact, ...]
+
+
 class Publisher:
     """Publishes the presence and the account's device record."""
 
@@ -44,7 +50,9 @@ class Publisher:
         dht: Dht,
         state: NodeState,
         addresses: Callable[[], dict[Realm, tuple[Address, ...]]],
+        rendezvous: Callable[[], tuple[KnownContact, ...]],
     ) -> None:
+        """`rendezvous`: the nodes that forward offers to us in the public realm."""
         self._key = key
         self._account = account
         self._settings = settings
@@ -53,16 +61,12 @@ class Publisher:
         self._dht = dht
         self._state = state
         self._addresses = addresses
+        self._rendezvous = rendezvous
         self._wake = asyncio.Event()
-        self._published: dict[Realm, tuple[Address, ...]] = {}
+        self._published: dict[Realm, _Where] = {}
         self._due_at: dict[Realm, float] = {}
         self._devices_due_at: dict[Realm, float] = {}
         self._known_at_publish: dict[Realm, int] = {}
-
-    @property
-    def published(self) -> dict[Realm, tuple[Address, ...]]:
-        """The addresses that the network now holds, by realm."""
-        return dict(self._published)
 
     def wake(self) -> None:
         """Look again now: addresses or realms may have changed."""
@@ -80,28 +84,33 @@ class Publisher:
     async def publish_due(self) -> None:
         """Publish in every realm where it is due or an address has changed."""
         now = self._network.monotonic()
-        own = self._addresses()
         known = self._dht.statistics().contacts
         due = []
         for realm in self._dht.realms():
+            where = self._where(realm)
+            if not (where.addresses or where.rendezvous or realm in self._published):
+                continue  # nobody could reach us yet: there is nothing to say, and silence is no goodbye
             if known.get(realm, 0) >= GROWTH * self._known_at_publish.get(realm, 0):
                 self._due_at[realm] = self._devices_due_at[realm] = 0.0
-            if self._due_at[realm] <= now or self._published.get(realm, own.get(realm, ())) != own.get(realm, ()):
+            if self._due_at[realm] <= now or self._published.get(realm, where) != where:
                 self._known_at_publish[realm] = known.get(realm, 0)
-                due.append(realm)
-        await asyncio.gather(*(self._publish(realm, own.get(realm, ())) for realm in due))
+                due.append((realm, where))
+        await asyncio.gather(*(self._publish(realm, where) for realm, where in due))
 
     async def unpublish(self) -> None:
         """Say goodbye in every realm where we are published."""
-        realms = [realm for realm, addresses in self._published.items() if addresses]
+        realms = [realm for realm, where in self._published.items() if where.addresses or where.rendezvous]
         self._published.clear()
-        await asyncio.gather(*(self._put_presence(realm, ()) for realm in realms))
+        await asyncio.gather(*(self._put_presence(realm, _Where((), ())) for realm in realms))
 
-    async def _publish(self, realm: Realm, addresses: tuple[Address, ...]) -> None:
+    def _where(self, realm: Realm) -> _Where:
+        return _Where(self._addresses().get(realm, ()), self._rendezvous() if realm is Realm.PUBLIC else ())
+
+    async def _publish(self, realm: Realm, where: _Where) -> None:
         now = self._network.monotonic()
-        stored = await self._put_presence(realm, addresses)
+        stored = await self._put_presence(realm, where)
         if stored:
-            self._published[realm] = addresses
+            self._published[realm] = where
             refresh = self._settings.presence_refresh
             self._due_at[realm] = now + refresh * (1 - JITTER * self._network.rng.random())
         else:
@@ -111,8 +120,14 @@ class Publisher:
             if await self._put(self._account, DEVICES_SALT, value, DEVICES_LIFETIME_S, realm):
                 self._devices_due_at[realm] = now + DEVICES_REFRESH_S
 
-    async def _put_presence(self, realm: Realm, addresses: tuple[Address, ...]) -> int:
-        presence = Presence(addresses, self._key.x25519_public, self._account.user_id, self._settings.name)
+    async def _put_presence(self, realm: Realm, where: _Where) -> int:
+        presence = Presence(
+            where.addresses,
+            self._key.x25519_public,
+            self._account.user_id,
+            self._settings.name,
+            rendezvous=where.rendezvous,
+        )
         lifetime = self._settings.presence_lifetime
         return await self._put(self._key, presence_salt(realm), presence.encode(), lifetime, realm)
 

@@ -17,16 +17,24 @@ ECHO_PROTOCOL = "p2pnode/echo/1"
 _LAN_SCOPES = frozenset({Scope.LOOPBACK, Scope.PRIVATE, Scope.LINK_LOCAL, Scope.SHARED})
 
 
-def path_of(remote: Address) -> str:
-    """Name the path to `remote` as docs/cli.md does: `lan` for a private or loopback address, else `direct`."""
-    return "lan" if remote.scope in _LAN_SCOPES else "direct"
+def path_of(remote: Address, *, punched: bool = False) -> str:
+    """Name the path to `remote` as docs/cli.md does.
+
+    `lan` for a private or loopback address, `direct` when one side dialled what the other published, else `punched`.
+    """
+    if remote.scope in _LAN_SCOPES:
+        return "lan"
+    return "punched" if punched else "direct"
 
 
 class Session:
     """An open, authenticated session. Ends once; a new `Node.connect` makes a new one."""
 
-    def __init__(self, connection: Connection, trace: Trace, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, connection: Connection, trace: Trace, clock: Callable[[], float], *, punched: bool = False
+    ) -> None:
         """`clock`: `Network.monotonic`; the loop's own may count whole milliseconds (uvloop)."""
+        self.punched = punched
         self.connection = connection
         self._clock = clock
         self.trace = trace
@@ -43,7 +51,7 @@ class Session:
 
     @property
     def path(self) -> str:
-        return path_of(self.connection.remote)
+        return path_of(self.connection.remote, punched=self.punched)
 
     @property
     def initiator(self) -> bool:

@@ -69,8 +69,11 @@ class SessionTable:
     def all(self) -> list[Session]:
         return [s for s in self._sessions.values() if not s.closed]
 
-    def adopt(self, connection: Connection, trace: Trace) -> Session:
-        """Take a proven connection in; return the session that stays (it may be the one that was there)."""
+    def adopt(self, connection: Connection, trace: Trace, *, punched: bool = False) -> Session:
+        """Take a proven connection in; return the session that stays (it may be the one that was there).
+
+        `punched`: it goes through a hole in a NAT that both sides made.
+        """
         peer = connection.peer
         existing = self.get(peer)
         if existing is not None:
@@ -78,16 +81,16 @@ class SessionTable:
             twin = existing.initiator == connection.initiator and apart < TWIN_S
             crossing = existing.initiator != connection.initiator and apart < CROSSING_S
             if twin or (crossing and crossing_winner(self._own, peer, existing_is_ours=existing.initiator)):
-                self._linger(self._session(connection, trace), "duplicate")
+                self._linger(self._session(connection, trace, punched), "duplicate")
                 return existing
             self._forget(existing, "duplicate" if crossing else "replaced")
             self._linger(existing, "duplicate" if crossing else "replaced")
-        session = self._session(connection, trace)
+        session = self._session(connection, trace, punched)
         self._take(session)
         return session
 
-    def _session(self, connection: Connection, trace: Trace) -> Session:
-        session = Session(connection, trace, self._network.monotonic)
+    def _session(self, connection: Connection, trace: Trace, punched: bool) -> Session:
+        session = Session(connection, trace, self._network.monotonic, punched=punched)
         self._serve(session)
         return session
 
@@ -134,7 +137,7 @@ class SessionTable:
             if loser.peer == session.peer and not loser.closed:
                 handle.cancel()
                 del self._lingering[loser]
-                self._take(self._session(loser.connection, loser.trace))
+                self._take(self._session(loser.connection, loser.trace, loser.punched))
                 return
 
     def _forget(self, session: Session, reason: str) -> None:

@@ -53,8 +53,8 @@ class Ready:
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """`role`: `server` serves the DHT in every realm it is in, `client` not in the public one. `nat`: `unknown` or
-    `none` (a public address of our own). `peers`: open sessions."""
+    """`role`: `server` serves the DHT in every realm it is in, `client` not in the public one. `nat`: `none`,
+    `endpoint-independent`, `address-dependent`, `address-and-port-dependent` or `unknown`. `peers`: open sessions."""
 
     peer_id: str
     user_id: str
@@ -73,12 +73,12 @@ class NodeStatus:
 def node_status(node: Node) -> NodeStatus:
     """Take a snapshot."""
     statistics = node.dht.statistics()
-    client = node.settings.role != "bootstrap" and Realm.PUBLIC in node.dht.realms()
+    client = Realm.PUBLIC in node.dht.realms() and Realm.PUBLIC not in node.dht.serving
     return NodeStatus(
         str(node.peer_id),
         str(node.user_id),
         "client" if client else "server",
-        "none" if node.addresses_by_realm().get(Realm.PUBLIC) else "unknown",
+        node.reaching.nat.value,
         tuple(str(a) for a in node.addresses()),
         len(node.sessions()),
         sum(statistics.contacts.values()),

@@ -89,6 +89,7 @@ def test_concurrent_connects_of_one_node_share_an_attempt() -> None:
             bob.subscribe(lambda e: opened.append(e) if isinstance(e, SessionOpened) else None)
             sessions = await asyncio.gather(*(alice.connect(bob.peer_id) for _ in range(10)))
             assert len(set(sessions)) == 1
+            await asyncio.sleep(1)
             assert len(opened) == 1
 
     run_virtual(main)

@@ -1,0 +1,224 @@
+"""What a node does to reach others and be reached through NATs: it learns how it looks from outside, keeps rendezvous
+nodes, exchanges offers, and runs ICE. One object, so that `Node` has one part to hold and to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Sequence
+
+import structlog
+
+from p2pnode.core.address import Address, Realm, Scope
+from p2pnode.core.errors import P2PError
+from p2pnode.core.ids import PeerId
+from p2pnode.core.keys import NodeKey
+from p2pnode.core.network import Network
+from p2pnode.core.tasks import TaskSet
+from p2pnode.dht import Dht, KnownContact
+from p2pnode.dialing import DialCandidate
+from p2pnode.nat import Connection, IceCandidate, IceEndpoint, QuicEndpoint, StunServer, UdpMux
+from p2pnode.offer_guard import OfferGuard
+from p2pnode.presence import FindResult
+from p2pnode.reachability import NatKind, Reachability, Reflexive
+from p2pnode.rendezvous import RendezvousKeeper
+from p2pnode.sessions import SessionTable
+from p2pnode.signalling import OwnSide, Signalling
+from p2pnode.trace import Trace
+
+__all__ = ["Reaching"]
+
+log = structlog.get_logger(__name__)
+
+MAX_CANDIDATES = 8  # of the ten that an offer holds: two are left for port guesses
+MAX_DIALLED_BACK = 4  # a caller's published addresses that we dial
+MAX_SENT_TO = 4096  # IP addresses that QUIC or ICE sent to, 100 bytes each; one forgotten weakens a dial-back only
+
+
+class Reaching:
+    """Rendezvous, offers, ICE, and the verdict about the NAT before us."""
+
+    def __init__(
+        self,
+        *,
+        key: NodeKey,
+        network: Network,
+        network_tag: bytes,
+        allow_documentation: bool,
+        dht: Dht,
+        mux: UdpMux,
+        endpoint: QuicEndpoint,
+        sessions: SessionTable,
+        own_addresses: Callable[[], dict[Realm, tuple[Address, ...]]],
+        usable: Callable[[Address], bool],
+        blocked: Callable[[PeerId], bool],
+        changed: Callable[[], None],
+    ) -> None:
+        """`changed`: what we publish is another now."""
+        self._network = network
+        self._dht = dht
+        self._mux = mux
+        self._endpoint = endpoint
+        self._sessions = sessions
+        self._own_addresses = own_addresses
+        self._usable = usable
+        self._sent_to: OrderedDict[str, None] = OrderedDict()
+        self._tasks = TaskSet()
+        self._stun = StunServer(self.send)
+        self._ice = IceEndpoint(network=network, send=self.send, allow_documentation=allow_documentation)
+        self._reachability = Reachability(allow_documentation=allow_documentation)
+        self._keeper = RendezvousKeeper(dht=dht, network=network, changed=changed)
+        self._guard = OfferGuard(key=key, network_tag=network_tag, known=lambda peer: sessions.get(peer) is not None)
+        self._signalling = Signalling(
+            key=key,
+            network=network,
+            network_tag=network_tag,
+            dht=dht,
+            ice=self._ice,
+            guard=self._guard,
+            own_side=self._own_side,
+            blocked=blocked,
+            has_session=lambda peer: sessions.get(peer) is not None,
+            dial_back=self._dial_back,
+            nudge=endpoint.nudge,
+            consent_lost=self._consent_lost,
+        )
+        dht.on_observed = self._observed
+        dht.on_deliver = self._signalling.delivered
+        dht.has_sent_to = self._sent_to.__contains__
+
+    # Life
+
+    async def settle(self) -> None:
+        """Get rendezvous nodes now, where they are needed; to be called once joined, before publishing."""
+        if self._needed():
+            await self._keeper.keep_due()
+
+    def start(self) -> None:
+        """Keep rendezvous nodes from now on."""
+        self._tasks.spawn(self._keep_rendezvous())
+
+    async def stop(self) -> None:
+        await self._tasks.cancel()
+        await self._signalling.stop()
+        self._ice.close()
+
+    def addresses_changed(self) -> None:
+        """Our network is another one: nothing that was seen of us before holds."""
+        self._reachability.forget()
+        self._dht.addresses_changed()
+        self._keeper.renew()
+
+    # Datagrams
+
+    def send(self, data: bytes, to: Address) -> None:
+        """Send for STUN, ICE or QUIC, and remember to whom: a dial-back from there would prove nothing."""
+        if to.ip not in self._sent_to:
+            self._sent_to[to.ip] = None
+            if len(self._sent_to) > MAX_SENT_TO:
+                self._sent_to.popitem(last=False)
+        self._mux.send(data, to)
+
+    def stun_received(self, data: bytes, source: Address) -> None:
+        """Take a STUN datagram: of an ICE session, or a stranger's question for his address."""
+        if not self._ice.datagram_received(data, source):
+            self._stun.datagram_received(data, source)
+
+    # What the node asks
+
+    @property
+    def rendezvous(self) -> tuple[KnownContact, ...]:
+        """The nodes that forward offers to us now."""
+        return self._keeper.contacts() if self._needed() else ()
+
+    def verdict(self, *, ipv6: bool = False) -> Reflexive:
+        """How we look from outside, in the public realm."""
+        own = [a for some in self._own_addresses().values() for a in some]
+        known = [contact.address for contact in self._dht.known_contacts()]
+        return self._reachability.verdict(
+            Realm.PUBLIC, ipv6=ipv6, local=own, known=known, now=self._network.monotonic()
+        )
+
+    @property
+    def nat(self) -> NatKind:
+        """What is between us and the public network (IPv4's, where both families have a verdict)."""
+        if self._own_addresses().get(Realm.PUBLIC):
+            return NatKind.NONE
+        kind = self.verdict().kind
+        return kind if kind is not NatKind.UNKNOWN else self.verdict(ipv6=True).kind
+
+    def punch(self, found: FindResult, dial: DialCandidate) -> Coroutine[None, None, None]:
+        """Meet a peer through its rendezvous nodes."""
+        return self._signalling.punch(found, found.rendezvous, dial)
+
+    def is_punched(self, connection: Connection) -> bool:
+        """Whether a connection that came in goes through a hole that both sides made."""
+        return self._signalling.is_punched(connection.peer, connection.remote)
+
+    def session_opened(self, peer: PeerId, remote: Address) -> None:
+        self._signalling.session_opened(peer, remote)
+
+    def session_ended(self, peer: PeerId) -> None:
+        if self._sessions.get(peer) is None:
+            self._signalling.session_ended(peer)
+
+    # Parts
+
+    def _needed(self) -> bool:
+        """Rendezvous nodes are for those whom nobody can dial: in the public realm without a public address."""
+        return Realm.PUBLIC in self._dht.realms() and not self._own_addresses().get(Realm.PUBLIC)
+
+    async def _keep_rendezvous(self) -> None:
+        while True:
+            if self._needed():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(60.0):
+                        await self._keeper.run()
+            else:
+                await asyncio.sleep(5.0)
+
+    def _observed(self, observer: PeerId, at: Address, own: Address) -> None:
+        self._reachability.report(observer.raw, at, own, self._network.monotonic())
+
+    def _own_side(self) -> OwnSide:
+        own = self._own_addresses()
+        published = own.get(Realm.PUBLIC, ())
+        near = [*published, *own.get(Realm.PRIVATE, ())]
+        candidates = {a: IceCandidate(a, "host") for a in near or own.get(Realm.LOOPBACK, ())}
+        for ipv6 in (False, True):
+            seen = self.verdict(ipv6=ipv6)
+            if seen.address is not None:
+                candidates.setdefault(seen.address, IceCandidate(seen.address, "srflx"))
+            elif seen.ip is not None and seen.ports:
+                # The port will be another one, but the other side's router must learn our IP address from its checks.
+                guess = Address(seen.ip, seen.ports[0])
+                candidates.setdefault(guess, IceCandidate(guess, "srflx"))
+        return OwnSide(tuple(candidates.values())[:MAX_CANDIDATES], published, self.nat)
+
+    async def _dial_back(self, peer: PeerId, addresses: Sequence[Address]) -> None:
+        """Dial a caller's published addresses: if one works, neither router matters."""
+        tries = [
+            asyncio.ensure_future(self._endpoint.connect(peer, address))
+            for address in addresses[:MAX_DIALLED_BACK]
+            if address.scope is not Scope.LOOPBACK and self._usable(address)
+        ]
+        try:
+            for next_done in asyncio.as_completed(tries):
+                with contextlib.suppress(P2PError):
+                    connection = await next_done
+                    trace = Trace(self._network.monotonic())
+                    trace.add(self._network.monotonic(), f"dial back {connection.remote}", "both keys proven")
+                    self._sessions.adopt(connection, trace)
+                    return
+        finally:
+            for task in tries:
+                task.cancel()
+            await asyncio.gather(*tries, return_exceptions=True)
+
+    def _consent_lost(self, peer: PeerId) -> None:
+        session = self._sessions.get(peer)
+        if session is not None and session.punched:
+            log.info("consent_lost", peer=str(peer))
+            session.close("lost")

@@ -1,0 +1,332 @@
+"""Offers and answers through rendezvous nodes, and the ICE sessions that they start: how two NATed peers meet.
+
+Caller: sends its candidates sealed to the callee through several rendezvous nodes at once; with the answer, dials every
+candidate beside the ICE checks, and whatever address a check succeeds from. Callee: answers by the way the offer came,
+and starts its checks in the same moment, before the caller has the answer. An address that the caller publishes (it is
+public) is dialled by the callee at once: no punching is needed then.
+
+Nothing here is believed: offers are sealed, signed, budgeted and replay-proof (`offer_guard`), checks carry the
+password that travelled sealed, and the QUIC connection proves both keys in the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from p2pnode.core.address import Address
+from p2pnode.core.errors import BadPacket, BothNatsRandomError, NoPathError, P2PError, RefusedError
+from p2pnode.core.ids import PeerId
+from p2pnode.core.keys import NodeKey
+from p2pnode.core.network import Network
+from p2pnode.core.tasks import TaskSet
+from p2pnode.dht import Dht, KnownContact
+from p2pnode.dialing import DialCandidate
+from p2pnode.nat import IceCandidate, IceEndpoint, IceParameters, IceSession
+from p2pnode.offer import Answer, Offer, Refusal, offer_hash, seal
+from p2pnode.offer_guard import OfferGuard, Received
+from p2pnode.presence import FindResult
+from p2pnode.reachability import NatKind
+
+__all__ = ["OwnSide", "Signalling"]
+
+log = structlog.get_logger(__name__)
+
+OFFER_AGAIN_S = (0.0, 1.5, 3.0, 4.0)  # pauses before each offer: a lost one must not cost the attempt
+ICE_TIMEOUT_S = 12.0
+CONNECTION_WAIT_S = 15.0  # from the callee's answer until the caller's connection must have come
+MAX_INCOMING = 32  # attempts of others under way at once, each an ICE session of about 10 kB
+MAX_RENDEZVOUS = 4  # ways that one offer takes
+_DEPENDENT = (NatKind.ADDRESS_DEPENDENT, NatKind.ADDRESS_AND_PORT_DEPENDENT)
+
+
+@dataclass(frozen=True)
+class OwnSide:
+    """What we tell the other side. `published`: addresses that anybody can dial; `nat`: what is before us."""
+
+    candidates: tuple[IceCandidate, ...]
+    published: tuple[Address, ...]
+    nat: NatKind
+
+
+@dataclass(eq=False)
+class _Meeting:
+    """One ICE session with a peer. `remotes`: addresses from which its connection may come."""
+
+    peer: PeerId
+    ice: IceSession
+    remote: IceParameters | None = None
+    remotes: frozenset[Address] = frozenset()
+
+
+class Signalling:
+    """All offers and answers of a node."""
+
+    def __init__(
+        self,
+        *,
+        key: NodeKey,
+        network: Network,
+        network_tag: bytes,
+        dht: Dht,
+        ice: IceEndpoint,
+        guard: OfferGuard,
+        own_side: Callable[[], OwnSide],
+        blocked: Callable[[PeerId], bool],
+        has_session: Callable[[PeerId], bool],
+        dial_back: Callable[[PeerId, Sequence[Address]], Coroutine[None, None, None]],
+        nudge: Callable[[Address], None],
+        consent_lost: Callable[[PeerId], None],
+    ) -> None:
+        """`dial_back(peer, addresses)` dials a caller's published addresses; it never raises. `nudge(address)`: a check
+        from there arrived or was answered, so what QUIC sent there before may be sent again at once."""
+        self._key = key
+        self._network = network
+        self._tag = network_tag
+        self._dht = dht
+        self._ice = ice
+        self._guard = guard
+        self._own_side = own_side
+        self._blocked = blocked
+        self._has_session = has_session
+        self._dial_back = dial_back
+        self._nudge = nudge
+        self._consent_lost = consent_lost
+        self._tasks = TaskSet()
+        self._answers: dict[bytes, asyncio.Future[Answer]] = {}
+        self._incoming: dict[tuple[PeerId, str], _Meeting] = {}
+        self._meetings: set[_Meeting] = set()
+        self._last_answers: dict[bytes, tuple[PeerId, bytes]] = {}
+
+    # caller
+
+    async def punch(self, found: FindResult, ways: Sequence[KnownContact], dial: DialCandidate) -> None:
+        """Offer to `found.peer` through `ways`; call `dial(address, why, spend)` for each address worth dialling.
+
+        Runs until the checks have failed or the caller cancels it, having a session; the checks that are under way then
+        go on, since consent keeps the path. Raise NoPathError, BothNatsRandomError, RefusedError.
+        """
+        own = self._own_side()
+        meeting = _Meeting(found.peer, self._ice.session(controlling=True, candidates=own.candidates))
+        self._meetings.add(meeting)
+        try:
+            answer = await self._exchange(found, ways, own, meeting.ice)
+            remote = IceParameters.decode_untrusted(answer.ice)
+        except BadPacket as exc:
+            self._drop(meeting)
+            raise NoPathError(f"{found.peer} answered what cannot be read.", peer=str(found.peer)) from exc
+        except BaseException:
+            self._drop(meeting)
+            raise
+        checks = self._checks(meeting, remote, lambda address, why: dial(address, why, meeting.ice.spend))
+        for address in answer.addresses:
+            dial(address, "offered address", meeting.ice.spend)
+        try:
+            await asyncio.shield(checks)
+        except P2PError as exc:
+            raise _no_path(found.peer, own.nat, answer.nat) from exc
+        await asyncio.sleep(CONNECTION_WAIT_S)  # the dial that was just started ends this by cancelling it
+
+    def session_opened(self, peer: PeerId, remote: Address) -> None:
+        """A session with `peer` is there: only the checks that keep its own path alive need go on."""
+        for meeting in [m for m in self._meetings if m.peer == peer and m.remote and remote not in m.remotes]:
+            self._drop(meeting)
+
+    def session_ended(self, peer: PeerId) -> None:
+        """The session with `peer` has ended, and so does its consent."""
+        for meeting in [m for m in self._meetings if m.peer == peer]:
+            self._drop(meeting)
+
+    def is_punched(self, peer: PeerId, remote: Address) -> bool:
+        """Whether a connection with `peer` at `remote` goes through a hole that both sides made."""
+        return any(m.peer == peer and remote in m.remotes for m in self._meetings)
+
+    async def stop(self) -> None:
+        """End everything that is under way."""
+        await self._tasks.cancel()
+        for meeting in list(self._meetings):
+            self._drop(meeting)
+
+    async def _exchange(self, found: FindResult, ways: Sequence[KnownContact], own: OwnSide, ice: IceSession) -> Answer:
+        """Send offers until one is answered. Each has an attempt id of its own; the ICE session is the same."""
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[Answer] = loop.create_future()
+        sent = []
+        sending: set[asyncio.Task[bool]] = set()
+        try:
+            for pause in OFFER_AGAIN_S:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        return await asyncio.shield(answered)
+                attempt = self._network.token_bytes(16)
+                offer = Offer(
+                    attempt,
+                    int(self._network.wall() * 1000),
+                    self._key.x25519_public,
+                    ice.local.encode(),
+                    own.published,
+                    own.nat,
+                )
+                sealed = seal(offer, key=self._key, to=found.peer, to_x25519=found.x25519, network_tag=self._tag)
+                sent.append(self._guard.expect(found.peer, attempt, sealed))
+                self._answers[attempt] = answered
+                for way in ways[:MAX_RENDEZVOUS]:
+                    task = asyncio.ensure_future(self._dht.forward(way, found.peer.node_id, sealed))
+                    sending.add(task)
+                    task.add_done_callback(sending.discard)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(OFFER_AGAIN_S[-1]):
+                    return await asyncio.shield(answered)
+            raise NoPathError(
+                f"{found.peer} was asked through {len(ways)} rendezvous nodes and did not answer.", peer=str(found.peer)
+            )
+        finally:
+            for each in sent:
+                self._guard.forget(each)
+                self._answers.pop(each.attempt, None)
+            for task in list(sending):
+                task.cancel()
+
+    # callee
+
+    def delivered(self, sender: PeerId, blob: bytes, via: KnownContact) -> None:
+        """A rendezvous node hands us what `sender` is said to have sealed for us. Never raises."""
+        try:
+            received = self._guard.receive_untrusted(
+                blob, sender=sender, via=via.node_id, now=self._network.monotonic(), wall=self._network.wall()
+            )
+        except BadPacket as exc:
+            log.info("offer_refused", sender=str(sender), reason=exc.reason)
+            return
+        if isinstance(received.message, Answer):
+            self._take_answer(received.message)
+        else:
+            self._tasks.spawn(self._take_offer(received, received.message, blob, via))
+
+    def _take_answer(self, answer: Answer) -> None:
+        future = self._answers.get(answer.attempt)
+        if future is None or future.done():
+            return
+        if answer.refusal is not Refusal.NONE:
+            future.set_exception(RefusedError("The other side does not take calls from you, or not now."))
+        else:
+            future.set_result(answer)
+
+    async def _take_offer(self, received: Received, offer: Offer, blob: bytes, via: KnownContact) -> None:
+        sender = received.sender
+        if received.copy:
+            known = self._last_answers.get(offer.attempt)
+            if known is not None and known[0] == sender:
+                await self._dht.forward(via, sender.node_id, known[1])
+            return
+        own = self._own_side()
+        refusal, meeting = self._admit(received, offer, own)
+        answer = Answer(
+            offer.attempt,
+            int(self._network.wall() * 1000),
+            self._key.x25519_public,
+            meeting.ice.local.encode() if meeting is not None else b"",
+            own.published if meeting is not None else (),
+            own.nat if meeting is not None else NatKind.UNKNOWN,
+            offer_hash(blob),
+            refusal,
+        )
+        try:
+            sealed = seal(answer, key=self._key, to=sender, to_x25519=offer.x25519, network_tag=self._tag)
+        except BadPacket:
+            return
+        self._last_answers[offer.attempt] = (sender, sealed)
+        while len(self._last_answers) > 2 * MAX_INCOMING:
+            del self._last_answers[next(iter(self._last_answers))]
+        await self._dht.forward(via, sender.node_id, sealed)
+
+    def _admit(self, received: Received, offer: Offer, own: OwnSide) -> tuple[Refusal, _Meeting | None]:
+        """Start the checks for a new offer; an offer repeated because our answer was lost finds them under way."""
+        sender = received.sender
+        if self._blocked(sender):
+            return Refusal.REFUSED, None
+        try:
+            remote = IceParameters.decode_untrusted(offer.ice)
+        except BadPacket:
+            return Refusal.REFUSED, None
+        meeting = self._incoming.get((sender, remote.ufrag))
+        if meeting is not None:
+            return Refusal.NONE, meeting
+        if len(self._incoming) >= MAX_INCOMING:
+            return Refusal.BUSY, None
+        meeting = _Meeting(sender, self._ice.session(controlling=False, candidates=own.candidates))
+        self._meetings.add(meeting)
+        self._incoming[sender, remote.ufrag] = meeting
+        self._checks(meeting, remote, lambda _address, _why: None)
+        if offer.addresses:
+            self._tasks.spawn(self._dial_back(sender, offer.addresses))
+        return Refusal.NONE, meeting
+
+    # both
+
+    def _checks(
+        self, meeting: _Meeting, remote: IceParameters, dial: Callable[[Address, str], None]
+    ) -> asyncio.Future[None]:
+        """Start the checks of a meeting. `dial` is called when the first check goes to an address, and for new ones."""
+        meeting.remote = remote
+        meeting.remotes = frozenset(candidate.address for candidate in remote.candidates)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.add_done_callback(lambda future: future.exception())  # retrieved: nobody may be waiting any more
+
+        def pair(address: Address) -> None:
+            meeting.remotes |= {address}
+            dial(address, "checked")
+            self._nudge(address)
+
+        meeting.ice.on_check = lambda address: dial(address, "candidate")
+        meeting.ice.on_pair = pair
+        meeting.ice.on_consent_lost = lambda: self._lost(meeting)
+        self._tasks.spawn(self._run_checks(meeting, remote, done))
+        return done
+
+    async def _run_checks(self, meeting: _Meeting, remote: IceParameters, done: asyncio.Future[None]) -> None:
+        """Check until a pair is nominated; then wait for the connection, and go if there is none."""
+        try:
+            await meeting.ice.connect(remote, timeout=ICE_TIMEOUT_S)
+        except P2PError as exc:
+            log.info("checks_failed", peer=str(meeting.peer), code=exc.code)
+            self._drop(meeting)
+            done.set_exception(exc)
+            return
+        done.set_result(None)
+        await asyncio.sleep(CONNECTION_WAIT_S)
+        self._incoming.pop((meeting.peer, remote.ufrag), None)
+        if not self._has_session(meeting.peer):
+            self._drop(meeting)
+
+    def _lost(self, meeting: _Meeting) -> None:
+        if meeting in self._meetings:
+            self._drop(meeting)
+            self._consent_lost(meeting.peer)
+
+    def _drop(self, meeting: _Meeting) -> None:
+        self._meetings.discard(meeting)
+        if meeting.remote is not None:
+            self._incoming.pop((meeting.peer, meeting.remote.ufrag), None)
+        meeting.ice.close()
+
+
+def _no_path(peer: PeerId, own: NatKind, theirs: NatKind) -> P2PError:
+    if own in _DEPENDENT and theirs in _DEPENDENT:
+        return BothNatsRandomError(
+            f"Both routers, ours and that of {peer}, choose a new port for each destination (symmetric NAT), so neither"
+            " side can tell the other where to knock.",
+            peer=str(peer),
+        )
+    if own in _DEPENDENT or theirs in _DEPENDENT:
+        whose = "Our router" if own in _DEPENDENT else f"The router of {peer}"
+        return NoPathError(
+            f"{whose} chooses a new port for each destination (symmetric NAT), and the other one lets in only what"
+            " was asked for at exactly that port.",
+            peer=str(peer),
+        )
+    return NoPathError(f"{peer} answered, but no packet got through between the two routers.", peer=str(peer))
