@@ -33,7 +33,7 @@ __all__ = ["DialBacks", "Evidence", "Role", "judge"]
 MAX_EXPECTED = 16  # nonces out at once; a check uses three
 PREFIX_RATE, PREFIX_BURST = 0.2, 32.0  # per /24 or /48: a block's nodes starting together, then one each 5 s
 TOTAL_RATE, TOTAL_BURST = 10.0, 100.0
-HELPER_RATE, HELPER_BURST = 1.0, 20.0  # of one node that asks us to dial
+HELPER_RATE, HELPER_BURST = 1.0, 20.0  # of the nodes of one /24 or /48 that ask us to dial
 FIRST_CHECK = 1.0  # s after the first contact: joining is done, other contacts are known
 RETRIES = (10.0, 30.0, 120.0, 600.0)  # s until a client looks again
 CONFIRM = 10.0  # s until a server that was not reached looks again: the frames may have been lost
@@ -173,7 +173,8 @@ class DialBacks:
         address = unpack_address_untrusted(request.address)
         if self._engine.members.realm_of(address.ip) is not Realm.PUBLIC:
             raise BadPacket("bad_address")
-        return self._helpers.take(asked.session.peer_id.node_id, now) and self._dial(request.nonce, address, now)
+        # By prefix: keys cost nothing, and one block must not use up what we dial for everybody.
+        return self._helpers.take(prefix_of(asked.source.ip), now) and self._dial(request.nonce, address, now)
 
     def _dial(self, nonce: bytes, address: Address, now: float) -> bool:
         if self.dial is None or not self._dialled.take(prefix_of(address.ip), now):

@@ -17,7 +17,7 @@ from p2pnode.core.ids import NodeId
 from p2pnode.dht import DhtSettings
 from p2pnode.dht.contact import Contact
 from p2pnode.dht.lookup import SILENT_PER_IP, Lookup
-from p2pnode.dht.messages import FindNode, Ping, Pong, encode
+from p2pnode.dht.messages import DialBackAccepted, DialFor, FindNode, Ping, Pong, encode
 from p2pnode.dht.server import OWN_PREFIX
 from p2pnode.dht.storage import RecordStorage
 from p2pnode.dht.wire import SEALED, SIGNED_REQUEST, sealed_answer_text
@@ -176,6 +176,26 @@ def test_p1_updates_that_grow_stay_within_the_quota() -> None:
     assert storage.bytes == sum(entry.size for _, entry in storage)
 
 
+def test_c1_many_keys_of_one_network_do_not_use_up_the_dial_backs() -> None:
+    """C1: 20 keys in one /24 order 400 dials; a helper from elsewhere is still dialled for."""
+    world = World()
+    dialler, honest = world.peer("5.0.1.1"), world.peer("5.0.2.1")
+    frames: list[Address] = []
+    dialler.engine.dial_backs.dial = lambda _data, to: frames.append(to)
+    world.introduce(honest, dialler)
+    for number in range(20):
+        hostile = world.peer(f"5.66.0.{number + 1}")
+        world.introduce(hostile, dialler)
+        for dial in range(20):
+            hostile.ask(dialler, DialFor(Address(f"5.{number + 70}.{dial}.1", 53).pack(), bytes(16)))
+            world.run()
+    assert len(frames) <= 21
+    outcomes = honest.ask(dialler, DialFor(Address("5.9.0.1", 4747).pack(), bytes(16)))
+    world.run()
+    assert isinstance(outcomes[0].answer, DialBackAccepted)
+    assert frames[-1] == Address("5.9.0.1", 4747)
+
+
 def test_c1_a_lookup_sends_few_queries_to_an_address_that_never_answers() -> None:
     """C1: a liar names a victim under 60 ids and ports: 4 queries go there, and the lookup still ends, and finds."""
     lookup = Lookup(NodeId(bytes(20)), own_id=NodeId(b"\xff" * 20), ksize=20, alpha=6, max_queries=160, diverse=True)
@@ -248,7 +268,7 @@ def test_l1_forged_announcements_of_one_host_leave_room_for_others() -> None:
             tasks.add(asyncio.ensure_future(work))
 
         peers = LanPeers(
-            network=network, peer_id=PeerId(bytes([9] * 32)), name="", network_tag=bytes(8),
+            enabled=True, network=network, peer_id=PeerId(bytes([9] * 32)), name="", network_tag=bytes(8),
             dht=SlowDht(),  # type: ignore[arg-type]  # what is asked of it
             own_addresses=list, usable=lambda _: True, seen=lambda event: seen.append(event.peer), spawn=spawn,
         )  # fmt: skip
