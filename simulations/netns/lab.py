@@ -19,6 +19,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -83,9 +84,8 @@ class Lab:
         self._open = contextlib.ExitStack()
         try:
             self.directory = Path(tempfile.mkdtemp(prefix="p2pnode-lab-"))
+            self._open.callback(_end_janitor, _janitor(self.directory), self.directory)
             self._open.callback(shutil.rmtree, self.directory, ignore_errors=True)
-            janitor = _janitor(self.directory)
-            self._open.callback(_end_janitor, janitor)
             # A process is killed when the *thread* that started it ends, so one thread starts all and lives as long.
             self._spawner = ThreadPoolExecutor(1, thread_name_prefix="lab-spawner")
             self._open.callback(self._spawner.shutdown)
@@ -202,7 +202,9 @@ class Lab:
 
     def spawn(self, argv: list[str], *, space: Space | None = None, **options: Any) -> subprocess.Popen[bytes]:
         """Start a process inside a namespace; the kernel kills it when this process ends, in whatever way."""
-        command = [find_tool("setpriv"), "--pdeathsig", "KILL", *argv]
+        # The shell closes a gap: had we died before the kernel was told, nobody would kill the process.
+        check = ["/bin/sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"', str(os.getpid())]
+        command = [find_tool("setpriv"), "--pdeathsig", "KILL", *check, *argv]
 
         def start() -> subprocess.Popen[bytes]:
             if space is None:
@@ -277,8 +279,9 @@ class Lab:
         """Let all leave at once, then kill who has not."""
         for node in self.nodes.values():
             node.terminate()
+        deadline = time.monotonic() + LEAVE_S
         for node in self.nodes.values():
-            node.stop(LEAVE_S)
+            node.stop(max(0.0, deadline - time.monotonic()))
 
     def _close_spaces(self) -> None:
         if self._prober is not None:
@@ -305,8 +308,11 @@ def _check(host: Host, verdict: Verdict) -> None:
 
 
 def _janitor(directory: Path) -> subprocess.Popen[bytes]:
-    """Start what removes `directory` when our end of the pipe closes, also by a crash. No Ctrl-C reaches it."""
-    script = 'read -r _; rm -rf -- "$1"'
+    """Start what removes `directory` when our end of the pipe closes, also by a crash. No Ctrl-C reaches it.
+
+    Twice: a process that is being killed may write meanwhile. A line on the pipe means that nothing is left to do.
+    """
+    script = 'read -r _ && exit; rm -rf -- "$1"; sleep 0.3; rm -rf -- "$1"'
     return subprocess.Popen(  # noqa: S603 - a constant script
         ["/bin/sh", "-c", script, "p2pnode-lab-janitor", str(directory)],
         stdin=subprocess.PIPE,
@@ -316,7 +322,5 @@ def _janitor(directory: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def _end_janitor(janitor: subprocess.Popen[bytes]) -> None:
-    if janitor.stdin is not None:
-        janitor.stdin.close()
-    janitor.wait()
+def _end_janitor(janitor: subprocess.Popen[bytes], directory: Path) -> None:
+    janitor.communicate(b"" if directory.exists() else b"done\n")

@@ -30,7 +30,13 @@ _TUNSETIFF = 0x400454CA
 _IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000
 
 # What the laboratory runs, and the Debian package it comes in
-_TOOLS = {"ip": "iproute2", "nft": "nftables", "unshare": "util-linux", "setpriv": "util-linux"}
+_TOOLS = {
+    "ip": "iproute2",
+    "nft": "nftables",
+    "unshare": "util-linux",
+    "setpriv": "util-linux",
+    "nsenter": "util-linux",
+}
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"  # absent from the search path of ordinary users
 _TUN_DEVICE = "/dev/net/tun"
 
@@ -185,7 +191,7 @@ def _in_thread(function: Callable[[], T]) -> T:
         except BaseException as exc:  # noqa: BLE001 - raised again in the caller
             errors.append(exc)
 
-    thread = threading.Thread(target=call)
+    thread = threading.Thread(target=call, daemon=True)  # a Ctrl-C does not wait for what is under way
     thread.start()
     thread.join()
     if errors:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import heapq
 import random
-import socket
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -144,9 +143,9 @@ class Wire:
         if data[9] != _UDP or len(data) < start + 8:
             return None
         key = (
-            socket.inet_ntoa(data[12:16]),
+            _text(data[12:16]),
             int.from_bytes(data[start : start + 2], "big"),
-            socket.inet_ntoa(data[16:20]),
+            _text(data[16:20]),
             int.from_bytes(data[start + 2 : start + 4], "big"),
         )
         flow = self.flows.get(key)
@@ -157,9 +156,18 @@ class Wire:
         return flow
 
 
+def _text(address: bytes) -> str:
+    return ".".join(map(str, address))
+
+
 def kind_of_packet(data: bytes) -> str:
-    """Return `udp:` and the payload's first byte in hex (`udp:05`; `udp:` when empty), `tcp`, `icmp` or `ip`."""
+    """Return `udp:05` (first byte of the payload, hex; `udp:` when empty), `quic`, `tcp`, `icmp` or `ip`.
+
+    QUIC's first byte is mostly random: one name for all.
+    """
     if data[9] != _UDP:
         return _PROTOCOLS.get(data[9], "ip")
     start = (data[0] & 15) * 4 + 8
-    return f"udp:{data[start]:02x}" if len(data) > start else "udp:"
+    if len(data) <= start:
+        return "udp:"
+    return "quic" if data[start] & 0x40 else f"udp:{data[start]:02x}"

@@ -46,7 +46,7 @@ class SeenFlow:
 
 @dataclass(frozen=True)
 class Counts:
-    """What one link carried. Keys: `udp:05` (first byte of the payload, hex), `tcp`, `icmp`, `ip`."""
+    """What one link carried. Keys: `udp:05` (first byte of the payload, hex), `quic`, `tcp`, `icmp`, `ip`."""
 
     sent: Counter[str]
     received: Counter[str]
@@ -168,6 +168,10 @@ class WireClient:
     def dropped(self) -> dict[str, int]:
         """Return packets that the wire dropped, by reason."""
         return dict(self._socket.order("dropped"))
+
+    def flush(self) -> None:
+        """Write what is captured so far to the file."""
+        self._socket.order("flush")
 
     def close(self) -> None:
         """End the process."""

@@ -129,6 +129,8 @@ class WireProcess:
         elif what == "pcap":
             self._pcap = open(order["path"], "wb")  # noqa: SIM115 - open as long as the wire is
             self._pcap.write(_PCAP_HEADER)
+        elif what == "flush" and self._pcap is not None:
+            self._pcap.flush()
         return None
 
 

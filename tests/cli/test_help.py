@@ -23,7 +23,7 @@ def test_every_command_of_the_contract_is_there() -> None:
     names = {path[0] for path in ALL}
     assert names == {
         "join", "bootstrap", "id", "status", "peers", "find", "connect", "ping", "send", "messages", "history",
-        "contacts", "doctor", "config",
+        "contacts", "doctor", "config", "lab",
     }  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def test_help_has_an_example(path: tuple[str, ...], flag: str, capsys: pytest.Ca
     assert "p2pnode " + path[0] in text
 
 
-@pytest.mark.parametrize("path", [p for p in ALL if p not in (("config",), ("contacts",))], ids=" ".join)
+@pytest.mark.parametrize("path", [p for p in ALL if p not in (("config",), ("contacts",), ("lab",))], ids=" ".join)
 def test_unknown_option_is_wrong_usage(path: tuple[str, ...]) -> None:
     """Flags of later features are refused, never ignored."""
     result = p2pnode(*path, "--relay-only")

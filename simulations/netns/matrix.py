@@ -1,0 +1,231 @@
+"""The matrix: every pair of kinds of router connects by id alone, and says so; the wire outside is the witness.
+
+All nodes start at once and serve every cell; a cell is one or more pairs of nodes that never met before.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from p2pnode.core.errors import P2PError
+from p2pnode.simulations.netns.kinds import KINDS, PUBLIC
+from p2pnode.simulations.netns.lab import Lab
+from p2pnode.simulations.netns.nodes import LabNode
+from p2pnode.simulations.netns.probing import Verdict
+
+__all__ = ["FULL", "ONE_ROUTER", "QUICK", "Attempt", "Cell", "Plan", "expected", "pairs_of", "run_matrix"]
+
+ONE_ROUTER = "one-router"
+"""Stands for both sides of a cell: two hosts behind the same router."""
+_ONE_ROUTER_KIND = "port-restricted"
+_REFUSALS = ("no_path", "both_nats_random")  # the honest answers where nothing is guessed yet
+_PUBLIC_NODES = 4  # besides the bootstrap nodes
+_TEXT = "laboratory {}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which cells, how many pairs of nodes in each (`samples`), how many of them at a time."""
+
+    cells: tuple[tuple[str, str], ...]
+    samples: int = 1
+    at_a_time: int = 2
+    timeout_s: float = 15.0
+    """Seconds that one connect may take."""
+
+    def hosts_per_kind(self) -> dict[str, int]:
+        """Return how many hosts of each kind give every cell `samples` pairs of different hosts.
+
+        Pairs and not repetitions: a node keeps a session, so a second connect would measure nothing.
+        """
+        need: dict[str, int] = {}
+        for a, b in self.cells:
+            if ONE_ROUTER in (a, b):
+                continue
+            n = 1 if a != b else 2
+            while (n * n if a != b else n * (n - 1) // 2) < self.samples:
+                n += 1
+            for kind in (a, b):
+                need[kind] = max(need.get(kind, 0), n)
+        return need
+
+
+QUICK = Plan(
+    (
+        ("port-restricted", "port-restricted"),
+        ("port-restricted", "fullcone"),
+        ("port-restricted", "symmetric"),
+        ("symmetric", "address-restricted"),
+        ("symmetric", PUBLIC),
+        (ONE_ROUTER, ONE_ROUTER),
+    )
+)
+FULL = Plan((*itertools.combinations_with_replacement(KINDS, 2), (ONE_ROUTER, ONE_ROUTER)))
+
+
+def expected(a: str, b: str) -> tuple[str, ...]:
+    """Return the paths, or error codes, that are right for a cell. RFC 5128, section 3.3 "UDP Hole Punching"."""
+    if ONE_ROUTER in (a, b):
+        return ("lan",)
+    if PUBLIC in (a, b):
+        return ("direct",)
+    if ("symmetric" in (a, b) and {a, b} & {"port-restricted"}) or (a, b) == ("symmetric", "symmetric"):
+        return _REFUSALS
+    return ("punched",)
+
+
+@dataclass
+class Attempt:
+    """One pair of nodes. `seconds`: of `connect`, lookup included, or until it gave up.
+
+    `witnessed`: whether the wire saw answered QUIC between the two public addresses, or none for two hosts behind one
+    router. `code`: why it failed.
+    """
+
+    a: str
+    b: str
+    connected: bool = False
+    path: str | None = None
+    seconds: float = 0.0
+    rtt_ms: float | None = None
+    witnessed: bool = False
+    delivered_once: bool = False
+    send_seconds: float | None = None
+    code: str | None = None
+    message: str | None = None
+    trace: list[Any] = field(default_factory=list)
+
+
+@dataclass
+class Cell:
+    """A pair of kinds and its attempts."""
+
+    a: str
+    b: str
+    attempts: list[Attempt]
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether every attempt did what is right for this pair, and the wire bears it out."""
+        right = expected(self.a, self.b)
+        return bool(self.attempts) and all(
+            (t.path in right and t.witnessed and t.delivered_once) if t.connected else t.code in right
+            for t in self.attempts
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the cell as docs/cli.md has it; medians over the attempts, of the successful ones where some are."""
+        good = [t for t in self.attempts if t.connected]
+        counted = good or self.attempts
+        sends = [t.send_seconds for t in good if t.send_seconds is not None]
+        bad = next((t for t in self.attempts if not t.connected), None)
+        return {
+            "a": self.a,
+            "b": self.b,
+            "connected": len(good) == len(self.attempts),
+            "path": "/".join(sorted({t.path or "" for t in good})) or None,
+            "seconds": round(statistics.median(t.seconds for t in counted), 3),
+            "seconds_max": round(max(t.seconds for t in counted), 3),
+            "send_seconds": round(statistics.median(sends), 3) if sends else None,
+            "delivered_once": bool(good) and all(t.delivered_once for t in good),
+            "witnessed": bool(good) and all(t.witnessed for t in good),
+            "as_expected": self.as_expected,
+            "code": bad.code if bad else None,
+            "message": bad.message if bad else None,
+            "attempts": [msgspec.to_builtins(t) for t in self.attempts],
+        }
+
+
+def run_matrix(
+    lab: Lab, plan: Plan, *, progress: Callable[[str], None] = lambda _text: None
+) -> tuple[list[Cell], dict[str, Verdict]]:
+    """Build the topology, prove every router, run every cell. Return the cells in the plan's order, and the verdicts.
+
+    Raise LabError when a router is not what it should be or a node does not start.
+    """
+    progress("Starting nodes and probing routers")
+    nodes = _start(lab, plan)
+    for node in lab.nodes.values():
+        node.ready()
+    work = [(cell, pair) for cell in plan.cells for pair in pairs_of(nodes, cell, plan.samples)]
+    # In any order but that of the plan: a node should not have to do all its connects at once.
+    shuffled = list(range(len(work)))
+    random.Random(lab.settings.seed).shuffle(shuffled)
+    # Refusals wait for their time-out and cost nothing meanwhile: first.
+    shuffled.sort(key=lambda i: expected(*work[i][0]) != _REFUSALS)
+    attempts: dict[int, Attempt] = {}
+    pool = ThreadPoolExecutor(plan.at_a_time)
+    try:
+        results = pool.map(lambda i: (i, attempt(lab, *work[i][1], timeout_s=plan.timeout_s)), shuffled)
+        for i, result in results:
+            attempts[i] = result
+            progress(f"{len(attempts)} of {len(work)} connects")
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # after a Ctrl-C they end when the nodes do
+    cells = [Cell(*cell, [attempts[i] for i, (other, _) in enumerate(work) if other == cell]) for cell in plan.cells]
+    return cells, lab.verdicts
+
+
+def attempt(lab: Lab, a: LabNode, b: LabNode, *, timeout_s: float) -> Attempt:
+    """Connect `a` to `b` and send a message. Never raises what a node answers."""
+    made = Attempt(a.name, b.name)
+    began = time.monotonic()
+    try:
+        answer = a.connect(b, timeout_s)
+    except P2PError as error:
+        made.seconds = time.monotonic() - began
+        made.code, made.message = error.code, error.message
+        return made
+    made.connected, made.path = answer.connected, answer.path
+    made.seconds, made.rtt_ms = answer.seconds, answer.rtt_ms
+    made.trace = [msgspec.to_builtins(step) for step in answer.trace]
+    text = _TEXT.format(f"{a.name} {b.name}")
+    try:
+        sent = a.send(b, text)
+        made.send_seconds = sent.seconds
+        made.delivered_once = sent.delivered and b.times_received(text) == 1
+    except P2PError as error:
+        made.code, made.message = error.code, error.message
+    seen = lab.wire.answered(a.host.public_ip, b.host.public_ip, "quic")
+    same_router = a.host.router is not None and a.host.router is b.host.router
+    made.witnessed = bool(seen) is not same_router
+    return made
+
+
+def _start(lab: Lab, plan: Plan) -> dict[str, list[LabNode]]:
+    """Make all hosts, prove them, start all nodes; return the nodes by kind."""
+    lab.bootstrap(3)
+    for i in range(1, _PUBLIC_NODES + 1):
+        lab.join(f"public{i}", lab.public(f"node{i}"))
+    hosts = {
+        kind: [lab.home(f"{kind}-{i}", kind) for i in range(1, count + 1)]
+        for kind, count in plan.hosts_per_kind().items()
+    }
+    if (ONE_ROUTER, ONE_ROUTER) in plan.cells:
+        router = lab.router(ONE_ROUTER, _ONE_ROUTER_KIND)
+        hosts[ONE_ROUTER] = [lab.behind(router, f"{ONE_ROUTER}-{i}") for i in (1, 2)]
+    probed = [host for made in hosts.values() for host in made]
+    nodes = {kind: [lab.join(host.name, host) for host in made] for kind, made in hosts.items()}
+    lab.prove(probed)  # while the nodes start: they wait for each other anyway
+    return nodes
+
+
+def pairs_of(nodes: dict[str, list[LabNode]], cell: tuple[str, str], samples: int) -> list[tuple[LabNode, LabNode]]:
+    """Return `samples` pairs of different nodes, every second one in the other direction."""
+    a, b = cell
+    if a == b:
+        pairs: Sequence[tuple[LabNode, LabNode]] = list(itertools.combinations(nodes[a], 2))
+    else:
+        # along diagonals, so that few samples still use different hosts
+        count = len(nodes[b])
+        pairs = [(one, nodes[b][(i + shift) % count]) for shift in range(count) for i, one in enumerate(nodes[a])]
+    return [pair if i % 2 == 0 else (pair[1], pair[0]) for i, pair in enumerate(pairs[:samples])]

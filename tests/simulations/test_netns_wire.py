@@ -1,0 +1,133 @@
+"""The laboratory's wire as a machine: delay, order, loss, what it refuses, what it counts."""
+
+from __future__ import annotations
+
+import random
+import socket
+import struct
+from collections import Counter
+
+import pytest
+
+from p2pnode.simulations.netns.wire import Link, Wire
+from p2pnode.simulations.netns.wire_client import Counts
+
+A, B, ELSEWHERE = "203.0.113.1", "198.51.100.1", "192.0.2.99"
+
+
+def packet(source: str, destination: str, payload: bytes = b"\x05", *, sport: int = 1000, dport: int = 2000) -> bytes:
+    """A UDP packet in IPv4; checksums are not the wire's business."""
+    udp = struct.pack("!HHHH", sport, dport, 8 + len(payload), 0) + payload
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0)
+    return head + socket.inet_aton(source) + socket.inet_aton(destination) + udp
+
+
+def link(name: str, ip: str, delay_s: float = 0.02, loss: float = 0.0) -> Link:
+    return Link(name, frozenset((socket.inet_aton(ip),)), delay_s, loss)
+
+
+@pytest.fixture
+def wire() -> Wire:
+    made = Wire(random.Random(1))
+    made.add(link("a", A))
+    made.add(link("b", B, 0.03))
+    return made
+
+
+def test_packet_takes_the_delay_of_both_links(wire: Wire) -> None:
+    """20 ms and 30 ms are 50 ms one way; nothing arrives before."""
+    data = packet(A, B)
+    assert wire.packet_untrusted(wire.links["a"], data, 10.0)
+    assert wire.next_at() == pytest.approx(10.05)
+    assert wire.due(10.049) == []
+    assert wire.due(10.051) == [(wire.links["b"], data)]
+    assert wire.next_at() is None
+
+
+def test_packets_of_one_moment_stay_in_order(wire: Wire) -> None:
+    """As on a real line; a heap alone would not promise it."""
+    sent = [packet(A, B, bytes((5, i))) for i in range(50)]
+    for data in sent:
+        wire.packet_untrusted(wire.links["a"], data, 0.0)
+    assert [data for _, data in wire.due(1.0)] == sent
+
+
+def test_each_link_loses_its_share(wire: Wire) -> None:
+    """10 % on both links: 19 % in all, the same packets for the same seed."""
+    wire.links["a"].loss = wire.links["b"].loss = 0.1
+    lost = [not wire.packet_untrusted(wire.links["a"], packet(A, B), 0.0) for _ in range(5000)]
+    assert 0.17 < sum(lost) / len(lost) < 0.21
+    assert wire.dropped == {"loss": sum(lost)}
+    other = Wire(random.Random(1))
+    other.add(link("a", A, loss=0.1))
+    other.add(link("b", B, loss=0.1))
+    assert [not other.packet_untrusted(other.links["a"], packet(A, B), 0.0) for _ in range(5000)] == lost
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (packet(A, "192.168.1.10"), "private_destination"),
+        (packet(A, "10.0.0.1"), "private_destination"),
+        (packet(A, "172.20.0.1"), "private_destination"),
+        (packet(A, ELSEWHERE), "no_route"),
+        (packet(A, "224.0.0.251"), "multicast"),
+        (packet(ELSEWHERE, B), "foreign_source"),
+        (packet("192.168.1.10", B), "foreign_source"),
+        (b"\x60" + bytes(39), "not_ipv4"),
+        (b"\x45", "not_ipv4"),
+        (b"", "not_ipv4"),
+    ],
+)
+def test_what_leads_nowhere_is_dropped_with_a_reason(wire: Wire, data: bytes, reason: str) -> None:
+    """Private addresses never cross the internet, forged ones neither (BCP 38)."""
+    assert not wire.packet_untrusted(wire.links["a"], data, 0.0)
+    assert wire.dropped == {reason: 1}
+
+
+def test_every_prefix_of_a_packet_is_harmless(wire: Wire) -> None:
+    """Cut packets are counted or carried; nothing raises."""
+    data = packet(A, B, b"\x05" * 20)
+    for length in range(len(data)):
+        wire.packet_untrusted(wire.links["a"], data[:length], 0.0)
+    wire.due(1.0)
+
+
+def test_unplugged_link_carries_nothing(wire: Wire) -> None:
+    """Neither out, nor in, nor what was on its way."""
+    wire.packet_untrusted(wire.links["b"], packet(B, A), 0.0)
+    wire.links["a"].up = False
+    assert wire.due(1.0) == []
+    assert not wire.packet_untrusted(wire.links["a"], packet(A, B), 1.0)
+    assert not wire.packet_untrusted(wire.links["b"], packet(B, A), 1.0)
+    assert wire.dropped == {"link_down": 3}
+
+
+def test_flows_count_what_left_and_what_arrived(wire: Wire) -> None:
+    """A lost packet left but did not arrive: it proves no path."""
+    wire.packet_untrusted(wire.links["a"], packet(A, B), 0.0)
+    wire.links["b"].loss = 1.0
+    wire.packet_untrusted(wire.links["a"], packet(A, B), 0.0)
+    wire.due(1.0)
+    flow = wire.flows[A, 1000, B, 2000]
+    assert (flow.packets, flow.delivered) == (2, 1)
+    assert flow.kinds == {"udp:05": 2}
+
+
+def test_links_count_by_kind(wire: Wire) -> None:
+    """Kinds are those of the node's mux: first byte of the payload."""
+    a = wire.links["a"]
+    for payload in (b"\x00", b"\x05", b"\x05", b"\x0a", b"\x40", b"\xc3", b"\x80", b""):
+        wire.packet_untrusted(a, packet(A, B, payload), 0.0)
+    assert a.sent == {"udp:00": 1, "udp:05": 2, "udp:0a": 1, "quic": 2, "udp:80": 1, "udp:": 1}
+    counts = Counts(a.sent, Counter(), a.sent_bytes, 0)
+    assert counts.by_kind() == {"stun": 1, "dht": 2, "relay": 1, "quic": 2, "other": 1, "udp": 1}
+    assert (counts - counts).packets == 0
+
+
+def test_an_address_belongs_to_one_link(wire: Wire) -> None:
+    """A taken name or address is refused; a removed one is free again."""
+    with pytest.raises(ValueError, match="taken"):
+        wire.add(link("c", A))
+    wire.remove("a")
+    wire.add(link("c", A))

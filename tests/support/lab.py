@@ -1,0 +1,101 @@
+"""The laboratory in tests: skip where it cannot be, find what it left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from support.require import require
+
+from p2pnode import P2PError
+from p2pnode.simulations.netns import check_possible
+
+__all__ = ["LabCommand", "lab_command", "require_lab", "until"]
+
+_MARK = "LAB_TEST_MARK"
+
+
+def require_lab() -> None:
+    """Skip the calling test where no laboratory can be built."""
+    try:
+        check_possible()
+    except P2PError as error:
+        require(False, error.message)
+
+
+def until(check: Callable[[], bool], timeout: float, what: str) -> float:
+    """Wait for other processes; return the seconds it took."""
+    began = time.monotonic()
+    while not check():
+        assert time.monotonic() < began + timeout, f"{what}: not within {timeout:g} s"
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+class LabCommand:
+    """`p2pnode lab ...` as a process of its own, with everything that it starts marked by a variable."""
+
+    def __init__(self, directory: Path, *arguments: str, stdin: bytes | None = None) -> None:
+        self.mark = uuid.uuid4().hex
+        self.directory = directory
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("P2PNODE_")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "p2pnode", "--home", str(directory / "none"), "lab", *arguments],
+            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**kept, _MARK: self.mark, "TMPDIR": str(directory), "NO_COLOR": "1", "SHELL": "/bin/sh"},
+            start_new_session=True,
+        )
+        if stdin is not None:
+            assert self.process.stdin is not None
+            self.process.stdin.write(stdin)
+            self.process.stdin.close()
+            self.process.stdin = None
+
+    def processes(self) -> list[int]:
+        """All living processes that carry the mark, the command itself included."""
+        wanted = f"{_MARK}={self.mark}".encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                        found.append(int(entry.name))
+                except OSError:  # it has just ended
+                    continue
+        return found
+
+    def files(self) -> list[Path]:
+        """What the laboratory keeps on the disk."""
+        return list(self.directory.glob("p2pnode-lab-*"))
+
+    def interrupt(self) -> None:
+        """Ctrl-C: the terminal signals the whole process group."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def gone(self) -> bool:
+        """Whether nothing is left."""
+        return not self.processes() and not self.files()
+
+
+@contextmanager
+def lab_command(directory: Path, *arguments: str, stdin: bytes | None = None) -> Iterator[LabCommand]:
+    """Run the command; whatever happens, nothing of it is left afterwards."""
+    command = LabCommand(directory, *arguments, stdin=stdin)
+    try:
+        yield command
+    finally:
+        for pid in command.processes():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        command.process.communicate()
