@@ -142,7 +142,8 @@ class Reachability:
         """Judge one realm and family.
 
         `local`: our own addresses with their ports. `known`: where the nodes are that we know, of any realm and family:
-        they say how many witnesses, in how many blocks, there could be.
+        they say how many witnesses, in how many blocks, there could be. Ask after joining: before, every network looks
+        as small as the one node that answered first.
         """
         reports = self._fresh(realm, ipv6, now)
         if not reports:
