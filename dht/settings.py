@@ -65,7 +65,7 @@ class DhtSettings:
     max_registrations: int = 4_096
     """Nodes that we forward to, and as many that asked us to forward of late (about 500 bytes each)."""
     forward_rate: float = 500.0
-    """Blobs forwarded per second, all together (30 us each: 2 % of a core)."""
+    """Blobs forwarded per second, all together (50 us each: 3 % of a core)."""
     forward_prefix_rate: float = 25.0
     """The same, per /24 or /48 of the senders."""
     forward_prefix_burst: float = 100.0

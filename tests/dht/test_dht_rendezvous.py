@@ -140,6 +140,38 @@ def test_offers_survive_loss_and_arrive_once(loss: float) -> None:
     run_virtual(main, seed=2, delay=0.04)
 
 
+@pytest.mark.slow
+def test_three_rendezvous_nodes_in_parallel_beat_loss_and_a_dead_one() -> None:
+    """19 % loss (10 % on each of two links), one of three nodes dead: offers arrive, half of them undelayed."""
+
+    async def main(world: VirtualWorld) -> None:
+        vias = [await start_node(world, f"5.0.{i}.1") for i in range(3)]
+        callee = await start_node(world, "5.1.0.1", CLIENT, vias)
+        caller = await start_node(world, "5.2.0.1", CLIENT, vias)
+        for via in vias:
+            assert await callee.dht.register(via.contact, lease_s=120)
+        await vias[0].close()
+        arrived: dict[bytes, float] = {}
+        callee.dht.on_deliver = lambda _, blob, __: arrived.setdefault(blob, world.loop.time())
+        world.loss = 0.19
+        took: list[float] = []
+        for i in range(100):
+            if i % 10 == 0:
+                await asyncio.gather(*(callee.dht.register(via.contact) for via in vias))
+            blob, before = b"offer%d" % i, world.loop.time()
+            await asyncio.gather(*(caller.dht.forward(via.contact, callee.key.node_id, blob) for via in vias))
+            if blob in arrived:
+                took.append(arrived[blob] - before)
+        took.sort()
+        print(f"3 ways, 1 dead, 19 % loss: {len(took)} of 100 arrived, median {took[50]:.3f} s, p95 {took[94]:.3f} s")
+        assert len(took) >= 99
+        assert took[50] < 0.1
+        assert took[94] < 0.6
+        await stop_all([*vias[1:], callee, caller])
+
+    run_virtual(main, seed=4, delay=0.04)
+
+
 def test_a_rendezvous_node_that_restarted_is_registered_with_again() -> None:
     """Keys and leases are gone with the process: the next registration agrees keys anew, and forwarding works."""
 
