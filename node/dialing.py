@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
@@ -39,6 +39,9 @@ DialCandidate = Callable[[Address, str, Callable[[Address], bool]], None]
 """`dial(address, why, spend)`: `spend` is asked before each packet until the address answers (security.md C1)."""
 Punch = Callable[[FindResult, DialCandidate], Coroutine[None, None, None]]
 """`punch(found, dial)`: meet the peer through rendezvous nodes, calling `dial`; raise why it failed."""
+
+
+_F = TypeVar("_F", bound="asyncio.Future[Any]")
 
 
 class _Dial(NamedTuple):
@@ -79,32 +82,26 @@ class DialAttempt:
         self._lookup_error: P2PError | None = None
         self._found: FindResult | None = None
         self._peer_was_first = False
+        self._looked_up = False
+        self._ended: asyncio.Queue[asyncio.Future[Any]] = asyncio.Queue()  # at most a dozen: what this attempt started
 
     async def run(self, hints: Iterable[Address], *, timeout: float) -> Session:
         """Try `hints` and whatever the lookup finds, all within `timeout` seconds."""
-        lookup = asyncio.ensure_future(self._find(self._peer))
-        arrival = self._sessions.arrival(self._peer)
+        lookup = self._watch(asyncio.ensure_future(self._find(self._peer)))
+        arrival = self._watch(self._sessions.arrival(self._peer))
         self._note("lookup", "started")
         self._dial(hints, "known address")
-        deadline = self._loop.time() + timeout
         try:
-            while True:
-                waiting: set[asyncio.Future[object]] = {*self._dials, arrival}  # type: ignore[arg-type]  # invariance of set
-                if not lookup.done() or self._pending_lookup(lookup):
-                    waiting.add(lookup)  # type: ignore[arg-type]  # invariance of set
-                elif not self._dials and self._punching is None:
-                    raise self._verdict()
-                if self._punching is not None:
-                    waiting.add(self._punching)  # type: ignore[arg-type]  # invariance of set
-                done, _ = await asyncio.wait(
-                    waiting, timeout=max(0.0, deadline - self._loop.time()), return_when=asyncio.FIRST_COMPLETED
-                )
-                if not done:
-                    self._note("attempt", "timed out")
-                    raise self._verdict(timed_out=True)
-                session = self._settle(done, lookup, arrival)
-                if session is not None:
-                    return session
+            async with asyncio.timeout(timeout):
+                while True:
+                    session = self._settle(await self._ended.get(), lookup, arrival)
+                    if session is not None:
+                        return session
+                    if self._looked_up and not self._dials and self._punching is None:
+                        raise self._verdict()
+        except TimeoutError:
+            self._note("attempt", "timed out")
+            raise self._verdict(timed_out=True) from None
         finally:
             arrival.cancel()
             lookup.cancel()
@@ -116,16 +113,16 @@ class DialAttempt:
                 self._punching.cancel()
             await asyncio.gather(lookup, *([self._punching] if self._punching else []), return_exceptions=True)
 
-    def _pending_lookup(self, lookup: asyncio.Future[FindResult]) -> bool:
-        return self._found is None and self._lookup_error is None and lookup.done()
+    def _watch(self, future: _F) -> _F:
+        """Have `run` told when it is done; dials are added while `run` waits."""
+        future.add_done_callback(self._ended.put_nowait)
+        return future
 
     def _settle(
-        self,
-        done: set[asyncio.Future[object]],
-        lookup: asyncio.Future[FindResult],
-        arrival: asyncio.Future[Session],
+        self, done: asyncio.Future[Any], lookup: asyncio.Future[FindResult], arrival: asyncio.Future[Session]
     ) -> Session | None:
-        if arrival in done and not arrival.cancelled():
+        """Take in one thing that has ended; return the session if that was it."""
+        if done is arrival and not arrival.cancelled():
             session = arrival.result()
             self._note("peer dialled us", f"session over {session.path}")
             # Both sides dialled. If each gave its own dial up for the other's, nothing would be left; so ours go on,
@@ -134,23 +131,25 @@ class DialAttempt:
             for task in self._dials:
                 task.add_done_callback(self._late_dial_done)
             return session
-        for task in [t for t in self._dials if t in done]:
-            dial = self._dials.pop(task)
-            try:
-                connection = task.result()
-            except P2PError as exc:
-                self._failures.append(exc)
-                self._note(f"dial {dial.address}", exc.code)
-                continue
-            self._pace.reached(dial.address)
-            session = self._sessions.adopt(connection, self.trace, punched=dial.punched)
-            self._note(f"dial {dial.address}", f"connected ({session.path}), both keys proven")
-            return session
-        if lookup in done:
+        if done is lookup:
             self._take_lookup(lookup)
-        if self._punching is not None and self._punching in done:
+        elif done is self._punching:
             self._punch_ended(self._punching)
+        elif isinstance(done, asyncio.Task) and done in self._dials:
+            return self._dial_ended(done)
         return None
+
+    def _dial_ended(self, task: asyncio.Task[Connection]) -> Session | None:
+        dial = self._dials.pop(task)
+        try:
+            connection = task.result()
+        except P2PError as exc:
+            self._failures.append(exc)
+            self._note(f"dial {dial.address}", exc.code)
+            return None
+        session = self._sessions.adopt(connection, self.trace, punched=dial.punched)
+        self._note(f"dial {dial.address}", f"connected ({session.path}), both keys proven")
+        return session
 
     def _punch_ended(self, punching: asyncio.Task[None]) -> None:
         self._punching = None
@@ -167,6 +166,7 @@ class DialAttempt:
             self._sessions.adopt(task.result(), self.trace, punched=self._dials[task].punched)
 
     def _take_lookup(self, lookup: asyncio.Future[FindResult]) -> None:
+        self._looked_up = True
         try:
             self._found = lookup.result()
         except P2PError as exc:
@@ -178,7 +178,7 @@ class DialAttempt:
         self._dial(self._found.addresses, "published address")
         if self._punch is not None and self._found.rendezvous:
             self._note("punch", f"offer sent through {len(self._found.rendezvous)} rendezvous nodes")
-            self._punching = asyncio.ensure_future(self._punch(self._found, self._dial_candidate))
+            self._punching = self._watch(asyncio.ensure_future(self._punch(self._found, self._dial_candidate)))
 
     def _dial_candidate(self, address: Address, why: str, spend: Callable[[Address], bool]) -> None:
         published = self._found is not None and address in self._found.addresses
@@ -204,7 +204,7 @@ class DialAttempt:
             self._tried.add(address)
             self._note(f"dial {address}", f"started ({why})")
             task = asyncio.ensure_future(self._endpoint.connect(self._peer, address, early=True, spend=spend))
-            self._dials[task] = _Dial(address, punched)
+            self._dials[self._watch(task)] = _Dial(address, punched)
 
     def _rank(self, address: Address) -> int:
         realm = realm_of(address.ip, allow_documentation=self._allow_documentation)
