@@ -1,7 +1,7 @@
 """Limits on what may be sent because somebody asked for it: pure objects, `now` in monotonic seconds.
 
 C1 (docs/security.md): candidates in an offer may aim at a victim. Whatever the offers say and however many they are, an
-address gets at most 10 packets within 12 s before it answers.
+address gets at most 10 packets within 12 s before it answers, and a session sends no more than 10 to it at all.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections import OrderedDict
 
 from p2pnode.core.address import Address
 
-__all__ = ["AddressBudget", "Pace"]
+__all__ = ["PACKETS_BEFORE_ANSWER", "AddressBudget", "Pace"]
 
 # Fixed by docs/security.md, C1
 PACKETS_BEFORE_ANSWER = 10

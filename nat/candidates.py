@@ -30,7 +30,7 @@ _TYPE_PREFERENCE = {"host": 126, "prflx": 110, "srflx": 100}
 # Chosen by us
 MAX_CANDIDATES = 10  # security.md C1: what one offer can make us send to
 MAX_ENCODED_BYTES = 400
-_ICE_CHARS = "^[A-Za-z0-9+/]+$"
+_ICE_CHARS = r"^[A-Za-z0-9+/]+\Z"  # not $, which lets a newline follow
 _KINDS: tuple[CandidateKind, ...] = get_args(CandidateKind)
 
 
@@ -94,7 +94,7 @@ class IceParameters:
             raise BadPacket("malformed")
         try:
             wire = _decoder.decode(data)
-        except (msgspec.DecodeError, RecursionError) as exc:
+        except (ValueError, RecursionError) as exc:  # msgspec's own errors, and UnicodeDecodeError, which it lets out
             raise BadPacket("malformed") from exc
         candidates = []
         for packed in wire.candidates:

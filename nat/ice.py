@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal
 from p2pnode.core.address import Address, Realm, realm_of
 from p2pnode.core.errors import BadPacket, NoPathError, RefusedError
 from p2pnode.core.network import Network
-from p2pnode.nat.budget import AddressBudget, Pace
+from p2pnode.nat.budget import PACKETS_BEFORE_ANSWER, AddressBudget, Pace
 from p2pnode.nat.candidates import MAX_CANDIDATES, CandidateKind, IceCandidate, IceParameters, may_check
 from p2pnode.nat.consent import ConsentClock
 from p2pnode.nat.errors import ConnectionClosedError
@@ -171,6 +171,7 @@ class _Record:
     def __init__(self, kind: CandidateKind) -> None:
         self.kind: CandidateKind = kind
         self.sent = 0
+        self.spent = 0
         self.heard = False
         self.answered = False
         self.rtt_s: float | None = None
@@ -244,7 +245,14 @@ class IceSession:
 
         For `QuicEndpoint.connect(..., spend=...)`: checks and QUIC share the 10 packets.
         """
-        return self._endpoint.budget.spend(address, self.network.monotonic())
+        now = self.network.monotonic()
+        record = self._records.setdefault(address, _Record("prflx"))
+        if record.spent >= PACKETS_BEFORE_ANSWER and not self._endpoint.budget.is_answered(address, now):
+            return False
+        if not self._endpoint.budget.spend(address, now):
+            return False
+        record.spent += 1
+        return True
 
     def report(self) -> tuple[CheckReport, ...]:
         """What was tried and what answered, in the order of the candidates."""
@@ -307,7 +315,7 @@ class IceSession:
             self._endpoint.dropped("budget")
         elif not self._endpoint.pace.allow(now):
             self._endpoint.dropped("pace")
-        elif not self._endpoint.budget.spend(to, now):
+        elif not self.spend(to):
             self._endpoint.dropped("budget")
         else:
             record.sent += 1

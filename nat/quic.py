@@ -57,7 +57,8 @@ class QuicSettings:
     idle_timeout_s: float = 60.0
     """QUIC's own idle timeout; three missed keep-alives."""
     initial_rtt_s: float = 0.1
-    """RFC 9002, section 6.2.2, "Handshakes and New Paths"."""
+    """Taken for the round trip until one is measured; probes go out after twice that. RFC 9002, section 6.2.2,
+    "Handshakes and New Paths", has 0.333, with which a lost first packet costs a second."""
     retry_above: int = 64
     """Unproven incoming connections from which on Retry is asked."""
     max_unproven: int = 256
@@ -149,7 +150,7 @@ class QuicEndpoint:
         rest waits) arrives with the proof; if that is refused, or not accepted within `proof_timeout_s`, the connection
         ends and its streams raise. `Connection.wait_accepted` waits for the rest.
         `spend`: asked before each datagram until the address answers, such as `IceSession.spend`; None: no limit but
-        time (6 datagrams in 5 s).
+        time (10 datagrams in 5 s).
         Raise WrongKeyError (facts: expected, answered, address) when somebody else answers or nobody that proves a
         key; RefusedError; P2PTimeoutError. Cancelling gives the attempt up and leaves nothing behind.
         """
