@@ -10,7 +10,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,7 @@ ONE_ROUTER = "one-router"
 """Stands for both sides of a cell: two hosts behind the same router."""
 _ONE_ROUTER_KIND = "port-restricted"
 _REFUSALS = ("no_path", "both_nats_random")  # the honest answers where nothing is guessed yet
+_REFUSED_AT_A_TIME = 8
 _PUBLIC_NODES = 4  # besides the bootstrap nodes
 _TEXT = "laboratory {}"
 
@@ -158,19 +159,22 @@ def run_matrix(
         node.ready()
     work = [(cell, pair) for cell in plan.cells for pair in pairs_of(nodes, cell, plan.samples)]
     # In any order but that of the plan: a node should not have to do all its connects at once.
-    shuffled = list(range(len(work)))
-    random.Random(lab.settings.seed).shuffle(shuffled)
-    # Refusals wait for their time-out and cost nothing meanwhile: first.
-    shuffled.sort(key=lambda i: expected(*work[i][0]) != _REFUSALS)
+    order = list(range(len(work)))
+    random.Random(lab.settings.seed).shuffle(order)
     attempts: dict[int, Attempt] = {}
-    pool = ThreadPoolExecutor(plan.at_a_time)
+    # Those that will be refused wait for a time-out and cost nothing meanwhile: all at once, beside the others.
+    pools = {True: ThreadPoolExecutor(_REFUSED_AT_A_TIME), False: ThreadPoolExecutor(plan.at_a_time)}
     try:
-        results = pool.map(lambda i: (i, attempt(lab, *work[i][1], timeout_s=plan.timeout_s)), shuffled)
-        for i, result in results:
-            attempts[i] = result
+        running = {
+            pools[expected(*work[i][0]) == _REFUSALS].submit(attempt, lab, *work[i][1], timeout_s=plan.timeout_s): i
+            for i in order
+        }
+        for future in as_completed(running):
+            attempts[running[future]] = future.result()
             progress(f"{len(attempts)} of {len(work)} connects")
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # after a Ctrl-C they end when the nodes do
+        for pool in pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)  # after a Ctrl-C they end when the nodes do
     cells = [Cell(*cell, [attempts[i] for i, (other, _) in enumerate(work) if other == cell]) for cell in plan.cells]
     return cells, lab.verdicts
 

@@ -38,7 +38,11 @@ class MatrixResult:
         return all(cell.as_expected for cell in self.cells)
 
 
-def matrix(settings: LabSettings, *, quick: bool, samples: int, progress: Progress) -> MatrixResult:
+def _silent(_text: str) -> AbstractContextManager[None]:
+    return contextlib.nullcontext()
+
+
+def matrix(settings: LabSettings, *, quick: bool, samples: int, progress: Progress = _silent) -> MatrixResult:
     """Run the matrix in a laboratory of its own. Raise LabError."""
     began = time.monotonic()
     plan = replace(QUICK if quick else FULL, samples=samples)
