@@ -1,8 +1,8 @@
 """One UDP socket per address family, shared by STUN, DHT, relay and QUIC, sorted by first byte.
 
     0x00-0x03                STUN, with the magic cookie 0x2112A442 at bytes 4 to 8 (RFC 8489, section 5)
-    0x04-0x09                DHT
-    0x0A-0x0F                relay, rendezvous
+    0x04-0x0A                DHT, rendezvous, dial-back
+    0x0B-0x0F                relay
     0x40-0x7F, 0xC0-0xFF     QUIC (RFC 9000: the fixed bit is set)
     rest                     dropped and counted
 
@@ -37,7 +37,7 @@ _NO_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 def _kind_by_byte(byte: int) -> Kind | None:
     if byte <= 0x03:
         return "stun"
-    if byte <= 0x09:
+    if byte <= 0x0A:
         return "dht"
     if byte <= 0x0F:
         return "relay"

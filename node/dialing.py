@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -44,11 +44,6 @@ Punch = Callable[[FindResult, DialCandidate], Coroutine[None, None, None]]
 _F = TypeVar("_F", bound="asyncio.Future[Any]")
 
 
-class _Dial(NamedTuple):
-    address: Address
-    punched: bool
-
-
 class DialAttempt:
     """Dials one peer. `run` returns a session or raises the error that helps the user most."""
 
@@ -75,7 +70,7 @@ class DialAttempt:
         self._pace = DialPace() if pace is None else pace
         self._loop = asyncio.get_running_loop()
         self.trace = Trace(self._loop.time())
-        self._dials: dict[asyncio.Task[Connection], _Dial] = {}
+        self._dials: dict[asyncio.Task[Connection], Address] = {}
         self._tried: set[Address] = set()
         self._punching: asyncio.Task[None] | None = None
         self._failures: list[P2PError] = []
@@ -140,15 +135,15 @@ class DialAttempt:
         return None
 
     def _dial_ended(self, task: asyncio.Task[Connection]) -> Session | None:
-        dial = self._dials.pop(task)
+        address = self._dials.pop(task)
         try:
             connection = task.result()
         except P2PError as exc:
             self._failures.append(exc)
-            self._note(f"dial {dial.address}", exc.code)
+            self._note(f"dial {address}", exc.code)
             return None
-        session = self._sessions.adopt(connection, self.trace, punched=dial.punched)
-        self._note(f"dial {dial.address}", f"connected ({session.path}), both keys proven")
+        session = self._sessions.adopt(connection, self.trace)
+        self._note(f"dial {address}", f"connected ({session.path}), both keys proven")
         return session
 
     def _punch_ended(self, punching: asyncio.Task[None]) -> None:
@@ -163,7 +158,7 @@ class DialAttempt:
 
     def _late_dial_done(self, task: asyncio.Task[Connection]) -> None:
         if not task.cancelled() and task.exception() is None:
-            self._sessions.adopt(task.result(), self.trace, punched=self._dials[task].punched)
+            self._sessions.adopt(task.result(), self.trace)
 
     def _take_lookup(self, lookup: asyncio.Future[FindResult]) -> None:
         self._looked_up = True
@@ -181,15 +176,13 @@ class DialAttempt:
             self._punching = self._watch(asyncio.ensure_future(self._punch(self._found, self._dial_candidate)))
 
     def _dial_candidate(self, address: Address, why: str, spend: Callable[[Address], bool]) -> None:
-        published = self._found is not None and address in self._found.addresses
-        self._dial([address], why, punched=not published, spend=spend)
+        self._dial([address], why, spend=spend)
 
     def _dial(
         self,
         addresses: Iterable[Address],
         why: str,
         *,
-        punched: bool = False,
         spend: Callable[[Address], bool] | None = None,
     ) -> None:
         for address in sorted(addresses, key=self._rank):
@@ -204,7 +197,7 @@ class DialAttempt:
             self._tried.add(address)
             self._note(f"dial {address}", f"started ({why})")
             task = asyncio.ensure_future(self._endpoint.connect(self._peer, address, early=True, spend=spend))
-            self._dials[self._watch(task)] = _Dial(address, punched)
+            self._dials[self._watch(task)] = address
 
     def _rank(self, address: Address) -> int:
         realm = realm_of(address.ip, allow_documentation=self._allow_documentation)

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import structlog
+
 from p2pnode.core.address import Address, Realm
 from p2pnode.core.ids import PeerId, UserId
+from p2pnode.core.network import Cancel
 
 if TYPE_CHECKING:
     from p2pnode.session import Session
 
-__all__ = ["Joined", "LanPeerSeen", "NetworkChanged", "NodeEvent", "PresenceChanged", "SessionClosed", "SessionOpened"]
+__all__ = [
+    "EventBus",
+    "Joined",
+    "LanPeerSeen",
+    "NetworkChanged",
+    "NodeEvent",
+    "PresenceChanged",
+    "SessionClosed",
+    "SessionOpened",
+]
+
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,3 +82,26 @@ class Joined:
 
 
 NodeEvent = SessionOpened | SessionClosed | PresenceChanged | LanPeerSeen | NetworkChanged | Joined
+
+
+class EventBus:
+    """Tells every subscriber, in order; a subscriber that raises is logged and the others still hear."""
+
+    def __init__(self) -> None:
+        self._subscribers: list[Callable[[NodeEvent], None]] = []
+
+    def subscribe(self, callback: Callable[[NodeEvent], None]) -> Cancel:
+        self._subscribers.append(callback)
+
+        def cancel() -> None:
+            with contextlib.suppress(ValueError):
+                self._subscribers.remove(callback)
+
+        return cancel
+
+    def emit(self, event: NodeEvent) -> None:
+        for callback in list(self._subscribers):
+            try:
+                callback(event)
+            except Exception:  # an application's mistake must not end the node
+                log.exception("subscriber_failed", event_type=type(event).__name__)

@@ -23,7 +23,7 @@ from p2pnode.core.network_id import network_tag
 from p2pnode.core.tasks import TaskSet
 from p2pnode.dht import Dht, DhtSettings, HelloResult
 from p2pnode.dialing import Dialer
-from p2pnode.events import Joined, NetworkChanged, NodeEvent, PresenceChanged, SessionClosed, SessionOpened
+from p2pnode.events import EventBus, Joined, NetworkChanged, NodeEvent, PresenceChanged, SessionClosed, SessionOpened
 from p2pnode.finding import Finder
 from p2pnode.joining import Joiner
 from p2pnode.lan_peers import LanPeers
@@ -142,7 +142,7 @@ class Node:
         self._publisher: Publisher | None = None
         self._known_anybody = asyncio.Event()
         self._handlers: dict[str, StreamHandler] = {}
-        self._subscribers: list[Callable[[NodeEvent], None]] = []
+        self._bus = EventBus()
         self._unwatch: Cancel | None = None
         self._blocked: Callable[[PeerId], bool] = lambda _peer: False
         self._last_addresses: tuple[Address, ...] = ()
@@ -264,20 +264,10 @@ class Node:
 
     def subscribe(self, callback: Callable[[NodeEvent], None]) -> Cancel:
         """Call `callback` with each event, in order, on the loop."""
-        self._subscribers.append(callback)
-
-        def cancel() -> None:
-            with contextlib.suppress(ValueError):
-                self._subscribers.remove(callback)
-
-        return cancel
+        return self._bus.subscribe(callback)
 
     def emit(self, event: NodeEvent) -> None:
-        for callback in list(self._subscribers):
-            try:
-                callback(event)
-            except Exception:  # an application's mistake must not end the node; it is logged
-                log.exception("subscriber_failed", event_type=type(event).__name__)
+        self._bus.emit(event)
 
     def addresses_by_realm(self) -> dict[Realm, tuple[Address, ...]]:
         """Return our own addresses that others can dial, by realm."""
@@ -292,7 +282,7 @@ class Node:
         return wide or by_realm.get(Realm.LOOPBACK, ())
 
     def lan_peers(self) -> dict[PeerId, tuple[Address, ...]]:
-        """Return the proven peers of the local network and where they were seen."""
+        """Return the proven peers of the local network and their addresses."""
         return self._lan.all()
 
     def status(self) -> NodeStatus:
@@ -349,9 +339,10 @@ class Node:
             return
         trace = Trace(self.network.monotonic())
         trace.add(self.network.monotonic(), "incoming", f"{connection.remote} proved its key")
-        self._sessions.adopt(connection, trace, punched=self.reaching.is_punched(connection))
+        self._sessions.adopt(connection, trace)
 
     def _serve_session(self, session: Session) -> None:
+        session.punched = self.reaching.is_punched(session.connection)
         session.connection.on_stream = lambda _connection, protocol, stream: self._stream(session, protocol, stream)
 
     def _session_opened(self, session: Session) -> None:

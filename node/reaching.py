@@ -154,7 +154,12 @@ class Reaching:
         return self._signalling.punch(found, found.rendezvous, dial)
 
     def is_punched(self, connection: Connection) -> bool:
-        """Whether a connection that came in goes through a hole that both sides made."""
+        """Whether a connection goes through a hole that both sides made.
+
+        With a public address of ours there is none to make: the other side dials it, called or calling.
+        """
+        if self._own_addresses().get(Realm.PUBLIC):
+            return False
         return self._signalling.is_punched(connection.peer, connection.remote)
 
     def session_opened(self, peer: PeerId, remote: Address) -> None:

@@ -30,11 +30,10 @@ def path_of(remote: Address, *, punched: bool = False) -> str:
 class Session:
     """An open, authenticated session. Ends once; a new `Node.connect` makes a new one."""
 
-    def __init__(
-        self, connection: Connection, trace: Trace, clock: Callable[[], float], *, punched: bool = False
-    ) -> None:
+    def __init__(self, connection: Connection, trace: Trace, clock: Callable[[], float]) -> None:
         """`clock`: `Network.monotonic`; the loop's own may count whole milliseconds (uvloop)."""
-        self.punched = punched
+        self.punched = False
+        """Whether it goes through a hole in a NAT that both sides made."""
         self.connection = connection
         self._clock = clock
         self.trace = trace

@@ -69,11 +69,8 @@ class SessionTable:
     def all(self) -> list[Session]:
         return [s for s in self._sessions.values() if not s.closed]
 
-    def adopt(self, connection: Connection, trace: Trace, *, punched: bool = False) -> Session:
-        """Take a proven connection in; return the session that stays (it may be the one that was there).
-
-        `punched`: it goes through a hole in a NAT that both sides made.
-        """
+    def adopt(self, connection: Connection, trace: Trace) -> Session:
+        """Take a proven connection in; return the session that stays (it may be the one that was there)."""
         peer = connection.peer
         existing = self.get(peer)
         if existing is not None:
@@ -81,16 +78,16 @@ class SessionTable:
             twin = existing.initiator == connection.initiator and apart < TWIN_S
             crossing = existing.initiator != connection.initiator and apart < CROSSING_S
             if twin or (crossing and crossing_winner(self._own, peer, existing_is_ours=existing.initiator)):
-                self._linger(self._session(connection, trace, punched), "duplicate")
+                self._linger(self._session(connection, trace), "duplicate")
                 return existing
             self._forget(existing, "duplicate" if crossing else "replaced")
             self._linger(existing, "duplicate" if crossing else "replaced")
-        session = self._session(connection, trace, punched)
+        session = self._session(connection, trace)
         self._take(session)
         return session
 
-    def _session(self, connection: Connection, trace: Trace, punched: bool) -> Session:
-        session = Session(connection, trace, self._network.monotonic, punched=punched)
+    def _session(self, connection: Connection, trace: Trace) -> Session:
+        session = Session(connection, trace, self._network.monotonic)
         self._serve(session)
         return session
 
@@ -137,7 +134,7 @@ class SessionTable:
             if loser.peer == session.peer and not loser.closed:
                 handle.cancel()
                 del self._lingering[loser]
-                self._take(self._session(loser.connection, loser.trace, loser.punched))
+                self._take(self._session(loser.connection, loser.trace))
                 return
 
     def _forget(self, session: Session, reason: str) -> None:

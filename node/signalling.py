@@ -55,12 +55,13 @@ class OwnSide:
 
 @dataclass(eq=False)
 class _Meeting:
-    """One ICE session with a peer. `remotes`: addresses from which its connection may come."""
+    """One ICE session with a peer. `remotes`: addresses from which its connection may come through a hole."""
 
     peer: PeerId
     ice: IceSession
     remote: IceParameters | None = None
     remotes: frozenset[Address] = frozenset()
+    published: frozenset[Address] = frozenset()
 
 
 class Signalling:
@@ -122,6 +123,7 @@ class Signalling:
         except BaseException:
             self._drop(meeting)
             raise
+        meeting.published = frozenset(answer.addresses)
         checks = self._checks(meeting, remote, lambda address, why: dial(address, why, meeting.ice.spend))
         for address in answer.addresses:
             dial(address, "offered address", meeting.ice.spend)
@@ -143,7 +145,7 @@ class Signalling:
 
     def is_punched(self, peer: PeerId, remote: Address) -> bool:
         """Whether a connection with `peer` at `remote` goes through a hole that both sides made."""
-        return any(m.peer == peer and remote in m.remotes for m in self._meetings)
+        return any(m.peer == peer and remote in m.remotes - m.published for m in self._meetings)
 
     async def stop(self) -> None:
         """End everything that is under way."""
@@ -261,6 +263,7 @@ class Signalling:
         meeting = _Meeting(sender, self._ice.session(controlling=False, candidates=own.candidates))
         self._meetings.add(meeting)
         self._incoming[sender, remote.ufrag] = meeting
+        meeting.published = frozenset(offer.addresses)
         self._checks(meeting, remote, lambda _address, _why: None)
         if offer.addresses:
             self._tasks.spawn(self._dial_back(sender, offer.addresses))

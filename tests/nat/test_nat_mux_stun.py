@@ -162,7 +162,7 @@ def test_mux_sorts_by_first_byte() -> None:
     for byte in range(256):
         expected = (
             "stun" if byte < 4
-            else "dht" if byte < 0x0A
+            else "dht" if byte < 0x0B
             else "relay" if byte < 0x10
             else "quic" if 0x40 <= byte < 0x80 or byte >= 0xC0
             else None

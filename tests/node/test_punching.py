@@ -1,0 +1,218 @@
+"""Whole nodes behind home routers, in virtual time: found by id, met through rendezvous nodes, punched."""
+
+import asyncio
+import itertools
+import statistics
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from support.virtual_nat import NatBox
+from support.virtual_nodes import make_node
+
+from p2pnode import BothNatsRandomError, Node, NoPathError, Session
+from p2pnode.simulations.virtual import VirtualWorld, run_virtual
+
+ONE_WAY_S = 0.04  # 80 ms round trip between any two routers or public hosts
+EASY = ("fullcone", "address-restricted", "port-restricted")
+PUNCHED = [
+    *itertools.combinations_with_replacement(EASY, 2),
+    ("symmetric", "fullcone"),
+    ("symmetric", "address-restricted"),
+]
+BOTH_WAYS = PUNCHED + [(b, a) for a, b in PUNCHED if a != b]
+
+
+class Street:
+    """Seven public nodes, and homes behind routers, one node in each."""
+
+    def __init__(self, world: VirtualWorld) -> None:
+        self.world = world
+        self.public: list[Node] = []
+        self.homes: list[Node] = []
+        self.routers: list[NatBox] = []
+
+    async def open(self) -> None:
+        for number in range(7):
+            network = self.world.host(f"9.{number}.0.1")
+            role = "bootstrap" if number < 3 else "peer"
+            node = make_node(network, number, through=self.public[:1], role=role)
+            await node.start()
+            self.public.append(node)
+        await asyncio.sleep(10)  # the four peers are dialled back and become servers
+
+    async def home(self, kind: str) -> Node:
+        """A node behind a router of its own."""
+        number = 20 + len(self.homes)
+        router = NatBox(self.world, f"11.{number}.0.1", kind)
+        self.routers.append(router)
+        return await self.move_in(router, "192.168.1.2")
+
+    async def move_in(self, router: NatBox, ip: str) -> Node:
+        number = 20 + len(self.homes)
+        node = make_node(router.host(ip), number, through=self.public[:3])
+        await node.start()
+        self.homes.append(node)
+        return node
+
+
+@asynccontextmanager
+async def street(world: VirtualWorld) -> AsyncIterator[Street]:
+    made = Street(world)
+    try:
+        await made.open()
+        yield made
+    finally:
+        for node in [*made.homes, *made.public]:
+            await node.stop()
+
+
+async def reach(world: VirtualWorld, caller: Node, callee: Node) -> tuple[Session, float]:
+    """Connect by id alone; seconds include the lookup and an echoed byte."""
+    started = world.loop.time()
+    session = await caller.connect(callee.peer_id)
+    await session.ping()
+    return session, world.loop.time() - started
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("caller", "callee"), BOTH_WAYS, ids=[f"{a}-{b}" for a, b in BOTH_WAYS])
+def test_pairs_that_need_no_guessing_are_punched(caller: str, callee: str) -> None:
+    """Connected by id alone, path `punched`, within 0.6 s at 80 ms round trip, and still there a minute later."""
+
+    async def main(world: VirtualWorld) -> float:
+        async with street(world) as there:
+            a, b = await there.home(caller), await there.home(callee)
+            await asyncio.sleep(5)
+            session, seconds = await reach(world, a, b)
+            assert session.path == "punched", session.trace.steps
+            other = b.session(a.peer_id)
+            assert other is not None
+            assert other.path == "punched"
+            await asyncio.sleep(60)
+            assert await session.ping() > 0
+            return seconds
+
+    seconds = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+    print(f"{caller} -> {callee}: {seconds:.3f} s")
+    assert seconds <= 0.6
+
+
+@pytest.mark.parametrize("kind", ["fullcone", "address-restricted", "port-restricted", "symmetric"])
+def test_public_host_on_either_side_is_direct(kind: str) -> None:
+    """A public host is dialled; it calls, and is dialled back."""
+
+    async def main(world: VirtualWorld) -> list[float]:
+        async with street(world) as there:
+            figures = []
+            for public_calls in (False, True):
+                home, host = await there.home(kind), there.public[4]
+                await asyncio.sleep(5)
+                a, b = (host, home) if public_calls else (home, host)
+                session, seconds = await reach(world, a, b)
+                assert session.path == "direct", session.trace.steps
+                figures.append(seconds)
+            return figures
+
+    figures = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+    print(f"{kind} and public: {figures}")
+    assert max(figures) <= 0.6
+
+
+@pytest.mark.parametrize("kind", ["port-restricted", "symmetric"])
+def test_two_behind_one_router_use_the_lan(kind: str) -> None:
+    """Neither multicast nor a hairpin: their private addresses meet through the rendezvous nodes."""
+
+    async def main(world: VirtualWorld) -> None:
+        async with street(world) as there:
+            a = await there.home(kind)
+            b = await there.move_in(there.routers[0], "192.168.1.3")
+            await asyncio.sleep(5)
+            session, _ = await reach(world, a, b)
+            assert session.path == "lan", session.trace.steps
+
+    run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+
+
+@pytest.mark.parametrize(
+    ("caller", "callee", "error"),
+    [
+        ("symmetric", "port-restricted", NoPathError),
+        ("port-restricted", "symmetric", NoPathError),
+        ("symmetric", "symmetric", BothNatsRandomError),
+    ],
+)
+def test_pairs_that_need_guessing_fail_with_the_reason(caller: str, callee: str, error: type[Exception]) -> None:
+    """Within 15 s, with a sentence that says which router is in the way."""
+
+    async def main(world: VirtualWorld) -> float:
+        async with street(world) as there:
+            a, b = await there.home(caller), await there.home(callee)
+            await asyncio.sleep(5)
+            started = world.loop.time()
+            with pytest.raises(error, match="symmetric NAT"):
+                await a.connect(b.peer_id)
+            return world.loop.time() - started
+
+    assert run_virtual(main, delay=ONE_WAY_S, keep_trace=False) <= 15
+
+
+def test_new_connect_when_all_bootstrap_nodes_are_dead() -> None:
+    """Open sessions go on, and two joined homes meet through their other rendezvous nodes."""
+
+    async def main(world: VirtualWorld) -> None:
+        async with street(world) as there:
+            a, b, c = [await there.home("port-restricted") for _ in range(3)]
+            await asyncio.sleep(5)
+            open_session, _ = await reach(world, a, b)
+            for node in there.public[:3]:
+                node.network.host.up = False
+            assert await open_session.ping() > 0
+            session, seconds = await reach(world, a, c)
+            assert session.path == "punched"
+            assert seconds < 3
+            for node in there.public[:3]:
+                node.network.host.up = True
+
+    run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+
+
+@pytest.mark.slow
+def test_ten_percent_loss() -> None:
+    """Twenty connects between homes; all succeed, nearly all within 6 s."""
+
+    async def main(world: VirtualWorld) -> list[float]:
+        async with street(world) as there:
+            homes = [await there.home("port-restricted") for _ in range(5)]
+            await asyncio.sleep(10)
+            world.loss = 0.1
+            return [
+                (await reach(world, a, b))[1] for a, b in itertools.permutations(homes, 2) if not a.session(b.peer_id)
+            ]
+
+    figures = sorted(run_virtual(main, seed=5, delay=ONE_WAY_S, keep_trace=False))
+    print(f"{len(figures)} connects at 10 % loss: median {statistics.median(figures):.2f} s, worst {figures[-1]:.2f} s")
+    assert figures[-2] <= 6
+
+
+@pytest.mark.slow
+def test_idle_home_keeps_within_its_budget() -> None:
+    """At most 120 datagrams a minute in and out, all kinds together."""
+
+    async def main(world: VirtualWorld) -> tuple[float, dict[str, int]]:
+        async with street(world) as there:
+            home = await there.home("port-restricted")
+            await asyncio.sleep(300)
+            before = home.mux.statistics()
+            await asyncio.sleep(600)
+            after = home.mux.statistics()
+            kinds = {}
+            for name in ("datagrams_in", "datagrams_out"):
+                old, new = getattr(before, name), getattr(after, name)
+                for kind in new:
+                    kinds[f"{name} {kind}"] = new[kind] - old.get(kind, 0)
+            return sum(kinds.values()) / 10, kinds
+
+    rate, kinds = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+    print(f"idle behind a router: {rate:.1f} datagrams a minute; in ten minutes {kinds}")
+    assert rate <= 120
