@@ -78,6 +78,11 @@ class Directory:
         user = self.user_of(peer)
         return self.state_of(peer) == "blocked" or (user is not None and self.state_of(user) == "blocked")
 
+    def is_known(self, peer: PeerId) -> bool:
+        """Whether this device, or the user it belongs to, is an accepted contact."""
+        user = self.user_of(peer)
+        return self.state_of(peer) == "accepted" or (user is not None and self.state_of(user) == "accepted")
+
     def open_requests(self) -> int:
         return sum(contact.state == "request" for contact in self._contacts.values())
 

@@ -126,6 +126,7 @@ class Chat:
             self.directory.learn(device)
         await self.store.forget_hall_outbox(None, before_ms=self.now_ms() - int(self.settings.hall_outbox_s * 1000))
         self._unsubscribe = self.node.subscribe(self._node_event)
+        self.node.prefer_when(self.directory.is_known)
         self.node.refuse_when(self.directory.is_blocked)
         self.node.handle(CHAT_PROTOCOL, self._serve)
         for device_id in await self.store.outbox_devices():

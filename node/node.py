@@ -262,6 +262,10 @@ class Node:
             if blocked(session.peer):
                 session.close("refused")
 
+    def prefer_when(self, known: Callable[[PeerId], bool]) -> None:
+        """Let calls from peers for which `known` says True through a flood of strangers' calls."""
+        self.reaching.known = known
+
     def subscribe(self, callback: Callable[[NodeEvent], None]) -> Cancel:
         """Call `callback` with each event, in order, on the loop."""
         return self._bus.subscribe(callback)

@@ -64,13 +64,15 @@ class Reaching:
         self._sessions = sessions
         self._own_addresses = own_addresses
         self._usable = usable
+        self.known: Callable[[PeerId], bool] = lambda _peer: False
+        """Whether a peer is one of the user's contacts; set by the application."""
         self._sent_to: OrderedDict[str, None] = OrderedDict()
         self._tasks = TaskSet()
         self._stun = StunServer(self.send)
         self._ice = IceEndpoint(network=network, send=self.send, allow_documentation=allow_documentation)
         self._reachability = Reachability(allow_documentation=allow_documentation)
         self._keeper = RendezvousKeeper(dht=dht, network=network, changed=changed)
-        self._guard = OfferGuard(key=key, network_tag=network_tag, known=lambda peer: sessions.get(peer) is not None)
+        self._guard = OfferGuard(key=key, network_tag=network_tag, known=self._is_known)
         self._signalling = Signalling(
             key=key,
             network=network,
@@ -170,6 +172,9 @@ class Reaching:
             self._signalling.session_ended(peer)
 
     # Parts
+
+    def _is_known(self, peer: PeerId) -> bool:
+        return self._sessions.get(peer) is not None or self.known(peer)
 
     def _needed(self) -> bool:
         """Rendezvous nodes are for those whom nobody can dial: in the public realm without a public address."""

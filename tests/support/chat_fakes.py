@@ -243,6 +243,9 @@ class FakeNode:
     def handle(self, protocol: str, handler: Handler) -> None:
         self._handlers[protocol] = handler
 
+    def prefer_when(self, known: Callable[[PeerId], bool]) -> None:
+        """Only budgets depend on it."""
+
     def refuse_when(self, blocked: Callable[[PeerId], bool]) -> None:
         self._blocked = blocked
         for session in self.sessions():
