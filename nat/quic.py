@@ -42,6 +42,11 @@ __all__ = ["QuicEndpoint", "QuicSettings", "QuicStatistics"]
 NO_COMMON_ALPN = (0x100 + 120, 0x100 + 40)
 
 
+# qh3 grants an unproven address three times the bytes of the QUIC packets it could read; padding outside of packets, as
+# aioquic's, does not count, and then the first flight never fits. Such a client proves its address by a Retry instead.
+MIN_COUNTED_BYTES = 1100
+
+
 class QuicEndpoint:
     """Connects to peers by id, and takes connections; both sides proven before anybody sees them."""
 
@@ -137,10 +142,11 @@ class QuicEndpoint:
     def datagram_received(self, data: bytes, source: Address) -> None:
         """Take one datagram of the QUIC kind. Never raises."""
         try:
-            version, kind, _, cid, client_cid, token, *_ = pull_quic_header(data, 0, CID_BYTES)
+            header = pull_quic_header(data, 0, CID_BYTES)
         except (ValueError, OverflowError):
             self.dropped("malformed")
             return
+        version, kind, cid, client_cid, token, packet_bytes = *header[:2], *header[3:6], header[9]
         connection = self._by_cid.get(cid) or self._first_cids.get((source, cid))
         if connection is not None:
             if connection.remote != source:
@@ -150,7 +156,7 @@ class QuicEndpoint:
         elif self._closed:
             self.dropped("closed")
         elif is_first_packet(version, kind, len(data), cid):
-            self._first_packet(data, source, cid, client_cid, token)
+            self._first_packet(data, source, cid, client_cid, token, packet_bytes)
         else:
             self.dropped("unknown_connection" if version in (None, 1) else "unknown_version")
 
@@ -184,7 +190,9 @@ class QuicEndpoint:
 
     # incoming
 
-    def _first_packet(self, data: bytes, source: Address, cid: bytes, client_cid: bytes, token: bytes) -> None:
+    def _first_packet(
+        self, data: bytes, source: Address, cid: bytes, client_cid: bytes, token: bytes, packet_bytes: int
+    ) -> None:
         now = self.network.monotonic()
         original_cid, retry_cid = cid, None
         if token:
@@ -201,7 +209,7 @@ class QuicEndpoint:
             self._displace_unproven()
         if verdict is Verdict.DROP:
             self.dropped("too_many_unproven")
-        elif verdict is Verdict.RETRY:
+        elif verdict is Verdict.RETRY or (retry_cid is None and packet_bytes < MIN_COUNTED_BYTES):
             self._send_retry(source, cid, client_cid, now)
         else:
             self._accept(data, source, cid, original_cid, retry_cid)

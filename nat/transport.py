@@ -114,9 +114,9 @@ class Transport:
     def datagrams(self, now: float) -> list[bytes]:
         """Return what is to be sent now.
 
-        One at a time from the core, for qh3's own loop loses what it has built when a later packet fails to build
-        ("packet builder capacity exhausted", seen when the server's first flight meets a short ClientHello). Such
-        failures pass once something arrives or a timer fires; `MAX_SEND_ERRORS` in a row are final.
+        One at a time from the core, for qh3's own loop loses what it has built when a later packet fails to build: it
+        raises ("packet builder capacity exhausted") when a packet is larger than what an unproven address may still
+        get. That passes once more arrives; `MAX_SEND_ERRORS` in a row are final.
         """
         core = self._quic._core
         built: list[bytes] = []

@@ -111,11 +111,6 @@ async def aioquic_host(world: VirtualWorld) -> AioquicHost:
     return AioquicHost(network, mux, NodeKey.generate(network.token_bytes))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="qh3 2.1.0 fails to build the second datagram of a server's first flight when the ServerHello is short, as "
-    "to every client without a post-quantum key share; aioquic has none. Clients of ours always have one.",
-)
 def test_aioquic_as_client_proves_itself_and_is_echoed() -> None:
     """A client made of aioquic and the protocol's document gets a proven connection and uses a stream."""
 
