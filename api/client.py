@@ -110,9 +110,11 @@ class Client:
 def _error(status: int, data: bytes) -> P2PError:
     try:
         body = json.loads(data)["error"]
-        code, message = str(body["code"]), str(body["message"])
+        code, message, trace = str(body["code"]), str(body["message"]), body.get("trace")
     except (ValueError, KeyError, TypeError):
-        code, message = "failed", f"The control API answered with status {status}."
+        code, message, trace = "failed", f"The control API answered with status {status}.", None
     error = _BY_CODE.get(code, P2PError)(message)
     error.code = code
+    if trace:
+        error.facts["trace"] = trace
     return error

@@ -28,6 +28,8 @@ async def get_status(service: Service, _request: None) -> t.Status:
         records=status.records,
         uptime_s=status.uptime_s,
         rss_bytes=status.rss_bytes,
+        seen_as=list(status.seen_as),
+        rendezvous=list(status.rendezvous),
         clock_skew_s=status.clock_skew_s,
     )
 
@@ -51,6 +53,7 @@ async def list_peers(service: Service, _request: None) -> t.Peers:
                 bytes_sent=session.bytes_sent,
                 bytes_received=session.bytes_received,
                 initiator=session.initiator,
+                trace=trace_entries(session.trace),
             )
         )
     return t.Peers(infos)
@@ -94,7 +97,7 @@ async def connect(service: Service, request: t.ConnectRequest) -> t.ConnectAnswe
         path=session.path,
         seconds=round(service.now - started, 4),
         rtt_ms=_ms(rtt),
-        trace=_trace(session.trace),
+        trace=trace_entries(session.trace),
     )
 
 
@@ -121,7 +124,8 @@ def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 3)
 
 
-def _trace(trace: Trace) -> list[t.TraceEntry]:
+def trace_entries(trace: Trace) -> list[t.TraceEntry]:
+    """A trace in the form in which answers, and refusals of a connect, carry it."""
     return [t.TraceEntry(step.at_s, step.step, step.result) for step in trace.steps]
 
 

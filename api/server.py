@@ -22,13 +22,15 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from p2pnode import Home, P2PError, __version__
+from p2pnode import Home, P2PError, Trace, __version__
 from p2pnode.api.chat_routes import ROUTES as CHAT_ROUTES
 from p2pnode.api.guard import MAX_BODY_BYTES, SECURITY_HEADERS, Refusal, judge
 from p2pnode.api.node_routes import ROUTES as NODE_ROUTES
+from p2pnode.api.node_routes import trace_entries
 from p2pnode.api.openapi import document
 from p2pnode.api.routing import Route, status_of
 from p2pnode.api.service import Service
+from p2pnode.api.types import ErrorAnswer, ErrorBody, TraceEntry
 
 __all__ = ["ROUTES", "ApiServer", "Application"]
 
@@ -76,7 +78,9 @@ class Application:
         except Refusal as refusal:
             response = _failure(refusal.status, refusal.code, refusal.message, close=refusal.close)
         except P2PError as error:
-            response = _failure(status_of(error.code), error.code, error.message)
+            trace = error.facts.get("trace")
+            entries = trace_entries(trace) if isinstance(trace, Trace) else None
+            response = _failure(status_of(error.code), error.code, error.message, trace=entries)
         except Exception:  # the boundary: one request's failure is logged and must not end the node
             log.exception("request_failed", path=request.url.path)
             response = _failure(500, "failed", "The node could not do this; its log says why.")
@@ -132,13 +136,15 @@ async def _lines(stream: AsyncIterator[msgspec.Struct]) -> AsyncIterator[bytes]:
         yield msgspec.json.encode(item) + b"\n"
 
 
-def _failure(status: int, code: str, message: str, *, close: bool = False) -> Response:
+def _failure(
+    status: int, code: str, message: str, *, close: bool = False, trace: list[TraceEntry] | None = None
+) -> Response:
     headers = dict(SECURITY_HEADERS)
     if status == 401:
         headers["www-authenticate"] = "Bearer"
     if close or status in (408, 413):
         headers["connection"] = "close"  # the rest of the body is not worth reading
-    data = msgspec.json.encode({"error": {"code": code, "message": message}})
+    data = msgspec.json.encode(ErrorAnswer(ErrorBody(code, message, trace)))
     return Response(data, status_code=status, headers=headers, media_type="application/json")
 
 

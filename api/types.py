@@ -35,11 +35,20 @@ def rfc3339(unix_seconds: float) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-class ErrorBody(Struct):
-    """`code` is stable, `message` one sentence for people."""
+class TraceEntry(Struct):
+    """One step of an attempt."""
+
+    at_s: float
+    step: str
+    result: str
+
+
+class ErrorBody(Struct, omit_defaults=True):
+    """`code` is stable, `message` one sentence for people. `trace`: what was tried, where something was."""
 
     code: str
     message: str
+    trace: list[TraceEntry] | None = None
 
 
 class ErrorAnswer(Struct):
@@ -71,6 +80,8 @@ class Status(Struct, kw_only=True):
     records: int
     uptime_s: float
     rss_bytes: int
+    seen_as: list[str]
+    rendezvous: list[str]
     clock_skew_s: float | None = None
 
 
@@ -87,6 +98,7 @@ class SessionInfo(Struct, kw_only=True):
     bytes_sent: int
     bytes_received: int
     initiator: bool
+    trace: list[TraceEntry]
 
 
 class Peers(Struct):
@@ -120,14 +132,6 @@ class ConnectRequest(Struct):
 
     peer: PeerText
     timeout: Timeout = 15.0
-
-
-class TraceEntry(Struct):
-    """One step of an attempt."""
-
-    at_s: float
-    step: str
-    result: str
 
 
 class ConnectAnswer(Struct, kw_only=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,13 +10,16 @@ from p2pnode.cli.invocation import Invocation, invocation_of
 from p2pnode.cli.options import JsonOption, PeerArgument, TimeoutOption, examples
 from p2pnode.cli.output import age, size, table
 
+if TYPE_CHECKING:
+    from p2pnode.api.types import TraceEntry
+
 __all__ = ["add"]
 
 
 def add(app: typer.Typer) -> None:
     """Register the commands."""
     app.command("status", epilog=examples("p2pnode status", "p2pnode status --json"))(_status)
-    app.command("peers", epilog=examples("p2pnode peers", "p2pnode peers --json"))(_peers)
+    app.command("peers", epilog=examples("p2pnode peers", "p2pnode peers -v", "p2pnode peers --json"))(_peers)
     app.command("find", epilog=examples("p2pnode find alice", "p2pnode find p2p1... --json"))(_find)
     app.command("connect", epilog=examples("p2pnode connect alice", "p2pnode connect 12D3KooW...@192.0.2.7:4747"))(
         _connect
@@ -42,6 +45,8 @@ def _status(ctx: typer.Context, json: JsonOption = None) -> None:
                 ("role", status.role),
                 ("NAT", status.nat),
                 ("addresses", " ".join(status.addresses) or "-"),
+                ("seen as", " ".join(status.seen_as) or "-"),
+                ("rendezvous", " ".join(status.rendezvous) or "-"),
                 ("to hand out", status.bootstrap or "-"),
                 ("sessions", str(status.peers)),
                 ("routing table", str(status.routing_table)),
@@ -53,7 +58,13 @@ def _status(ctx: typer.Context, json: JsonOption = None) -> None:
     )
 
 
-def _peers(ctx: typer.Context, json: JsonOption = None) -> None:
+def _peers(
+    ctx: typer.Context,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="With the trace: what was tried, and why this path.")
+    ] = False,
+    json: JsonOption = None,
+) -> None:
     """List open sessions: path, round-trip time, traffic."""
     from p2pnode.api import types as t
 
@@ -77,7 +88,15 @@ def _peers(ctx: typer.Context, json: JsonOption = None) -> None:
         )
         for p in answer.peers
     ]
-    invocation.emit(answer, *table(rows))
+    lines = list(table(rows))
+    if verbose:
+        for p in answer.peers:
+            lines += ["", f"{p.peer}: {p.path}", *_trace_lines(p.trace)]
+    invocation.emit(answer, *lines)
+
+
+def _trace_lines(trace: list[TraceEntry]) -> list[str]:
+    return list(table([(f"{step.at_s:8.3f} s", step.step, step.result) for step in trace]))
 
 
 def _find(ctx: typer.Context, peer: PeerArgument, timeout: TimeoutOption = None, json: JsonOption = None) -> None:
@@ -117,7 +136,7 @@ def _connect(ctx: typer.Context, peer: PeerArgument, timeout: TimeoutOption = No
     invocation.emit(
         answer,
         f"Connected to {answer.peer}: {answer.path}, {answer.seconds:.2f} s{rtt}",
-        *table([(f"{step.at_s:8.3f} s", step.step, step.result) for step in answer.trace]),
+        *_trace_lines(answer.trace),
     )
 
 

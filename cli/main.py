@@ -44,7 +44,7 @@ def run(argv: Sequence[str], invocation: Invocation | None = None) -> int:
     try:
         code = build().main(args=args, prog_name="p2pnode", standalone_mode=False, obj=invocation)
     except P2PError as error:
-        return _failed(invocation, error.code, error.message)
+        return _failed(invocation, error.code, error.message, error.facts.get("trace"))
     except KeyboardInterrupt:
         return 130
     except typer.Abort:
@@ -61,11 +61,12 @@ def run(argv: Sequence[str], invocation: Invocation | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _failed(invocation: Invocation, code: str, message: str) -> int:
+def _failed(invocation: Invocation, code: str, message: str, trace: object = None) -> int:
     import json
 
     if invocation.json:
-        invocation.line(json.dumps({"error": {"code": code, "message": message}}, ensure_ascii=False))
+        error = {"code": code, "message": message, **({"trace": trace} if trace else {})}
+        invocation.line(json.dumps({"error": error}, ensure_ascii=False))
     invocation.note(f"p2pnode: {_one_line(message)}")
     return _EXIT_CODES.get(code, 1)
 

@@ -71,7 +71,7 @@ def open_untrusted(data: bytes, domain: bytes, payload_type: bytes) -> tuple[Pub
         raise BadPacket("too_long")
     try:
         envelope = _decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError) as exc:
+    except (msgspec.DecodeError, RecursionError, ValueError) as exc:
         raise BadPacket("malformed") from exc
     if _encoder.encode(envelope) != data:
         raise BadPacket("malformed")  # MessagePack allows longer forms of the same value; we allow one

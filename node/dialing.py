@@ -93,10 +93,10 @@ class DialAttempt:
                     if session is not None:
                         return session
                     if self._looked_up and not self._dials and self._punching is None:
-                        raise self._verdict()
+                        raise self._failed()
         except TimeoutError:
             self._note("attempt", "timed out")
-            raise self._verdict(timed_out=True) from None
+            raise self._failed(timed_out=True) from None
         finally:
             arrival.cancel()
             lookup.cancel()
@@ -119,6 +119,7 @@ class DialAttempt:
         """Take in one thing that has ended; return the session if that was it."""
         if done is arrival and not arrival.cancelled():
             session = arrival.result()
+            session.trace = self.trace
             self._note("peer dialled us", f"session over {session.path}")
             # Both sides dialled. If each gave its own dial up for the other's, nothing would be left; so ours go on,
             # and the table keeps the same one on both sides.
@@ -202,6 +203,11 @@ class DialAttempt:
     def _rank(self, address: Address) -> int:
         realm = realm_of(address.ip, allow_documentation=self._allow_documentation)
         return _NEAREST_FIRST.get(realm, 9) if realm else 9
+
+    def _failed(self, *, timed_out: bool = False) -> P2PError:
+        error = self._verdict(timed_out=timed_out)
+        error.facts["trace"] = self.trace
+        return error
 
     def _verdict(self, *, timed_out: bool = False) -> P2PError:
         peer = str(self._peer)

@@ -89,7 +89,7 @@ class Presence:
         """
         try:
             wire = _decoder.decode(data)
-        except (msgspec.DecodeError, RecursionError) as exc:
+        except (msgspec.DecodeError, RecursionError, ValueError) as exc:
             raise BadPacket("malformed") from exc
         addresses = [Address.unpack_untrusted(packed) for packed in wire.addresses]
         user = None

@@ -143,6 +143,11 @@ class Reaching:
             Realm.PUBLIC, ipv6=ipv6, local=own, known=known, now=self._network.monotonic()
         )
 
+    def seen_as(self) -> tuple[str, ...]:
+        """Our believed outside addresses as text, IPv4's first; without port where it differs by destination."""
+        verdicts = [self.verdict(ipv6=ipv6) for ipv6 in (False, True)]
+        return tuple(str(v.address) if v.address else v.ip for v in verdicts if v.ip is not None)
+
     @property
     def nat(self) -> NatKind:
         """What is between us and the public network (IPv4's, where both families have a verdict)."""

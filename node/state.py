@@ -126,7 +126,7 @@ class NodeState:
             if len(data) > MAX_FILE_BYTES:
                 raise msgspec.ValidationError("too long")
             self._file = msgspec.msgpack.decode(data, type=_File)
-        except (msgspec.DecodeError, RecursionError) as exc:
+        except (msgspec.DecodeError, RecursionError, ValueError) as exc:
             aside = path.with_name(path.name + ".damaged")
             log.warning("state_file_damaged", kept_as=aside.name, why=str(exc))
             os.replace(path, aside)

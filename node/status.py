@@ -66,6 +66,10 @@ class NodeStatus:
     records: int
     uptime_s: float
     rss_bytes: int
+    seen_as: tuple[str, ...]
+    """Our addresses as others see them, believed; without port where it differs by destination."""
+    rendezvous: tuple[str, ...]
+    """Addresses of the nodes that forward calls to us."""
     clock_skew_s: float | None
     """How far our clock is ahead of that of a node which refused us for it; None when none did."""
 
@@ -85,6 +89,8 @@ def node_status(node: Node) -> NodeStatus:
         statistics.records,
         node.network.monotonic() - node.started_at,
         resident_bytes(),
+        node.reaching.seen_as(),
+        tuple(str(contact.address) for contact in node.reaching.rendezvous),
         statistics.clock_offset_s,
     )
 
