@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from p2pnode import DEFAULT_PORT, Home, PeerId, load_or_create_account_key, load_or_create_node_key
 from p2pnode.api.client import Client
-from p2pnode.api.types import ConnectAnswer, ConnectRequest, SendAnswer, SendRequest, Status
+from p2pnode.api.types import ConnectAnswer, ConnectRequest, Contact, ContactAdd, SendAnswer, SendRequest, Status
 from p2pnode.simulations.netns.errors import LabError
 from p2pnode.simulations.netns.topology import Host
 
@@ -140,6 +140,12 @@ class LabNode:
         """Send one message."""
         request = SendRequest(str(to.peer_id), text, wait)
         return self.call(lambda c: c.post("/v1/messages", SendAnswer, request, timeout=wait))
+
+    def befriend(self, other: LabNode) -> None:
+        """Make the two contacts of each other: a stranger gets one message through, contacts as many as they like."""
+        for one, to in ((self, other), (other, self)):
+            request = ContactAdd(str(to.peer_id), to.name)
+            one.call(lambda c, request=request: c.post("/v1/contacts", Contact, request))  # type: ignore[misc]
 
     def status(self) -> Status:
         """Return addresses, NAT class, counters."""
