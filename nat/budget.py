@@ -17,6 +17,7 @@ PACKETS_BEFORE_ANSWER = 10
 # Chosen by us
 WINDOW_S = 12.0  # as long as one attempt takes: the next attempt to a peer that was not there starts afresh
 ANSWERED_FOR_S = 60.0
+MOVE_PAUSE_S = 1.0  # addresses that take turns (copies of each packet sent from elsewhere) must not make us flap
 MAX_ADDRESSES = 2048  # 64 sessions of 15 addresses are 960; about 400 KiB. Beyond it the oldest is forgotten
 
 
@@ -89,3 +90,29 @@ class AddressBudget:
 
     def _is_answered(self, entry: _Entry, now: float) -> bool:
         return entry.answered_at is not None and now - entry.answered_at < ANSWERED_FOR_S
+
+
+class Following:
+    """How a connection follows its other side to a new address, and what it may send there unheard (C1)."""
+
+    def __init__(self, now: float) -> None:
+        self._moved_at = now
+        self._left: int | None = None  # packets that the new address may still get; None: it was heard
+
+    def move(self, now: float) -> bool:
+        """Whether it may move now; taken into account when so."""
+        if now - self._moved_at < MOVE_PAUSE_S:
+            return False
+        self._moved_at, self._left = now, PACKETS_BEFORE_ANSWER
+        return True
+
+    def heard(self) -> None:
+        """The other side was heard from the address that packets go to."""
+        self._left = None
+
+    def spend(self) -> bool:
+        """Whether one more packet may go; counted when so."""
+        if self._left is None:
+            return True
+        self._left -= 1
+        return self._left >= 0

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["CloseCode", "CloseReason", "Origin"]
+__all__ = ["CloseCode", "CloseReason", "ClosedCallbacks", "Origin"]
 
 Origin = Literal["local", "remote", "transport", "lost"]
 
@@ -49,3 +50,24 @@ class CloseReason:
 
     def __str__(self) -> str:
         return self.reason or {0: "done", 1: "going away"}.get(self.code, f"code {self.code}")
+
+
+class ClosedCallbacks(list[Callable[[CloseReason], None]]):
+    """Between a connection's end and its owner's `append` may lie a turn of the loop; nobody must miss the end."""
+
+    def __init__(
+        self,
+        reason: Callable[[], CloseReason | None],
+        call_soon: Callable[[Callable[[CloseReason], None], CloseReason], None],
+    ) -> None:
+        """`reason`: why it ended, None while it is open. `call_soon` calls a callback that came after the end."""
+        super().__init__()
+        self._reason = reason
+        self._call_soon = call_soon
+
+    def append(self, callback: Callable[[CloseReason], None]) -> None:
+        reason = self._reason()
+        if reason is None:
+            super().append(callback)
+        else:
+            self._call_soon(callback, reason)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from p2pnode.core.address import Address
 from p2pnode.core.errors import BadPacket, P2PError
-from p2pnode.nat.close import CloseCode, CloseReason, Origin
+from p2pnode.nat.budget import Following
+from p2pnode.nat.close import CloseCode, ClosedCallbacks, CloseReason, Origin
 from p2pnode.nat.errors import ConnectionClosedError
 from p2pnode.nat.transport import Transport, TransportError, events
 
@@ -50,7 +51,9 @@ class Driver:
         self.bytes_received = 0
         self.bytes_sent = 0
         self.close_reason: CloseReason | None = None
-        self.on_closed: list[Callable[[CloseReason], None]] = _ClosedCallbacks(self)
+        self.on_closed: list[Callable[[CloseReason], None]] = ClosedCallbacks(
+            lambda: self.close_reason, self.call_soon_closed
+        )
         """Called once with the reason; one that is appended after the end is called soon."""
         self.proven: asyncio.Future[None] = self._loop.create_future()
         """Done when both sides are proven to each other, or with the error that prevented it. For the endpoint."""
@@ -58,6 +61,7 @@ class Driver:
         self._proof_deadline_at = None if initiator else self.opened_at + self._settings.proof_timeout_s
         self.spend: Callable[[Address], bool] | None = None
         """Asked before each datagram until the other side was heard; False: it is not sent. For the endpoint."""
+        self._following = Following(self.opened_at)
         self._repeatable = b""
         self._initials_seen: set[int] = set()
         self._stall_s = FIRST_STALL_S
@@ -110,6 +114,11 @@ class Driver:
         self._keep_alive_s = seconds
         self._schedule_flush()
 
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the other side was heard."""
+        return self._network.monotonic() - self._heard_at
+
     async def wait_closed(self) -> CloseReason:
         await self._closed_event.wait()
         assert self.close_reason is not None  # noqa: S101 - set before the event
@@ -130,11 +139,42 @@ class Driver:
         except TransportError:
             self._endpoint.dropped("quic_error")
         self._heard_at = now
+        self._following.heard()
         self._process()
         if not self.initiator and not self.proven.done():
             self._speed_up(data)
         if not self._released:
             self._schedule_flush()
+
+    def datagram_from_elsewhere(self, data: bytes, source: Address) -> None:
+        """Follow the other side when a genuine packet comes from a new address: its router was restarted, or it moved.
+
+        RFC 9000, section 9.3, "Responding to Connection Migration". Difference: no PATH_CHALLENGE, since qh3 knows of
+        one path only; instead the new address gets at most ten packets until more comes from there, and a packet from
+        the old address leads back. Never raises.
+        """
+        now = self._network.monotonic()
+        try:
+            genuine = self.proven.done() and not self.closed and self.transport.receive_genuine(data, now)
+        except TransportError:
+            self._endpoint.dropped("quic_error")
+            return
+        if not genuine:
+            self._endpoint.dropped("other_address")
+            return
+        self.bytes_received += len(data)
+        self._heard_at = now
+        self.move_to(source)
+        self._process()
+        if not self._released:
+            self._schedule_flush()
+
+    def move_to(self, address: Address) -> None:
+        """Send to `address` from now on, from where the other side was heard with proof; at most once a second."""
+        if address != self.remote and self.proven.done() and self._following.move(self._network.monotonic()):
+            self.remote = address
+            self._endpoint.moved += 1
+            self._fire_early()
 
     def _speed_up(self, data: bytes) -> None:
         """Server: when the client repeats a first packet byte for byte, send all that is unacknowledged again."""
@@ -221,6 +261,9 @@ class Driver:
         if self.spend is not None and self.transport.heard_authentic:
             self.spend = None
         if self.spend is not None and not self.spend(self.remote):
+            self._endpoint.dropped("budget")
+            return
+        if not self._following.spend():
             self._endpoint.dropped("budget")
             return
         self.bytes_sent += len(data)
@@ -346,21 +389,6 @@ class Driver:
         for waiter in self._changed:
             if not waiter.done():
                 waiter.set_result(None)
-
-
-class _ClosedCallbacks(list[Callable[[CloseReason], None]]):
-    """Between a connection's end and its owner's `append` may lie a turn of the loop; nobody must miss the end."""
-
-    def __init__(self, driver: Driver) -> None:
-        super().__init__()
-        self._driver = driver
-
-    def append(self, callback: Callable[[CloseReason], None]) -> None:
-        reason = self._driver.close_reason
-        if reason is None:
-            super().append(callback)
-        else:
-            self._driver.call_soon_closed(callback, reason)
 
 
 def _reason_of(ended: events.ConnectionTerminated) -> CloseReason:

@@ -199,6 +199,8 @@ class IceSession:
         """Called when the first check goes to an address: the moment to send QUIC's first packets there too."""
         self.on_pair: Callable[[Address], None] | None = None
         """Called for an address when the peer's check arrives from it, and when it answers ours; each once at most."""
+        self.on_consent_missed: Callable[[], None] | None = None
+        """Called when one consent check got no answer: lost, or the first sign that a router was restarted."""
         self.on_consent_lost: Callable[[], None] | None = None
         """Called when the address that `connect` returned gave no answer for 30 s; the session is closed then."""
         self._endpoint = endpoint
@@ -356,6 +358,8 @@ class IceSession:
             clock.checked(self.network.monotonic())
             if await self._agent.consents():
                 clock.answered(self.network.monotonic())
+            elif not self._closed:
+                self._call(self.on_consent_missed)
         self._consent = None
         self.close()
         self._call(self.on_consent_lost)

@@ -87,6 +87,8 @@ class QuicEndpoint:
         self._dropped: Counter[str] = Counter()
         self._failed: Counter[str] = Counter()
         self._accepted = self._connected = self._retries = 0
+        self.moved = 0
+        """Times that a connection followed its other side to a new address."""
         self._closed = False
 
     async def connect(
@@ -149,10 +151,10 @@ class QuicEndpoint:
         version, kind, cid, client_cid, token, packet_bytes = *header[:2], *header[3:6], header[9]
         connection = self._by_cid.get(cid) or self._first_cids.get((source, cid))
         if connection is not None:
-            if connection.remote != source:
-                self.dropped("other_address")
-            else:
+            if connection.remote == source:
                 connection.datagram_received(data)
+            else:
+                connection.datagram_from_elsewhere(data, source)
         elif self._closed:
             self.dropped("closed")
         elif is_first_packet(version, kind, len(data), cid):

@@ -105,6 +105,18 @@ class Transport:
     def receive(self, data: bytes, now: float) -> None:
         self._guard(self._quic.receive_datagram, data, _VIRTUAL_PEER, now)
 
+    def receive_genuine(self, data: bytes, now: float) -> bool:
+        """Take one packet of an open connection that came from elsewhere; return whether it was genuine and new.
+
+        What is not changes nothing. qh3's own method does the same but does not say.
+        """
+        core = self._quic._core
+        if core is None or data[0] & 0x80:  # long headers belong to the handshake, which stays where it began
+            return False
+        report = self._guard(core.receive_datagram, data, _VIRTUAL_PEER, now, len(data))
+        self._guard(self._quic._drain_core)
+        return bool(report[2])
+
     def handle_timer(self, now: float) -> None:
         self._guard(self._quic.handle_timer, now)
 

@@ -33,6 +33,8 @@ __all__ = ["Reaching"]
 log = structlog.get_logger(__name__)
 
 MAX_CANDIDATES = 8  # of the ten that an offer holds: two are left for port guesses
+RENEW_PAUSE_S = 10.0  # on a line that loses a tenth, every fifth check is missed without cause
+CONSENT_S = 30.0  # RFC 7675, section 5.1, "Expiration of Consent"
 MAX_DIALLED_BACK = 4  # a caller's published addresses that we dial
 MAX_SENT_TO = 4096  # IP addresses that QUIC or ICE sent to, 100 bytes each; one forgotten weakens a dial-back only
 
@@ -68,6 +70,7 @@ class Reaching:
         """Whether a peer is one of the user's contacts; set by the application."""
         self._sent_to: OrderedDict[str, None] = OrderedDict()
         self._tasks = TaskSet()
+        self._renewed_at = float("-inf")
         self._stun = StunServer(self.send)
         self._ice = IceEndpoint(network=network, send=self.send, allow_documentation=allow_documentation)
         self._reachability = Reachability(allow_documentation=allow_documentation)
@@ -85,6 +88,8 @@ class Reaching:
             has_session=lambda peer: sessions.get(peer) is not None,
             dial_back=self._dial_back,
             nudge=endpoint.nudge,
+            moved=self._moved,
+            consent_missed=self._consent_missed,
             consent_lost=self._consent_lost,
         )
         dht.on_observed = self._observed
@@ -232,8 +237,21 @@ class Reaching:
                 task.cancel()
             await asyncio.gather(*tries, return_exceptions=True)
 
-    def _consent_lost(self, peer: PeerId) -> None:
+    def _moved(self, peer: PeerId, address: Address) -> None:
         session = self._sessions.get(peer)
         if session is not None and session.punched:
+            session.connection.move_to(address)
+
+    def _consent_missed(self) -> None:
+        """Perhaps our router was restarted: then nobody can call us until we are registered from the new mapping."""
+        now = self._network.monotonic()
+        if now - self._renewed_at >= RENEW_PAUSE_S:
+            self._renewed_at = now
+            self._keeper.renew()
+
+    def _consent_lost(self, peer: PeerId) -> None:
+        """The checks' own path is silent. What QUIC hears, each packet authenticated, is consent as well."""
+        session = self._sessions.get(peer)
+        if session is not None and session.punched and session.connection.silent_s > CONSENT_S:
             log.info("consent_lost", peer=str(peer))
             session.close("lost")

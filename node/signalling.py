@@ -36,7 +36,9 @@ __all__ = ["OwnSide", "Signalling"]
 
 log = structlog.get_logger(__name__)
 
-OFFER_AGAIN_S = (0.0, 1.5, 3.0, 4.0)  # pauses before each offer: a lost one must not cost the attempt
+# Pauses before each offer, and after the last: a lost one, or a callee that just gets a new mapping registered, must not
+# cost the attempt.
+OFFER_AGAIN_S = (0.0, 1.0, 1.0, 1.5, 2.5, 4.0)
 ICE_TIMEOUT_S = 12.0
 CONNECTION_WAIT_S = 15.0  # from the callee's answer until the caller's connection must have come
 MAX_INCOMING = 32  # attempts of others under way at once, each an ICE session of about 10 kB
@@ -81,6 +83,8 @@ class Signalling:
         has_session: Callable[[PeerId], bool],
         dial_back: Callable[[PeerId, Sequence[Address]], Coroutine[None, None, None]],
         nudge: Callable[[Address], None],
+        moved: Callable[[PeerId, Address], None],
+        consent_missed: Callable[[], None],
         consent_lost: Callable[[PeerId], None],
     ) -> None:
         """`dial_back(peer, addresses)` dials a caller's published addresses; it never raises. `nudge(address)`: a check
@@ -96,6 +100,8 @@ class Signalling:
         self._has_session = has_session
         self._dial_back = dial_back
         self._nudge = nudge
+        self._moved = moved
+        self._consent_missed = consent_missed
         self._consent_lost = consent_lost
         self._tasks = TaskSet()
         self._answers: dict[bytes, asyncio.Future[Answer]] = {}
@@ -281,12 +287,15 @@ class Signalling:
         done.add_done_callback(lambda future: future.exception())  # retrieved: nobody may be waiting any more
 
         def pair(address: Address) -> None:
+            if done.done() and address not in meeting.remotes:
+                self._moved(meeting.peer, address)  # the peer's router gave it a new mapping
             meeting.remotes |= {address}
             dial(address, "checked")
             self._nudge(address)
 
         meeting.ice.on_check = lambda address: dial(address, "candidate")
         meeting.ice.on_pair = pair
+        meeting.ice.on_consent_missed = self._consent_missed
         meeting.ice.on_consent_lost = lambda: self._lost(meeting)
         self._tasks.spawn(self._run_checks(meeting, remote, done))
         return done

@@ -1,6 +1,7 @@
 """Whole nodes behind home routers, in virtual time: found by id, met through rendezvous nodes, punched."""
 
 import asyncio
+import contextlib
 import itertools
 import statistics
 from collections.abc import AsyncIterator
@@ -10,7 +11,7 @@ import pytest
 from support.virtual_nat import NatBox
 from support.virtual_nodes import make_node
 
-from p2pnode import BothNatsRandomError, Node, NoPathError, Session
+from p2pnode import BothNatsRandomError, Node, NoPathError, P2PError, Session
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
 
 ONE_WAY_S = 0.04  # 80 ms round trip between any two routers or public hosts
@@ -175,6 +176,32 @@ def test_new_connect_when_all_bootstrap_nodes_are_dead() -> None:
                 node.network.host.up = True
 
     run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("writer", ["rebooted", "other"])
+@pytest.mark.parametrize("seed", range(5))
+def test_router_reboot(writer: str, seed: int) -> None:
+    """All mappings of one side are gone; whoever writes, it arrives within 10 s."""
+
+    async def main(world: VirtualWorld) -> float:
+        async with street(world) as there:
+            a, b = await there.home("port-restricted"), await there.home("port-restricted")
+            await asyncio.sleep(5)
+            await reach(world, a, b)
+            await asyncio.sleep(30 + 7 * world.rng.random())
+            there.routers[0].reboot()
+            one, other = (a, b) if writer == "rebooted" else (b, a)
+            started = world.loop.time()
+            while True:
+                with contextlib.suppress(P2PError):
+                    session = one.session(other.peer_id) or await one.connect(other.peer_id)
+                    await session.ping(timeout=2)
+                    return world.loop.time() - started
+
+    seconds = run_virtual(main, seed=seed, delay=ONE_WAY_S, keep_trace=False)
+    print(f"router rebooted, {writer} side writes: {seconds:.2f} s")
+    assert seconds <= 10
 
 
 @pytest.mark.slow
