@@ -22,7 +22,7 @@ from p2pnode.simulations.netns.lab import Lab
 from p2pnode.simulations.netns.nodes import LabNode
 from p2pnode.simulations.netns.probing import Verdict
 
-__all__ = ["FULL", "ONE_ROUTER", "QUICK", "Attempt", "Cell", "Plan", "expected", "pairs_of", "run_matrix"]
+__all__ = ["FULL", "ONE_ROUTER", "QUICK", "Attempt", "Cell", "Plan", "expected", "pairs_of", "run_matrix", "trace_of"]
 
 ONE_ROUTER = "one-router"
 """Stands for both sides of a cell: two hosts behind the same router."""
@@ -188,6 +188,7 @@ def attempt(lab: Lab, a: LabNode, b: LabNode, *, timeout_s: float) -> Attempt:
     except P2PError as error:
         made.seconds = time.monotonic() - began
         made.code, made.message = error.code, error.message
+        made.trace = trace_of(error)
         return made
     made.connected, made.path = answer.connected, answer.path
     made.seconds, made.rtt_ms = answer.seconds, answer.rtt_ms
@@ -203,6 +204,12 @@ def attempt(lab: Lab, a: LabNode, b: LabNode, *, timeout_s: float) -> Attempt:
     same_router = a.host.router is not None and a.host.router is b.host.router
     made.witnessed = bool(seen) is not same_router
     return made
+
+
+def trace_of(error: P2PError) -> list[Any]:
+    """Return what a failed connect tried, as far as the node told."""
+    trace = error.facts.get("trace")
+    return trace if isinstance(trace, list) else []
 
 
 def _start(lab: Lab, plan: Plan) -> dict[str, list[LabNode]]:
