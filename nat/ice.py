@@ -81,7 +81,7 @@ class IceEndpoint:
         self, *, network: Network, send: Callable[[bytes, Address], None], allow_documentation: bool = False
     ) -> None:
         """`send`: the mux's; never raises. `allow_documentation`: as `core.address.realm_of`."""
-        # aioice brings dnspython: 80 ms and 4 MB, which only running nodes should pay.
+        # Loaded here and not above: only running nodes need it.
         from p2pnode.nat.ice_agent import Agent
 
         self.network = network

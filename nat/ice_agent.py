@@ -23,14 +23,20 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from aioice import Candidate, Connection, stun
-from aioice.candidate import candidate_priority
-from aioice.ice import ICE_COMPLETED, ICE_FAILED, CandidatePair, StunProtocol
-
 from p2pnode.core.address import Address
 from p2pnode.core.errors import BadPacket
 from p2pnode.core.network import Network
 from p2pnode.nat.candidates import IceCandidate, IceParameters
+from p2pnode.nat.lean_aioice import (
+    ICE_COMPLETED,
+    ICE_FAILED,
+    Candidate,
+    CandidatePair,
+    Connection,
+    StunProtocol,
+    candidate_priority,
+    stun,
+)
 from p2pnode.nat.stun import BINDING_ERROR, BINDING_RESPONSE, StunMessage, parse_stun_untrusted
 
 __all__ = ["Agent", "AgentHost", "Transaction", "parse_for_agent_untrusted"]
