@@ -30,10 +30,16 @@ async def create_mdns_protocol() -> MDnsProtocol:
     raise ValueError("mDNS candidates are not used")
 
 
+def is_mdns_hostname(_name: str) -> bool:
+    """aioice asks this of every remote candidate; ours are addresses."""
+    return False
+
+
 if "aioice" not in sys.modules:
     placeholder = ModuleType("aioice.mdns", "see p2pnode.nat.lean_aioice")
     placeholder.MDnsProtocol = MDnsProtocol  # type: ignore[attr-defined]  # a module has the attributes it is given
     placeholder.create_mdns_protocol = create_mdns_protocol  # type: ignore[attr-defined]  # the same
+    placeholder.is_mdns_hostname = is_mdns_hostname  # type: ignore[attr-defined]  # the same
     sys.modules.setdefault("aioice.mdns", placeholder)
 
 from aioice import Candidate, Connection, stun  # noqa: E402 - after the placeholder
