@@ -117,9 +117,9 @@ def test_flows_count_what_left_and_what_arrived(wire: Wire) -> None:
 def test_links_count_by_kind(wire: Wire) -> None:
     """Kinds are those of the node's mux: first byte of the payload."""
     a = wire.links["a"]
-    for payload in (b"\x00", b"\x05", b"\x05", b"\x0a", b"\x40", b"\xc3", b"\x80", b""):
+    for payload in (b"\x00", b"\x05", b"\x05", b"\x0f", b"\x40", b"\xc3", b"\x80", b""):
         wire.packet_untrusted(a, packet(A, B, payload), 0.0)
-    assert a.sent == {"udp:00": 1, "udp:05": 2, "udp:0a": 1, "quic": 2, "udp:80": 1, "udp:": 1}
+    assert a.sent == {"udp:00": 1, "udp:05": 2, "udp:0f": 1, "quic": 2, "udp:80": 1, "udp:": 1}
     counts = Counts(a.sent, Counter(), a.sent_bytes, 0)
     assert counts.by_kind() == {"stun": 1, "dht": 2, "relay": 1, "quic": 2, "other": 1, "udp": 1}
     assert (counts - counts).packets == 0
