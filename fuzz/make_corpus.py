@@ -1,0 +1,187 @@
+"""Write fuzz/corpus/<target>/: inputs that every run begins with, made from tests/vectors/*.json.
+
+    uv run python fuzz/make_corpus.py
+
+Files are named by their content, so that running it again changes nothing; inputs that once broke something are put
+beside them by hand and stay.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from targets import TARGETS, dht_node, ice, nat, quic
+from targets.api import TAKING
+
+from p2pnode.core.address import Realm
+from p2pnode.core.keys import NodeKey
+from p2pnode.nat.proof import make_proof
+
+ROOT = Path(__file__).resolve().parent
+VECTORS = ROOT.parent / "tests" / "vectors"
+CORPUS = ROOT / "corpus"
+Seeds = dict[str, list[bytes]]
+
+
+def vectors(name: str) -> Any:
+    return json.loads((VECTORS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def step(kind: int, content: bytes) -> bytes:
+    """One step of a target that takes several."""
+    return bytes((kind,)) + len(content).to_bytes(2, "big") + content
+
+
+def hexes(values: Iterable[str]) -> list[bytes]:
+    return [bytes.fromhex(value) for value in values]
+
+
+def identity(seeds: Seeds) -> None:
+    data = vectors("identity")
+    for each in data["ids"]:
+        seeds["peer_id"].append(each["peer_id"].encode())
+        seeds["user_id"] += [each["user_id"].encode(), each["user_id"].upper().encode()]
+        seeds["public_key"].append(bytes.fromhex(each["public_key"]))
+        seeds["peer_spec"] += [
+            each["user_id"].encode(), each["peer_id"].encode(), each["peer_id"][:20].encode(),
+            f"{each['peer_id']}@192.0.2.7:4747,tcp:[::1]:443,host.example:1".encode(),
+        ]  # fmt: skip
+    seeds["public_key"] += hexes(data["refused_public_keys"][:4])
+    seeds["peer_spec"].append("  zoë ".encode())
+    seeds["envelope"] += hexes(each["envelope"] for each in (*data["envelopes"][:2], *data["refused_envelopes"]))
+    seeds["devices"] += hexes(each["value"] for each in (*data["devices"], *data["refused_devices"]))
+    for each in data["addresses"]:
+        seeds["address_text"].append(each["text"].encode())
+        seeds["host_port"].append(each["text"].encode())
+        seeds["address_packed"].append(bytes.fromhex(each["packed"]))
+    seeds["address_text"] += [b"[fe80::1%eth0]:5", b"::1", b"10.0.0.1"]
+    seeds["text"] += [
+        "Grüße \u202eolleh \U0001f469\u200d\U0001f680 e\u0301\u0301\u0301\u0301\u0301 \x1b[2J".encode(),
+        b"- a/b\\c@d:e", b"p2p1pretender", "\u2800\u3164 x".encode(),
+    ]  # fmt: skip
+
+
+def dht(seeds: Seeds) -> None:
+    data = vectors("dht")
+    seeds["dht_frame"] += hexes(data["frames"].values())
+    seeds["dht_frame"] += [b"\x07" + text for text in hexes(data["sealed_texts"].values())]
+    requests = ("ping", "find_node", "get", "put", "register", "forward", "deliver", "dial_back", "dial_for")
+    payloads = {name: bytes.fromhex(value) for name, value in data["payloads"].items()}
+    seeds["dht_request"] += [payloads[name] for name in requests]
+    seeds["dht_answer"] += [payload for name, payload in payloads.items() if name not in requests]
+    seeds["dht_record"].append(payloads["put"][12:])
+    for name, payload in payloads.items():
+        if name in requests:
+            sealed = bytes((0, 7)) + len(payload).to_bytes(2, "big") + payload
+            seeds["dht_node"].append(
+                step(dht_node.SEALED_TEXT, sealed.ljust(80, b"\0")) + step(dht_node.SIGNED_PAYLOAD, payload)
+            )
+        else:
+            seeds["dht_node"].append(step(dht_node.UNDER_ANSWER, payload))
+    seeds["dht_node"] += [step(dht_node.RAW, frame) for frame in hexes(data["frames"].values())]
+
+
+def session(seeds: Seeds) -> None:
+    data = vectors("session")
+    seeds["certificate"].append(bytes.fromhex(data["certificate"]["der"]))
+    seeds["session_proof"] += [
+        make_proof(NodeKey(bytes([2]) * 32, bytes(32)), nat.proof_facts()), bytes.fromhex(data["proof"]["proof"]),
+    ]  # fmt: skip
+    seeds["session_nonce"].append(bytes.fromhex(data["proof"]["nonce_stream"]))
+    seeds["stream_header"] += hexes(each["bytes"] for each in data["stream_headers"])
+    frames = hexes(each["bytes"] for each in data["control"])
+    seeds["control"] += [*frames, b"".join(frames)]
+    stun = hexes([data["stun"]["request"], *(each["bytes"] for each in data["stun"]["responses"])])
+    checks = vectors("ice")
+    messages = hexes(checks["checks"][name] for name in ("caller_check", "callee_check", "callee_answer"))
+    seeds["stun"] += [*stun, *messages]
+    seeds["ice_agent_stun"] += [*stun, *messages]
+    seeds["ice_parameters"] += hexes(each["bytes"] for each in checks["parameters"])
+    priority, controlled = bytes.fromhex("002400046e7fffff"), bytes.fromhex("802900080102030405060708")
+    use, mapped = bytes.fromhex("802a0008ffffffffffffffff00250000"), bytes.fromhex("002000080001a147e112a643")
+    seeds["ice_session"] += [
+        step(ice.CHECK, priority + controlled), step(ice.CHECK, priority + use) + step(ice.RESPONSE, mapped),
+        step(ice.RESPONSE, mapped), step(ice.RESPONSE, b"\xff" + mapped), step(ice.RAW, messages[0]),
+        step(ice.CHECK | 0x81, priority + use),
+    ]  # fmt: skip
+    token = nat.retry_tokens()
+    seeds["retry_token"].append(token.make(nat.SOURCE, b"original", b"retrycid", 1.0))
+    seeds["mux_kind"] += [*stun, b"\x05", b"\x0b", b"\x40", b"\xc0", b"\x80", b""]
+    header = b"\xc3\0\0\0\x01\x08destcid8\x08client08\0"
+    crypto = b"\x06\x00\x40\x40" + bytes([1, 0, 0, 60, 3, 3]) + bytes(58)
+    seeds["quic_endpoint"] += [
+        step(quic.PADDED, header + b"\x44\x96"), step(quic.FRAMES, b"\x01"), step(quic.FRAMES, crypto),
+        step(quic.FRAMES, crypto) + step(quic.FRAMES, b"\x02\0\0\0\0"), step(quic.FRAMES, b"\x1c\x0a\0\0"),
+        step(quic.RAW, b"\x40destcid8" + bytes(30)), step(quic.PADDED, b"\xc0\0\0\0\x02" + header[5:]),
+    ]  # fmt: skip
+
+
+def others(seeds: Seeds) -> None:
+    for each in vectors("offer"):
+        sealed, text, body = hexes((each["sealed"], each["text"], each["body"]))
+        seeds["offer_sealed"].append(sealed)
+        seeds["offer_text"].append(text)
+        seeds["offer_body"].append(body)
+    realms = [realm.value for realm in Realm]
+    for each in vectors("presence"):
+        seeds["presence"].append(bytes([realms.index(each["realm"])]) + bytes.fromhex(each["encoded"]))
+    lan = vectors("lan")
+    packets = hexes([lan["query"]["encoded"], *(each["encoded"] for each in lan["announcements"])])
+    seeds["lan_packet"] += packets
+    framed = [len(packet).to_bytes(2, "big") + packet for packet in packets]
+    seeds["lan_machine"] += [*framed, framed[1] + framed[1], framed[0] + framed[1] + framed[-1]]
+    frames = hexes(each["bytes"] for each in vectors("chat")["frames"].values())
+    seeds["chat_frame"] += [frame[4:] for frame in frames]
+    seeds["chat_stream"] += [*frames[:3], b"".join(frames)]
+    peer = vectors("identity")["ids"][0]["peer_id"]
+    for number, route in enumerate(TAKING):
+        if route.in_query:
+            body = f"peer={peer}&with=%C3%BC&limit=5&search=x&timeout=2.5".encode()
+        else:
+            body = json.dumps({
+                "peer": peer, "text": "hello", "host": "192.0.2.1", "port": 4747, "name": "zoë", "wait": 1.5,
+            }).encode()  # fmt: skip
+        seeds["api_request"].append(bytes([number]) + body)
+
+
+def all_seeds() -> Seeds:
+    """Return what the vectors give, by target."""
+    seeds: Seeds = defaultdict(list)
+    for part in (identity, dht, session, others):
+        part(seeds)
+    return seeds
+
+
+def file_name(data: bytes) -> str:
+    """Return under which name an input is stored."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def main() -> int:
+    """Write each seed once; folders of targets that are no more go."""
+    seeds = all_seeds()
+    missing = set(TARGETS) ^ set(seeds)
+    if missing:
+        print(f"targets without seeds, or seeds without target: {', '.join(sorted(missing))}")
+        return 1
+    for folder in CORPUS.iterdir() if CORPUS.is_dir() else ():
+        if folder.name not in TARGETS:
+            shutil.rmtree(folder)
+    for name, inputs in seeds.items():
+        (CORPUS / name).mkdir(parents=True, exist_ok=True)
+        for data in inputs:
+            (CORPUS / name / file_name(data)).write_bytes(data)
+    count = sum(path.is_file() for path in CORPUS.rglob("*"))
+    print(f"{count} inputs for {len(TARGETS)} targets in {CORPUS}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

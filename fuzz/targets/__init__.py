@@ -1,0 +1,14 @@
+"""All fuzz targets by name."""
+
+from __future__ import annotations
+
+from targets import api, chat, core, dht, dht_node, ice, lan, nat, node, quic
+from targets.base import Target
+
+__all__ = ["TARGETS"]
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for module in (core, dht, dht_node, nat, ice, quic, node, lan, chat, api)
+    for target in module.TARGETS
+}
