@@ -89,8 +89,16 @@ async def connect(service: Service, request: t.ConnectRequest) -> t.ConnectAnswe
     """Open a session, or use the open one, and have the peer echo one byte."""
     started = service.now
     target = await service.target(request.peer)
-    session = await service.session(target, timeout=request.timeout)
-    rtt = await session.ping(timeout=max(1.0, request.timeout - (service.now - started)))
+    deadline = started + request.timeout
+    while True:
+        session = await service.session(target, timeout=max(1.0, deadline - service.now))
+        try:
+            rtt = await session.ping(timeout=max(1.0, deadline - service.now))
+        except P2PError:
+            if not session.closed or service.now >= deadline:
+                raise
+            continue  # it ended while it was being proven, or gave way to another one
+        break
     return t.ConnectAnswer(
         connected=True,
         peer=str(session.peer),

@@ -31,6 +31,7 @@ __all__ = ["DialAttempt", "Dialer"]
 
 log = structlog.get_logger(__name__)
 
+MAX_REDIALS = 6  # of candidates whose checks go on: three rounds of two within an attempt
 MAX_ADDRESSES = 10  # security.md C1: what one presence can make us send to
 _NEAREST_FIRST = {Realm.LOOPBACK: 0, Realm.PRIVATE: 1, Realm.PUBLIC: 2}
 
@@ -72,6 +73,8 @@ class DialAttempt:
         self.trace = Trace(self._loop.time())
         self._dials: dict[asyncio.Task[Connection], Address] = {}
         self._tried: set[Address] = set()
+        self._candidates: dict[Address, Callable[[Address], bool]] = {}
+        self._redials = 0
         self._punching: asyncio.Task[None] | None = None
         self._failures: list[P2PError] = []
         self._lookup_error: P2PError | None = None
@@ -131,7 +134,7 @@ class DialAttempt:
             self._take_lookup(lookup)
         elif done is self._punching:
             self._punch_ended(self._punching)
-        elif isinstance(done, asyncio.Task) and done in self._dials:
+        elif isinstance(done, asyncio.Task) and done in self._dials and not done.cancelled():
             return self._dial_ended(done)
         return None
 
@@ -142,6 +145,13 @@ class DialAttempt:
         except P2PError as exc:
             self._failures.append(exc)
             self._note(f"dial {address}", exc.code)
+            again = address in self._candidates and not isinstance(exc, WrongKeyError)
+            if self._punching is not None and again and self._redials < MAX_REDIALS:
+                # The checks go on, so the address may yet work: its packets were lost, or came before its router let
+                # them in. `spend` bounds what it gets (C1).
+                self._redials += 1
+                self._tried.discard(address)
+                self._dial([address], "again", spend=self._candidates[address])
             return None
         session = self._sessions.adopt(connection, self.trace)
         self._note(f"dial {address}", f"connected ({session.path}), both keys proven")
@@ -154,6 +164,10 @@ class DialAttempt:
         except P2PError as exc:
             self._failures.append(exc)
             self._note("punch", exc.code)
+            for task, address in list(self._dials.items()):
+                if address in self._candidates:  # no check got through, so no handshake will
+                    del self._dials[task]
+                    task.cancel()
         else:
             self._note("punch", "checks passed, but no connection came through")
 
@@ -177,6 +191,7 @@ class DialAttempt:
             self._punching = self._watch(asyncio.ensure_future(self._punch(self._found, self._dial_candidate)))
 
     def _dial_candidate(self, address: Address, why: str, spend: Callable[[Address], bool]) -> None:
+        self._candidates[address] = spend
         self._dial([address], why, spend=spend)
 
     def _dial(

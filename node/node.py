@@ -332,8 +332,8 @@ class Node:
 
     def _usable(self, address: Address) -> bool:
         realm = realm_of(address.ip, allow_documentation=self.settings.allow_documentation)
-        if realm is None or address in self.mux.local:
-            return False
+        if realm is None or any(address in own for own in self.addresses_by_realm().values()):
+            return False  # ours: the peer's LAN uses the same private addresses
         return any(address.is_ipv6 == local.is_ipv6 for local in self.mux.local)
 
     def _incoming(self, connection: Connection) -> None:

@@ -309,6 +309,10 @@ class Signalling:
             self._drop(meeting)
             done.set_exception(exc)
             return
+        except Exception:
+            self._drop(meeting)
+            done.set_exception(NoPathError("The checks towards the peer broke off.", peer=str(meeting.peer)))
+            raise  # logged by the task's owner
         done.set_result(None)
         await asyncio.sleep(CONNECTION_WAIT_S)
         self._incoming.pop((meeting.peer, remote.ufrag), None)

@@ -81,7 +81,7 @@ def sources(*folders: str) -> list[Path]:
 
 
 PACKAGE_FILES = sources(*FOLDERS)
-ALL_FILES = [*PACKAGE_FILES, *sources("tests", "benchmarks", "examples", "scripts", "deploy", "docs")]
+ALL_FILES = [*PACKAGE_FILES, *sources("tests", "benchmarks", "examples", "fuzz", "scripts", "deploy", "docs")]
 
 
 def shown(path: Path) -> str:

@@ -223,6 +223,23 @@ def test_ten_percent_loss() -> None:
 
 
 @pytest.mark.slow
+def test_lost_handshake_is_dialled_again() -> None:
+    """Every QUIC packet is lost for the first 6 s while the checks pass: the candidate is dialled once more."""
+
+    async def main(world: VirtualWorld) -> float:
+        async with street(world) as there:
+            a, b = await there.home("port-restricted"), await there.home("port-restricted")
+            await asyncio.sleep(5)
+            until = world.loop.time() + 6
+            world.loss = lambda _source, _to, data: float(data[0] >= 0x40 and world.loop.time() < until)
+            return (await reach(world, a, b))[1]
+
+    seconds = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+    print(f"handshake lost for 6 s: {seconds:.2f} s")
+    assert 6 < seconds < 12
+
+
+@pytest.mark.slow
 def test_idle_home_keeps_within_its_budget() -> None:
     """At most 120 datagrams a minute in and out, all kinds together."""
 

@@ -25,7 +25,6 @@ SAMPLES = 5 if WHOLE else 1
 REFUSED = [cell for cell in PLAN.cells if "no_path" in expected(*cell)]
 REASON = "neither side can know the other's next public port; reached by guessing ports or a relay, later"
 # Cells that will work and do not yet.
-NOT_YET: frozenset[tuple[str, str]] = frozenset()
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +45,6 @@ def params() -> list[object]:
         marks = []
         if pair in REFUSED:
             marks.append(pytest.mark.xfail(strict=True, reason=REASON))
-        elif pair in NOT_YET:
-            marks.append(pytest.mark.xfail(strict=True, reason="the node does not punch holes yet"))
         made.append(pytest.param(pair, marks=marks, id="-x-".join(pair)))
     return made
 

@@ -78,8 +78,16 @@ class Pair:
             writer.join(10)
 
     def texts(self, name: str, direction: str) -> list[str]:
-        shown = self.peers[name].cli("history", self.ids[self.other(name)], "--last", "10000", "--json").json
-        return [m["text"] for m in shown["messages"] if m["direction"] == direction]
+        """The whole history as it is shown, oldest first; 200 kills leave more than the 10,000 that a command gives."""
+        database = sqlite3.connect(f"file:{self.running.root / name / 'chat.db'}?mode=ro", uri=True, timeout=10)
+        try:
+            rows = database.execute(
+                "SELECT text FROM messages WHERE outgoing = ? ORDER BY conversation, ordinal, author_seq",
+                (direction == "out",),
+            )
+            return [text for (text,) in rows]
+        finally:
+            database.close()
 
     def settled(self, name: str) -> bool:
         return set(self.accepted[self.other(name)]) <= set(self.texts(name, "in"))
