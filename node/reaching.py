@@ -19,7 +19,7 @@ from p2pnode.core.network import Network
 from p2pnode.core.tasks import TaskSet
 from p2pnode.dht import Dht, KnownContact
 from p2pnode.dialing import DialCandidate
-from p2pnode.nat import Connection, IceCandidate, IceEndpoint, QuicEndpoint, StunServer, UdpMux
+from p2pnode.nat import Connection, IceCandidate, IceEndpoint, QuicEndpoint, StunClient, StunServer, UdpMux
 from p2pnode.offer_guard import OfferGuard
 from p2pnode.presence import FindResult
 from p2pnode.reachability import NatKind, Reachability, Reflexive
@@ -72,6 +72,7 @@ class Reaching:
         self._tasks = TaskSet()
         self._renewed_at = float("-inf")
         self._stun = StunServer(self.send)
+        self._stun_client = StunClient(network, self.send)
         self._ice = IceEndpoint(network=network, send=self.send, allow_documentation=allow_documentation)
         self._reachability = Reachability(allow_documentation=allow_documentation)
         self._keeper = RendezvousKeeper(dht=dht, network=network, changed=changed)
@@ -102,6 +103,7 @@ class Reaching:
         """Get rendezvous nodes now, where they are needed; to be called once joined, before publishing."""
         if self._needed():
             await self._keeper.keep_due()
+            self._ask_stun()
 
     def start(self) -> None:
         """Keep rendezvous nodes from now on."""
@@ -129,8 +131,8 @@ class Reaching:
         self._mux.send(data, to)
 
     def stun_received(self, data: bytes, source: Address) -> None:
-        """Take a STUN datagram: of an ICE session, or a stranger's question for his address."""
-        if not self._ice.datagram_received(data, source):
+        """Take a STUN datagram: of an ICE session, an answer to us, or a stranger's question for his address."""
+        if not (self._ice.datagram_received(data, source) or self._stun_client.datagram_received(data, source)):
             self._stun.datagram_received(data, source)
 
     # What the node asks
@@ -199,6 +201,16 @@ class Reaching:
             else:
                 await asyncio.sleep(5.0)
 
+    def _ask_stun(self) -> None:
+        """Ask the rendezvous nodes, each a STUN server on its one socket, how they see us now."""
+        for contact in self._keeper.contacts():
+            self._tasks.spawn(self._ask_one(contact.address))
+
+    async def _ask_one(self, server: Address) -> None:
+        with contextlib.suppress(P2PError):  # a silent server tells nothing
+            own = await self._stun_client.query(server)
+            self._reachability.report(b"", server, own, self._network.monotonic())
+
     def _observed(self, observer: PeerId, at: Address, own: Address) -> None:
         self._reachability.report(observer.raw, at, own, self._network.monotonic())
 
@@ -248,6 +260,7 @@ class Reaching:
         if now - self._renewed_at >= RENEW_PAUSE_S:
             self._renewed_at = now
             self._keeper.renew()
+            self._ask_stun()
 
     def _consent_lost(self, peer: PeerId) -> None:
         """The checks' own path is silent. What QUIC hears, each packet authenticated, is consent as well."""

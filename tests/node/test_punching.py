@@ -239,6 +239,25 @@ def test_lost_handshake_is_dialled_again() -> None:
     assert 6 < seconds < 12
 
 
+def test_home_learns_its_new_mapping_by_stun() -> None:
+    """After a reboot of the router the missed consent makes the node ask; it knows its new port within 10 s."""
+
+    async def main(world: VirtualWorld) -> None:
+        async with street(world) as there:
+            a, b = await there.home("port-restricted"), await there.home("port-restricted")
+            await asyncio.sleep(5)
+            await reach(world, a, b)
+            before = a.status().seen_as
+            assert a.status().nat == "endpoint-independent"
+            there.routers[0].reboot()
+            await asyncio.sleep(10)
+            after = a.status().seen_as
+            assert len(before) == len(after) == 1
+            assert before != after
+
+    run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+
+
 @pytest.mark.slow
 def test_idle_home_keeps_within_its_budget() -> None:
     """At most 120 datagrams a minute in and out, all kinds together."""
