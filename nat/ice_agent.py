@@ -44,7 +44,7 @@ __all__ = ["Agent", "AgentHost", "Transaction", "parse_for_agent_untrusted"]
 # Chosen by us
 CHECK_INTERVAL_S = 0.005
 CHECK_WAITS_S = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-CONSENT_WAITS_S = (2.5,)
+CONSENT_WAITS_S = (1.0,)  # above any round trip; a restarted router must be noticed soon
 REPEAT_AFTER_S = 0.02  # several checks of the other side in one burst are one reason to repeat ours
 MAX_LEARNT = 5
 

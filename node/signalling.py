@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 
 # Pauses before each offer, and after the last: neither a lost one nor a callee that is just registering a new mapping
 # must cost the attempt.
-OFFER_AGAIN_S = (0.0, 1.0, 1.0, 1.5, 2.5, 4.0)
+OFFER_AGAIN_S = (0.0, 1.0, 1.0, 1.0, 1.0, 1.5, 2.0, 3.0)
 ICE_TIMEOUT_S = 12.0
 CONNECTION_WAIT_S = 15.0  # from the callee's answer until the caller's connection must have come
 MAX_INCOMING = 32  # attempts of others under way at once, each an ICE session of about 10 kB
