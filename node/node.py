@@ -69,7 +69,7 @@ class Node:
         self.peer_id: PeerId = key.peer_id
         self.user_id: UserId = account.user_id
         self.tag = network_tag(settings.network_id)
-        self.state = NodeState(state_path)
+        self.state = NodeState(state_path, network.token_bytes)
         self._tasks = TaskSet()
         self.mux = UdpMux(network)
         serve = frozenset(Realm) if settings.role == "bootstrap" else frozenset({Realm.LOOPBACK, Realm.PRIVATE})

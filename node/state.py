@@ -7,6 +7,8 @@ node: it is set aside and said so. The highest `seq` seen of records that outliv
 from __future__ import annotations
 
 import os
+import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +16,7 @@ import msgspec
 import structlog
 
 from p2pnode.core.address import Address
+from p2pnode.core.atomic import replace_file
 from p2pnode.core.errors import BadPacket, StorageError
 
 __all__ = ["NodeState", "RememberedContact"]
@@ -51,8 +54,10 @@ class _File(msgspec.Struct, array_like=True):
 class NodeState:
     """The remembered state; `path` None keeps it in memory only."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, token_bytes: Callable[[int], bytes] = secrets.token_bytes) -> None:
+        """`token_bytes` names the temporary file, as in `core.atomic`."""
         self._path = path
+        self._token_bytes = token_bytes
         self._file = _File()
         self.dirty = False
         if path is not None:
@@ -103,14 +108,8 @@ class NodeState:
         """Replace the file atomically and durably. Blocking. Raise StorageError."""
         if self._path is None:
             return
-        temporary = self._path.with_name(self._path.name + ".new")
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self._path)
+            replace_file(self._path, data, self._token_bytes)
         except OSError as exc:
             raise StorageError(f"Cannot write {self._path.name}: {exc.strerror}.") from exc
 

@@ -79,11 +79,11 @@ def test_damaged_state_is_set_aside(tmp_path: Path, damage: bytes) -> None:
 def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     """One sentence, and what was there is still there."""
     path = tmp_path / "state.msgpack"
-    state = NodeState(path)
+    state = NodeState(path, token_bytes=bytes)
     state.remember_contacts([CONTACT])
     state.write(state.encode())
     before = path.read_bytes()
-    (tmp_path / "state.msgpack.new").mkdir()
+    (tmp_path / f".state.msgpack.{bytes(8).hex()}.tmp").mkdir()
     with pytest.raises(StorageError, match=r"Cannot write state\.msgpack"):
         state.write(b"other")
     assert path.read_bytes() == before
