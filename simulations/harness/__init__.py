@@ -1,0 +1,1 @@
+"""Running scenarios: one, many in parallel, with progress and a report."""

@@ -1,0 +1,1 @@
+"""What simulations and laboratories found, as one HTML page, JSON and pictures."""

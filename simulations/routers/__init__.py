@@ -1,0 +1,1 @@
+"""Routers as a pure model: NAT mapping, filtering, ports, lifetimes, port mapping protocols, firewalls."""

@@ -1,0 +1,1 @@
+"""The scenarios that come with p2pnode; one file each, found by name."""
