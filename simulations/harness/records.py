@@ -1,0 +1,148 @@
+"""Writing records into a population and reading them back: what several scenarios measure."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from p2pnode.core.address import Realm
+from p2pnode.core.keys import NodeKey
+from p2pnode.core.network_id import network_tag
+from p2pnode.dht import SignedRecord
+from p2pnode.simulations.harness.population import Member, Population
+from p2pnode.simulations.harness.scenario import Run
+
+__all__ = ["Written", "holds", "measure_holders", "read_all", "read_one", "true_holders", "write_all", "write_one"]
+
+LIFE_S = 6 * 3600.0
+PUTS_PER_S = 10.0
+GETS_PER_S = 50.0
+SALT = b"simulation"
+
+
+@dataclass(frozen=True)
+class Written:
+    """A record and who wrote it."""
+
+    record: SignedRecord
+    author: Member
+    key: NodeKey
+
+
+async def write_one(run: Run[Any], author: Member, *, value_bytes: int, key: NodeKey | None = None) -> Written:
+    """Sign a random value, with a new key or as the next version under `key`, and store it from `author`'s node."""
+    key = NodeKey.generate(run.rng.randbytes) if key is None else key
+    wall = author.network.wall()
+    record = SignedRecord.sign(
+        key, network_tag("public"), salt=SALT, seq=int(wall * 1000), expires=int(wall + LIFE_S),
+        value=run.rng.randbytes(value_bytes),
+    )  # fmt: skip
+    result = await author.dht.put(record, realms=[Realm.PUBLIC])
+    run.sample("put_s", result.elapsed_s)
+    run.sample("put_holders", result.stored)
+    return Written(record, author, key)
+
+
+async def write_all(
+    run: Run[Any],
+    population: Population,
+    *,
+    count: int,
+    value_bytes: int,
+    authors: Sequence[Member] | None = None,
+    phase: str = "writing",
+) -> list[Written]:
+    """Write `count` records of different keys from random nodes (of `authors`), ten per second."""
+    run.progress.phase(phase, count)
+    written: list[Written] = []
+
+    async def put(author: Member) -> None:
+        written.append(await write_one(run, author, value_bytes=value_bytes))
+        run.progress.advance()
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(count):
+            tasks.create_task(put(population.choice(population.alive if authors is None else authors)))
+            await asyncio.sleep(run.rng.expovariate(PUTS_PER_S))
+    measure_holders(run, population, written)
+    return written
+
+
+def measure_holders(run: Run[Any], population: Population, written: Sequence[Written], when: str = "") -> None:
+    """Set the figures `held_by_closest_{3,8,20}_share[_WHEN]`."""
+    suffix = f"_{when}" if when else ""
+    for near in (3, 8, 20):
+        run.figure(f"held_by_closest_{near}{suffix}_share", _share_held(population, written, near))
+
+
+def true_holders(population: Population, record: SignedRecord, count: int) -> list[Member]:
+    """Return the `count` living servers nearest to the record's key: known here, where everything is seen."""
+    goal = int.from_bytes(record.key, "big")
+    servers = [member for member in population.alive if Realm.PUBLIC in member.dht.serving]
+    return sorted(servers, key=lambda member: int.from_bytes(member.key.node_id, "big") ^ goal)[:count]
+
+
+def holds(member: Member, record: SignedRecord) -> bool:
+    """Whether a node has the record in its storage."""
+    return member.dht.storage.read(Realm.PUBLIC, record.key, member.network.monotonic()) is not None
+
+
+def _share_held(population: Population, written: Sequence[Written], near: int) -> float:
+    held = tried = 0
+    for each in written:
+        for member in true_holders(population, each.record, near):
+            tried += 1
+            held += holds(member, each.record)
+    return held / tried if tried else 0.0
+
+
+async def read_all(
+    run: Run[Any],
+    population: Population,
+    written: Sequence[Written],
+    *,
+    gets: int,
+    readers: Sequence[Member] | None = None,
+    rate: float = GETS_PER_S,
+    name: str = "lookup",
+    phase: str = "reading",
+) -> None:
+    """Read records at random, `rate` per second, each by a node that neither wrote nor holds it.
+
+    Figures: `NAME_s` (to the first valid record), `NAME_success`, `datagrams_per_NAME`, `bytes_per_NAME` (medians, the
+    reader's, both directions).
+    """
+    run.progress.phase(phase, gets)
+    found: list[bool] = []
+
+    async def get(each: Written, reader: Member) -> None:
+        found.append(await read_one(run, each, reader, name))
+        run.point(f"{name}_success", sum(found) / len(found))
+        run.progress.advance()
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(gets):
+            each = run.rng.choice(written)
+            pool = population.alive if readers is None else readers
+            reader = population.choice(pool)
+            while not reader.alive or reader is each.author or holds(reader, each.record):
+                reader = population.choice(pool)
+            tasks.create_task(get(each, reader))
+            await asyncio.sleep(run.rng.expovariate(rate))
+    run.figure(f"{name}_success", sum(found) / len(found))
+
+
+async def read_one(run: Run[Any], each: Written, reader: Member, name: str) -> bool:
+    """Look one record up; return whether it was found."""
+    datagrams, size = reader.datagrams, reader.traffic_bytes
+    record = each.record
+    result = await reader.dht.get(record.public_key, record.salt, realms=[Realm.PUBLIC], fast=True)
+    good = result.record == record
+    if good:
+        run.sample(f"{name}_s", result.elapsed_s)
+        run.sample(f"{name}_hops", result.hops)
+    run.sample(f"datagrams_per_{name}", reader.datagrams - datagrams)
+    run.sample(f"bytes_per_{name}", reader.traffic_bytes - size)
+    return good
