@@ -21,6 +21,8 @@ from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from typing import Any, TypeVar, TypeVarTuple
 
+from p2pnode.simulations.virtual.processes import RUNNING, Process, park_ready
+
 __all__ = ["VirtualDeadlockError", "VirtualLivelockError", "VirtualLoop", "VirtualTimeLimitError"]
 
 T = TypeVar("T")
@@ -66,10 +68,12 @@ class _VirtualFuture(asyncio.Future[Any]):
 
 
 class _VirtualTask(asyncio.Task[Any]):
-    """A task whose hash is its number."""
+    """A task whose hash is its number. `process`: whose it is."""
 
     def __init__(self, order: int, coro: Generator[Any, None, Any] | Coroutine[Any, Any, Any], **options: Any) -> None:
         self._order = order  # before super(): asyncio puts the task into a set while it is being made
+        context = options.get("context")
+        self.process: Process | None = RUNNING.get() if context is None else context.get(RUNNING)
         super().__init__(coro, **options)
 
     def __hash__(self) -> int:
@@ -84,6 +88,8 @@ class _Clock:
         self._turns = 0
 
     def select(self, timeout: float | None) -> list[tuple[Any, int]]:
+        if self._loop.sleepers:
+            park_ready(self._loop)
         if timeout is None:
             raise VirtualDeadlockError(self._loop.describe_waiting())
         if timeout <= 0:
@@ -114,13 +120,24 @@ class VirtualLoop(BaseEventLoop):
         self._clock_resolution = 1e-9  # a timer due exactly now must count as due
         self._selector = _Clock(self)
         self._until: float | None = None
+        self._wire_context = Context()
+        self.sleepers: set[Process] = set()
+        """Processes of hosts that are suspended: nothing of them runs."""
+        self.clocks_differ = False
+        """Some host has slept: clocks depend on who asks, from now on."""
         self.unhandled: list[BaseException] = []
         """Exceptions that callbacks and forgotten tasks raised; `run` raises them together at its end."""
         self.set_task_factory(self._make_task)
         self.set_exception_handler(_note_unhandled)
 
     def time(self) -> float:
-        """Seconds of virtual time since the loop was made."""
+        """Seconds of virtual time since the loop was made; inside a process, without those that its host slept."""
+        if self.clocks_differ and (process := RUNNING.get()) is not None:
+            return self._virtual_now - process.lag_s
+        return self._virtual_now
+
+    def now(self) -> float:
+        """Seconds of virtual time since the loop was made, whoever asks: the clock of the wires."""
         return self._virtual_now
 
     def run(self, main: Coroutine[Any, Any, T], *, until: float | None = None) -> T:
@@ -154,11 +171,20 @@ class VirtualLoop(BaseEventLoop):
         """Call `callback` at the virtual time `when`, after those asked for earlier at the same instant."""
         if self.is_closed():
             raise RuntimeError("Event loop is closed")
+        if self.clocks_differ and (process := RUNNING.get()) is not None:
+            when += process.lag_s
         timer = _OrderedTimer(when, callback, args, self, context)
         timer.order = next(self._numbers)
         heapq.heappush(self._scheduled, timer)
         timer._scheduled = True  # type: ignore[attr-defined]  # as BaseEventLoop.call_at does
         return timer
+
+    def wire_at(self, when: float, callback: Callable[[*Ts], object], *args: *Ts) -> None:
+        """Call `callback` when `now()` is `when`, in no process's context: an arrival. Cannot be cancelled."""
+        timer = _OrderedTimer(when, callback, args, self, self._wire_context)
+        timer.order = next(self._numbers)
+        heapq.heappush(self._scheduled, timer)
+        timer._scheduled = True  # type: ignore[attr-defined]  # as BaseEventLoop.call_at does
 
     def create_future(self) -> asyncio.Future[Any]:
         return _VirtualFuture(next(self._numbers), self)
