@@ -24,7 +24,15 @@ from p2pnode.core.address import Address
 from p2pnode.core.errors import BadPacket, P2PTimeoutError, RefusedError
 from p2pnode.core.network import Network
 
-__all__ = ["StunClient", "StunMessage", "StunServer", "binding_request", "binding_response", "parse_stun_untrusted"]
+__all__ = [
+    "StunClient",
+    "StunMessage",
+    "StunServer",
+    "binding_request",
+    "binding_response",
+    "encode_stun",
+    "parse_stun_untrusted",
+]
 
 # Fixed by the specification
 COOKIE = 0x2112A442
@@ -106,7 +114,7 @@ def parse_stun_untrusted(data: bytes) -> StunMessage:
 def binding_request(transaction_id: bytes) -> bytes:
     """Return a request of 52 bytes, as large as the largest response."""
     padding = _RESPONSE_BYTES - 20 - 8 - 4
-    return _encode(BINDING_REQUEST, transaction_id, ((PADDING, bytes(padding)),))
+    return encode_stun(BINDING_REQUEST, transaction_id, ((PADDING, bytes(padding)),))
 
 
 def binding_response(transaction_id: bytes, source: Address) -> bytes:
@@ -115,12 +123,13 @@ def binding_response(transaction_id: bytes, source: Address) -> bytes:
     family = _IPV4 if len(packed) == 4 else _IPV6
     port = (source.port ^ COOKIE >> 16).to_bytes(2, "big")
     mask = (_COOKIE_BYTES + transaction_id)[: len(packed)]
-    return _encode(
+    return encode_stun(
         BINDING_RESPONSE, transaction_id, ((XOR_MAPPED_ADDRESS, bytes((0, family)) + port + _xor(packed, mask)),)
     )
 
 
-def _encode(kind: int, transaction_id: bytes, attributes: tuple[tuple[int, bytes], ...]) -> bytes:
+def encode_stun(kind: int, transaction_id: bytes, attributes: tuple[tuple[int, bytes], ...]) -> bytes:
+    """Return a message with these attributes (type, value), padded, and FINGERPRINT at its end."""
     body = b"".join(
         number.to_bytes(2, "big") + len(value).to_bytes(2, "big") + value + bytes(-len(value) % 4)
         for number, value in attributes
