@@ -16,9 +16,9 @@ from p2pnode.nat.stun import (
     BINDING_ERROR,
     BINDING_REQUEST,
     BINDING_RESPONSE,
-    _encode,
     binding_request,
     binding_response,
+    encode_stun,
     parse_stun_untrusted,
 )
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
@@ -76,7 +76,7 @@ def test_response_is_never_larger_than_the_request() -> None:
         assert answer is not None
         assert len(answer) <= len(request)
         assert parse_stun_untrusted(answer).mapped_address_untrusted() == source
-    bare = _encode(BINDING_REQUEST, bytes(12), ())
+    bare = encode_stun(BINDING_REQUEST, bytes(12), ())
     assert server.answer_untrusted(bare, Address("192.0.2.1", 9)) is None
     assert server.statistics() == {"answered": 2, "too_short": 1}
 
@@ -87,7 +87,7 @@ def test_server_ignores_what_is_no_request() -> None:
     source = Address("192.0.2.1", 9)
     assert server.answer_untrusted(RESPONSE_4, source) is None
     assert server.answer_untrusted(REQUEST[:-1] + b"\0", source) is None
-    assert server.answer_untrusted(_encode(BINDING_REQUEST, bytes(12), ((0x7777, bytes(40)),)), source) is None
+    assert server.answer_untrusted(encode_stun(BINDING_REQUEST, bytes(12), ((0x7777, bytes(40)),)), source) is None
     assert server.answer_untrusted(REQUEST[:-8], source) is None
     assert dict(server.statistics()) == {
         "answered": 0, "not_a_request": 1, "bad_fingerprint": 1, "unknown_attribute": 1, "malformed": 1,
@@ -142,14 +142,14 @@ def test_client_believes_only_the_server_it_asked() -> None:
         good = binding_response(transaction, Address("203.0.113.5", 5))
         assert not client.datagram_received(good, other)
         assert not client.datagram_received(good[:-1] + b"x", asked)
-        assert not client.datagram_received(_encode(BINDING_RESPONSE, transaction, ()), asked)
+        assert not client.datagram_received(encode_stun(BINDING_RESPONSE, transaction, ()), asked)
         assert not client.datagram_received(sent[0], asked)
         assert client.datagram_received(good, asked)
         assert not client.datagram_received(good, asked)
         assert await task == Address("203.0.113.5", 5)
         task = asyncio.ensure_future(client.query(asked))
         await asyncio.sleep(0)
-        client.datagram_received(_encode(BINDING_ERROR, parse_stun_untrusted(sent[1]).transaction_id, ()), asked)
+        client.datagram_received(encode_stun(BINDING_ERROR, parse_stun_untrusted(sent[1]).transaction_id, ()), asked)
         with pytest.raises(RefusedError):
             await task
 
