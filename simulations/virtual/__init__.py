@@ -8,16 +8,18 @@ run_virtual(main, seed=1)
 """
 
 from p2pnode.simulations.virtual.host import VirtualHost, VirtualNetwork
-from p2pnode.simulations.virtual.loop import (
+from p2pnode.simulations.virtual.loop import VirtualLoop
+from p2pnode.simulations.virtual.stuck import (
+    VirtualBlockedError,
     VirtualDeadlockError,
     VirtualLivelockError,
-    VirtualLoop,
     VirtualTimeLimitError,
 )
 from p2pnode.simulations.virtual.world import TraceEntry, VirtualWorld, run_virtual
 
 __all__ = [
     "TraceEntry",
+    "VirtualBlockedError",
     "VirtualDeadlockError",
     "VirtualHost",
     "VirtualLivelockError",

@@ -15,13 +15,12 @@ itself, the wires, the routers) belongs to no process.
 from __future__ import annotations
 
 import asyncio
-import heapq
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import Context, ContextVar
 from typing import Any, Protocol
 
-__all__ = ["RUNNING", "Process", "freeze", "kill", "park_ready", "thaw"]
+__all__ = ["RUNNING", "Process", "freeze", "kill", "owner_of", "thaw"]
 
 RUNNING: ContextVar[Process | None] = ContextVar("RUNNING", default=None)
 """The process whose code runs, None outside of all."""
@@ -45,12 +44,15 @@ class Process:
 
 
 class _Loop(Protocol):
-    """What of a loop is needed here: the names of BaseEventLoop, and two of `VirtualLoop`."""
+    """What of a `VirtualLoop` is needed here. What becomes ready in a process asleep, the loop itself parks."""
 
-    _scheduled: list[asyncio.TimerHandle]
     _ready: deque[asyncio.Handle]
     clocks_differ: bool
     sleepers: set[Process]
+
+    def take_timers(self, wanted: Callable[[asyncio.TimerHandle], bool]) -> list[asyncio.TimerHandle]: ...
+    def put_timer(self, timer: asyncio.TimerHandle) -> None: ...
+    def pending_timers(self) -> list[asyncio.TimerHandle]: ...
 
 
 def freeze(loop: Any, processes: Iterable[Process]) -> None:
@@ -59,30 +61,10 @@ def freeze(loop: Any, processes: Iterable[Process]) -> None:
     for process in processes:
         process.asleep = True
         loop_.sleepers.add(process)
-    awake = []
-    for timer in loop_._scheduled:
+    for timer in loop_.take_timers(_is_asleep):
         process_or_none = owner_of(timer)
-        if process_or_none is not None and process_or_none.asleep and not timer.cancelled():
-            timer._scheduled = False  # type: ignore[attr-defined]  # no longer in the heap: cancel() must not count it
-            process_or_none.parked_timers.append(timer)
-        else:
-            awake.append(timer)
-    heapq.heapify(awake)
-    loop_._scheduled[:] = awake
-    park_ready(loop)
-
-
-def park_ready(loop: Any) -> None:
-    """Put aside what is ready to run in processes that are asleep.
-
-    A cancelled handle takes each one's place: the loop, in the middle of a turn, counts on the length of its queue.
-    """
-    ready: deque[asyncio.Handle] = loop._ready
-    for index, handle in enumerate(ready):
-        process = owner_of(handle)
-        if process is not None and process.asleep and not handle.cancelled():
-            process.parked_ready.append(handle)
-            ready[index] = _nothing(loop)
+        assert process_or_none is not None  # noqa: S101 - _is_asleep
+        process_or_none.parked_timers.append(timer)
 
 
 def thaw(loop: Any, processes: Iterable[Process], slept_s: float) -> None:
@@ -96,8 +78,7 @@ def thaw(loop: Any, processes: Iterable[Process], slept_s: float) -> None:
         for timer in process.parked_timers:
             if not timer.cancelled():
                 timer._when += slept_s  # type: ignore[attr-defined]
-                timer._scheduled = True  # type: ignore[attr-defined]
-                heapq.heappush(loop_._scheduled, timer)
+                loop_.put_timer(timer)
         loop_._ready.extend(process.parked_ready)
         process.parked_timers, process.parked_ready = [], []
 
@@ -133,9 +114,14 @@ def owner_of(handle: asyncio.Handle) -> Process | None:
 
 
 def _drop_timers(loop: Any, doomed: set[Process]) -> None:
-    for timer in list(loop._scheduled):
+    for timer in loop.pending_timers():
         if owner_of(timer) in doomed:
             timer.cancel()
+
+
+def _is_asleep(handle: asyncio.Handle) -> bool:
+    process = owner_of(handle)
+    return process is not None and process.asleep
 
 
 def _has_ended(task: asyncio.Task[Any]) -> bool:
@@ -144,9 +130,3 @@ def _has_ended(task: asyncio.Task[Any]) -> bool:
     if not task.cancelled():
         task.exception()  # seen: nobody is left to care
     return True
-
-
-def _nothing(loop: Any) -> asyncio.Handle:
-    handle = asyncio.Handle(lambda: None, (), loop)
-    handle.cancel()
-    return handle

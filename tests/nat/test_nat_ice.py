@@ -283,7 +283,7 @@ def test_failing_attempt_leaves_nothing() -> None:
         await asyncio.sleep(0)
         assert peer.ice.statistics().sessions == 0
         assert len(asyncio.all_tasks()) == 1
-        assert not [handle for handle in world.loop._scheduled if not handle.cancelled()]  # type: ignore[attr-defined]
+        assert not world.loop.pending_timers()  # type: ignore[attr-defined]
 
     run_virtual(main)
 
