@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from p2pnode.cli import commands_chat, commands_id, commands_lab, commands_net, commands_run
+from p2pnode.cli import commands_chat, commands_id, commands_lab, commands_net, commands_run, commands_simulate
 from p2pnode.cli.invocation import invocation_of
 
 __all__ = ["build"]
@@ -38,6 +38,7 @@ def build() -> typer.core.TyperGroup:
     commands_net.add(app)
     commands_chat.add(app)
     commands_lab.add(app)
+    commands_simulate.add(app)
     command = typer.main.get_command(app)
     assert isinstance(command, typer.core.TyperGroup)  # noqa: S101 - an app with commands is a group
     _keep_texts(command)

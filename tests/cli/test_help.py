@@ -23,7 +23,7 @@ def test_every_command_of_the_contract_is_there() -> None:
     names = {path[0] for path in ALL}
     assert names == {
         "join", "bootstrap", "id", "status", "peers", "find", "connect", "ping", "send", "messages", "history",
-        "contacts", "doctor", "config", "lab",
+        "contacts", "doctor", "config", "lab", "simulate",
     }  # fmt: skip
 
 
