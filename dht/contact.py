@@ -12,7 +12,7 @@ from p2pnode.core.errors import BadPacket
 from p2pnode.core.ids import NodeId, PeerId
 from p2pnode.dht.limits import prefix_of
 
-__all__ = ["Contact", "KnownContact", "pack_address", "unpack_contacts_untrusted"]
+__all__ = ["Contact", "KnownContact", "pack_address", "split_contacts_untrusted", "unpack_address_untrusted"]
 
 CONTACT4_BYTES = 26  # node id 20, IPv4 4, port 2
 CONTACT6_BYTES = 38  # node id 20, IPv6 16, port 2
@@ -80,8 +80,8 @@ def unpack_address_untrusted(packed: bytes) -> Address:
     return Address.unpack_untrusted(packed)
 
 
-def unpack_contacts_untrusted(ipv4: bytes, ipv6: bytes) -> list[tuple[NodeId, Address | None]]:
-    """Read both lists of an answer. An address that cannot be one is None: the caller counts and ignores it.
+def split_contacts_untrusted(ipv4: bytes, ipv6: bytes) -> list[bytes]:
+    """Return the entries of both lists of an answer, each node id 20 and packed address 6 or 18.
 
     Raise BadPacket("bad_contacts") on a wrong length or more than 20 in all.
     """
@@ -89,12 +89,7 @@ def unpack_contacts_untrusted(ipv4: bytes, ipv6: bytes) -> list[tuple[NodeId, Ad
         raise BadPacket("bad_contacts")
     if len(ipv4) // CONTACT4_BYTES + len(ipv6) // CONTACT6_BYTES > MAX_CONTACTS:
         raise BadPacket("bad_contacts")
-    contacts: list[tuple[NodeId, Address | None]] = []
-    for data, size in ((ipv4, CONTACT4_BYTES), (ipv6, CONTACT6_BYTES)):
-        for at in range(0, len(data), size):
-            try:
-                address = unpack_address_untrusted(data[at + 20 : at + size])
-            except BadPacket:
-                address = None
-            contacts.append((NodeId(data[at : at + 20]), address))
-    return contacts
+    entries = [ipv4[at : at + CONTACT4_BYTES] for at in range(0, len(ipv4), CONTACT4_BYTES)]
+    if ipv6:
+        entries += [ipv6[at : at + CONTACT6_BYTES] for at in range(0, len(ipv6), CONTACT6_BYTES)]
+    return entries

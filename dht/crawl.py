@@ -12,7 +12,7 @@ from p2pnode.core.address import Realm
 from p2pnode.core.errors import BadPacket
 from p2pnode.core.ids import NodeId
 from p2pnode.dht.calls import Call, Outcome
-from p2pnode.dht.contact import Contact, unpack_contacts_untrusted
+from p2pnode.dht.contact import Contact, split_contacts_untrusted, unpack_address_untrusted
 from p2pnode.dht.engine import Engine
 from p2pnode.dht.lookup import Lookup
 from p2pnode.dht.messages import FindNode, Get, Nodes, Request, Value
@@ -49,9 +49,11 @@ class Crawl:
         self._request: Request = FindNode(target) if quorum is None else Get(target)
         self.lookup = Lookup(
             target, own_id=engine.node_id, ksize=settings.ksize, alpha=alpha or settings.alpha,
-            max_queries=settings.max_queries, diverse=realm is Realm.PUBLIC,
+            max_queries=settings.max_queries, diverse=realm is Realm.PUBLIC, paths=settings.paths,
         )  # fmt: skip
         self._calls: dict[bytes, Call] = {}
+        # Answers repeat each other: what a contact is worth is found out once. At most 20 for each query.
+        self._hearsay: dict[bytes, Contact | None] = {}
         self.tokens: dict[bytes, bytes] = {}
         self.answered: dict[bytes, Contact] = {}
         self.record: SignedRecord | None = None
@@ -120,26 +122,40 @@ class Crawl:
         A node reached in one realm is believed about that realm only: nobody makes us send to a private address from
         outside (K1). Who tries is demoted.
         """
-        engine = self._engine
-        try:
-            pairs = unpack_contacts_untrusted(answer.ipv4, answer.ipv6)
-        except BadPacket as bad:
-            engine.counters.drops[bad.reason] += 1
-            self._demote(outcome)
-            return None
-        table = engine.members.tables[self.realm]
+        hearsay = self._hearsay
         contacts: list[Contact] = []
         ignored = 0
-        for node_id, address in pairs:
-            if address is None or engine.members.realm_of(address.ip) is not self.realm:
-                ignored += 1
-            else:
-                # What we proved ourselves goes before hearsay: nobody can send us elsewhere for a node that we know.
-                contacts.append(table.find(node_id) or Contact(node_id, address, self.realm))
+        try:
+            for packed in split_contacts_untrusted(answer.ipv4, answer.ipv6):
+                try:
+                    contact = hearsay[packed]
+                except KeyError:
+                    contact = hearsay[packed] = self._hear_untrusted(packed)
+                if contact is None:
+                    ignored += 1
+                else:
+                    contacts.append(contact)
+        except BadPacket as bad:
+            self._engine.counters.drops[bad.reason] += 1
+            self._demote(outcome)
+            return None
         if ignored:
-            engine.counters.ignored_contacts += ignored
+            self._engine.counters.ignored_contacts += ignored
             self._demote(outcome)
         return contacts
+
+    def _hear_untrusted(self, packed: bytes) -> Contact | None:
+        """Return the contact of a packed entry, None when it is impossible or of another realm."""
+        engine = self._engine
+        try:
+            address = unpack_address_untrusted(packed[20:])
+        except BadPacket:
+            return None
+        if engine.members.realm_of(address.ip) is not self.realm:
+            return None
+        node_id = NodeId(packed[:20])
+        # What we proved ourselves goes before hearsay: nobody can send us elsewhere for a node that we know.
+        return engine.members.tables[self.realm].find(node_id) or Contact(node_id, address, self.realm)
 
     def _found_untrusted(self, record: SignedRecord, holder: Contact) -> None:
         if self.record is not None and record.seq < self.record.seq:

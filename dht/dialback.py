@@ -72,6 +72,8 @@ class Role:
     def __init__(self, *, serves: bool, interval: float) -> None:
         """`serves`: from the start, and for good: then there is nothing to check."""
         self.serves, self.fixed = serves, serves
+        self.refuted = False
+        """Whether we were checked and not reached, and not since."""
         self.check_at = float("inf")
         self._interval = interval
         self._failures = 0
@@ -84,7 +86,7 @@ class Role:
     def addresses_changed(self, now: float) -> None:
         """What was proven was proven of another address."""
         if not self.fixed:
-            self.serves, self._failures = False, 0
+            self.serves, self.refuted, self._failures = False, False, 0
             self.check_at = min(self.check_at, now + FIRST_CHECK)
 
     def checked(self, evidence: Evidence, now: float) -> None:
@@ -92,15 +94,16 @@ class Role:
         if self.fixed:
             return
         if evidence is Evidence.PROVEN:
-            self.serves, self._failures = True, 0
+            self.serves, self.refuted, self._failures = True, False, 0
             self.check_at = now + self._interval
         elif not self.serves:
+            self.refuted = self.refuted or evidence is not Evidence.NOBODY
             self.check_at = now + min(RETRIES[min(self._failures, len(RETRIES) - 1)], self._interval)
             self._failures += 1
         elif evidence is Evidence.SILENT:
             self._failures += 1
             if self._failures >= SILENCES_TO_STOP:
-                self.serves, self._failures = False, 0
+                self.serves, self.refuted, self._failures = False, True, 0
             self.check_at = now + CONFIRM
         else:
             self.check_at = now + self._interval

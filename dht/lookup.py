@@ -2,14 +2,21 @@
 
 Differences from Kademlia (2002), section 2.3: no rounds, a query leaves whenever one of alpha slots is free; a *late*
 query gives its slot back, while its answer still counts; beyond 2 nodes of one prefix in the shortlist (public realm)
-others only fill places that diverse ones leave empty. It ends when the k nearest that are neither late nor failed have
-answered.
+others only fill places that diverse ones leave empty.
+
+Several *paths* at once, disjoint in what they are told (S/Kademlia, Baumgart and Mies 2007, section 4.4): each begins
+with its own share of the known contacts, and an answer extends only the path that asked. A node is asked once, by
+whichever path comes to it first; that it answered, or failed, counts for all. A liar thus leads one path astray, while
+the others still arrive at the nearest nodes. In an honest network all paths arrive at the same nodes, and the second
+costs a few queries, not as many again.
+
+It ends when, on every path, the k nearest that are neither late nor failed have answered.
 """
 
 from __future__ import annotations
 
 import enum
-from bisect import insort
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable
 
@@ -22,144 +29,214 @@ __all__ = ["Lookup"]
 PREFIX_IN_SHORTLIST = 2
 # A liar could name a victim's address under many ids and ports, each asked three times with up to 1,200 bytes.
 SILENT_PER_IP = 4  # queries to one public IP address while nobody there has answered
-MAX_CANDIDATES = 400  # 20 answers of 20; beyond, the farthest are forgotten: a liar cannot fill memory
+MAX_CANDIDATES = 400  # per path: 20 answers of 20; beyond, the farthest are forgotten: a liar cannot fill memory
 
 
-class _State(enum.Enum):
-    NEW = enum.auto()
-    FLYING = enum.auto()
-    LATE = enum.auto()
-    ANSWERED = enum.auto()
-    FAILED = enum.auto()
+class _State(enum.IntEnum):
+    NEW = 0
+    FLYING = 1
+    ANSWERED = 2
+    LATE = 3
+    FAILED = 4
+
+
+_NEW, _FLYING, _ANSWERED, _LATE, _FAILED = _State
 
 
 class _Candidate:
-    __slots__ = ("contact", "depth", "distance", "state")
+    """`paths`: bit p is set when path p knows it. `asked_by`: the path whose query it was."""
+
+    __slots__ = ("asked_by", "contact", "depth", "distance", "paths", "state")
 
     def __init__(self, contact: Contact, distance: int, depth: int) -> None:
         self.contact, self.distance, self.depth = contact, distance, depth
-        self.state = _State.NEW
+        self.state = _NEW
+        self.paths = 0
+        self.asked_by = 0
 
-    def __lt__(self, other: _Candidate) -> bool:
-        return self.distance < other.distance
+
+class _Path:
+    """What one path knows, nearest first. `idle`: nothing to ask until something changes."""
+
+    __slots__ = ("bit", "candidates", "distances", "idle")
+
+    def __init__(self, number: int) -> None:
+        self.bit = 1 << number
+        self.candidates: list[_Candidate] = []
+        self.distances: list[int] = []
+        self.idle = False
 
 
 class Lookup:
     """One search in one realm."""
 
     def __init__(
-        self, target: NodeId, *, own_id: NodeId, ksize: int, alpha: int, max_queries: int, diverse: bool
+        self, target: NodeId, *, own_id: NodeId, ksize: int, alpha: int, max_queries: int, diverse: bool, paths: int = 1
     ) -> None:
         """`diverse`: apply the prefix limits, sensible in the public realm only."""
         self.target = target
         self._goal = int.from_bytes(target, "big")
         self._own_id = own_id
         self._ksize, self._alpha, self._max_queries, self._diverse = ksize, alpha, max_queries, diverse
-        self._candidates: list[_Candidate] = []  # nearest first
+        self._paths = [_Path(number) for number in range(paths)]
+        self._turn = 0
         self._by_id: dict[bytes, _Candidate] = {}
         self._addresses: set[Address] = set()
         self._asked: Counter[str] = Counter()
         self._heard: set[str] = set()
         self._flying = 0
+        self._late = 0
+        self._answered = 0
         self.queried = 0
         self.hops = 0
         self.late_count = 0
 
-    def add(self, contacts: Iterable[Contact], *, depth: int = 0) -> int:
-        """Consider these; return how many were new. Ours, known ones and a second id at an address are ignored."""
+    def add(self, contacts: Iterable[Contact]) -> int:
+        """Begin with these, nearest first, in turn on each path; return how many were new.
+
+        Ours, known ones and a second id at an address are ignored.
+        """
         added = 0
         for contact in contacts:
-            if contact.id == self._own_id or contact.id in self._by_id or contact.address in self._addresses:
-                continue
-            candidate = _Candidate(contact, contact.long_id ^ self._goal, depth)
-            if len(self._candidates) >= MAX_CANDIDATES and not self._forget_farther_than(candidate):
-                continue
-            self._by_id[contact.id] = candidate
-            self._addresses.add(contact.address)
-            insort(self._candidates, candidate)
-            added += 1
+            added += self._tell(self._paths[added % len(self._paths)], contact, 0)
         return added
 
     def next_queries(self) -> list[Contact]:
         """Return whom to ask now; each must be reported back by `answered` or `failed`, in between by `late`."""
         queries: list[Contact] = []
-        again = True
-        while again:
-            again = False
-            for candidate in self._shortlist():
-                if self._flying >= self._alpha or self.queried >= self._max_queries:
-                    return queries
-                if candidate.state is not _State.NEW:
-                    continue
-                ip = candidate.contact.address.ip
-                if self._diverse and self._asked[ip] >= SILENT_PER_IP and ip not in self._heard:
-                    if not self._is_flying(ip):
-                        candidate.state = _State.FAILED
-                        again = True  # others take its place in the shortlist
-                    continue
-                candidate.state = _State.FLYING
-                self._asked[ip] += 1
-                self._flying += 1
-                self.queried += 1
-                queries.append(candidate.contact)
-        return queries
-
-    def seed_answered(self, contact: Contact, contacts: Iterable[Contact]) -> None:
-        """An answer that came before the lookup began (bootstrap)."""
-        if self.add([contact]):
-            self._by_id[contact.id].state = _State.ANSWERED
+        paths = self._paths
+        idle = 0
+        while idle < len(paths) and self._flying < self._alpha and self.queried < self._max_queries:
+            number = self._turn
+            self._turn = (number + 1) % len(paths)
+            path = paths[number]
+            candidate = None if path.idle else self._next_of(path)
+            if candidate is None:
+                path.idle = True
+                idle += 1
+                continue
+            idle = 0
+            candidate.state = _FLYING
+            candidate.asked_by = number
+            self._asked[candidate.contact.address.ip] += 1
+            self._flying += 1
             self.queried += 1
-            self.hops = max(self.hops, 1)
-            self.add(contacts, depth=1)
+            queries.append(candidate.contact)
+        return queries
 
     def answered(self, contact: Contact, contacts: Iterable[Contact]) -> None:
         """`contact` answered with `contacts`; also when it had been late."""
         candidate = self._by_id.get(contact.id)
         if candidate is None:
             return
-        if candidate.state is _State.FLYING:
-            self._flying -= 1
-        candidate.state = _State.ANSWERED
+        self._settle(candidate, _ANSWERED)
         self._heard.add(contact.address.ip)
-        self.hops = max(self.hops, candidate.depth + 1)
-        self.add(contacts, depth=candidate.depth + 1)
+        depth = candidate.depth + 1
+        self.hops = max(self.hops, depth)
+        path = self._paths[candidate.asked_by]
+        for each in contacts:
+            self._tell(path, each, depth)
 
     def late(self, contact: Contact) -> None:
         """No answer in the usual time: its slot is free."""
         candidate = self._by_id.get(contact.id)
-        if candidate is not None and candidate.state is _State.FLYING:
-            candidate.state = _State.LATE
-            self._flying -= 1
+        if candidate is not None and candidate.state is _FLYING:
+            self._settle(candidate, _LATE)
             self.late_count += 1
 
     def failed(self, contact: Contact) -> None:
         """No answer at all, or a useless one."""
         candidate = self._by_id.get(contact.id)
-        if candidate is not None and candidate.state in (_State.FLYING, _State.LATE):
-            self._flying -= candidate.state is _State.FLYING
-            candidate.state = _State.FAILED
+        if candidate is not None and candidate.state in (_FLYING, _LATE):
+            self._settle(candidate, _FAILED)
 
     @property
     def finished(self) -> bool:
         """Nothing more to ask. Late answers are awaited only while nobody at all has answered."""
-        if self._flying:
+        if self._flying or (self._late and not self._answered):
             return False
-        if self.queried < self._max_queries and any(c.state is _State.NEW for c in self._shortlist()):
-            return False
-        states = {candidate.state for candidate in self._candidates}
-        return _State.ANSWERED in states or _State.LATE not in states
+        if self.queried >= self._max_queries:
+            return True
+        return all(path.idle or self._next_of(path) is None for path in self._paths)
 
     def closest(self) -> list[Contact]:
         """Return up to k that answered, nearest first."""
-        return [c.contact for c in self._select(c for c in self._candidates if c.state is _State.ANSWERED)]
+        answered = sorted(
+            (c for c in self._by_id.values() if c.state is _ANSWERED), key=lambda candidate: candidate.distance
+        )
+        return [candidate.contact for candidate in self._diverse_first(answered)]
 
-    def _is_flying(self, ip: str) -> bool:
-        return any(c.state is _State.FLYING and c.contact.address.ip == ip for c in self._candidates)
+    def _settle(self, candidate: _Candidate, state: _State) -> None:
+        """Leave one state for another; paths that know the candidate may have something to ask again."""
+        before, candidate.state = candidate.state, state
+        self._flying -= before is _FLYING
+        self._late += (state is _LATE) - (before is _LATE)
+        self._answered += (state is _ANSWERED) - (before is _ANSWERED)
+        for path in self._paths:
+            if candidate.paths & path.bit:
+                path.idle = False
 
-    def _shortlist(self) -> list[_Candidate]:
-        return self._select(c for c in self._candidates if c.state not in (_State.FAILED, _State.LATE))
+    def _tell(self, path: _Path, contact: Contact, depth: int) -> int:
+        """Let a path know a contact; return 1 when the whole lookup had not known it."""
+        candidate = self._by_id.get(contact.id)
+        if candidate is not None and candidate.paths & path.bit:
+            return 0
+        if candidate is None and (contact.id == self._own_id or contact.address in self._addresses):
+            return 0
+        distance = contact.long_id ^ self._goal
+        if len(path.candidates) >= MAX_CANDIDATES and not self._forget_farther_than(path, distance):
+            return 0
+        new = candidate is None
+        if candidate is None:
+            candidate = self._by_id[contact.id] = _Candidate(contact, distance, depth)
+            self._addresses.add(contact.address)
+        candidate.paths |= path.bit
+        at = bisect_left(path.distances, distance)
+        path.distances.insert(at, distance)
+        path.candidates.insert(at, candidate)
+        path.idle = False
+        return int(new)
 
-    def _select(self, candidates: Iterable[_Candidate]) -> list[_Candidate]:
+    def _next_of(self, path: _Path) -> _Candidate | None:
+        """Return whom the path should ask: the nearest of its k nearest live ones that nobody has asked."""
+        places = self._ksize
+        prefixes: dict[bytes, int] = {}
+        spare: list[_Candidate] = []
+        for candidate in path.candidates:
+            state = candidate.state
+            if state >= _LATE:
+                continue
+            if not places:
+                break
+            if self._diverse:
+                prefix = candidate.contact.prefix
+                count = prefixes.get(prefix, 0)
+                if count >= PREFIX_IN_SHORTLIST:
+                    spare.append(candidate)
+                    continue
+                if state is _NEW and self._is_silent(candidate):
+                    continue
+                prefixes[prefix] = count + 1
+            if state is _NEW:
+                return candidate
+            places -= 1
+        for candidate in spare[:places]:
+            if candidate.state is _NEW and not self._is_silent(candidate):
+                return candidate
+        return None
+
+    def _is_silent(self, candidate: _Candidate) -> bool:
+        """Whether enough were asked at this IP address, none of whom has answered. Others then take its place."""
+        if not self._diverse:
+            return False
+        ip = candidate.contact.address.ip
+        if self._asked[ip] < SILENT_PER_IP or ip in self._heard:
+            return False
+        if not any(c.state is _FLYING and c.contact.address.ip == ip for c in self._by_id.values()):
+            candidate.state = _FAILED
+        return True
+
+    def _diverse_first(self, candidates: Iterable[_Candidate]) -> list[_Candidate]:
         """Return the k nearest, those within the prefix limit first to get a place."""
         chosen: list[_Candidate] = []
         spare: list[_Candidate] = []
@@ -169,20 +246,22 @@ class Lookup:
                 break
             prefix = candidate.contact.prefix
             if self._diverse and prefixes[prefix] >= PREFIX_IN_SHORTLIST:
-                if len(spare) < self._ksize:
-                    spare.append(candidate)
+                spare.append(candidate)
                 continue
             prefixes[prefix] += 1
             chosen.append(candidate)
         if len(chosen) < self._ksize and spare:
-            chosen = sorted(chosen + spare[: self._ksize - len(chosen)])
+            chosen = sorted(chosen + spare[: self._ksize - len(chosen)], key=lambda candidate: candidate.distance)
         return chosen
 
-    def _forget_farther_than(self, candidate: _Candidate) -> bool:
-        farthest = self._candidates[-1]
-        if farthest.state is not _State.NEW or farthest.distance <= candidate.distance:
+    def _forget_farther_than(self, path: _Path, distance: int) -> bool:
+        farthest = path.candidates[-1]
+        if farthest.state is not _NEW or farthest.distance <= distance:
             return False
-        self._candidates.pop()
-        del self._by_id[farthest.contact.id]
-        self._addresses.discard(farthest.contact.address)
+        path.candidates.pop()
+        path.distances.pop()
+        farthest.paths &= ~path.bit
+        if not farthest.paths:
+            del self._by_id[farthest.contact.id]
+            self._addresses.discard(farthest.contact.address)
         return True

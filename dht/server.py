@@ -279,6 +279,10 @@ class Dht(Signalling, Server):
         """Return the realms with at least one verified contact."""
         return frozenset(realm for realm, table in self._members.tables.items() if len(table))
 
+    def estimated_size(self, realm: Realm) -> float:
+        """Estimate how many nodes serve in a realm, from the nearest ones that we know; exact below 20."""
+        return self._members.tables[realm].estimated_size()
+
     def known_contacts(self) -> list[KnownContact]:
         """Return all verified contacts, the most dependable first: for a warm start."""
         return [contact.known() for contact in self._members.best()]

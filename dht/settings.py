@@ -19,6 +19,8 @@ class DhtSettings:
     """Bucket size, and number of holders of a record. Kademlia (2002), section 2.4 chose it, we keep it."""
     alpha: int = 6
     """Queries of one lookup in flight; late ones do not count."""
+    paths: int = 2
+    """Node-disjoint paths of a lookup: one liar leads at most one of them astray."""
     serve: frozenset[Realm] = frozenset({Realm.LOOPBACK, Realm.PRIVATE})
     """Realms in which this node says that it serves, and so enters others' tables."""
     allow_documentation: bool = False
@@ -106,5 +108,7 @@ class DhtSettings:
             raise ValueError("ksize is 1 to 20: an answer holds 20 contacts")
         if not 1 <= self.alpha <= 32:
             raise ValueError("alpha is 1 to 32")
+        if not 1 <= self.paths <= 8:
+            raise ValueError("paths is 1 to 8")
         if self.rto_min <= 0 or self.rto_max < self.rto_min:
             raise ValueError("0 < rto_min <= rto_max")

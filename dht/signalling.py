@@ -135,6 +135,11 @@ class Signalling:
         if self.on_serving is not None:
             self.on_serving(realm, serves)
 
+    @property
+    def unreachable(self) -> bool:
+        """Whether nodes of the public realm tried to reach us and did not; False also where nobody has tried yet."""
+        return self._role.refuted
+
     def addresses_changed(self) -> None:
         """Our addresses changed: whether we can be reached has to be found out anew."""
         self._role.addresses_changed(self.network.monotonic())

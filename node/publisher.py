@@ -26,8 +26,8 @@ log = structlog.get_logger(__name__)
 DEVICES_LIFETIME_S = 20 * 3600.0  # below the 24 h that holders accept, with room for a clock that is wrong
 DEVICES_REFRESH_S = 1800.0  # it never changes by itself; holders come and go
 RETRY_S = 15.0  # after a publish that nobody stored
-LOOK_EVERY_S = 5.0  # how often the table's size is compared
-GROWTH = 1.5  # a table that has grown so much since the publish has nearer holders that lack our record
+LOOK_EVERY_S = 5.0  # how often the network's size is compared
+GROWTH = 2.0  # half of the nearest nodes of a network that has doubled since the publish lack our record
 JITTER = 0.1  # share of the refresh time, so that a network restarted at once does not beat in step
 
 
@@ -66,7 +66,7 @@ class Publisher:
         self._published: dict[Realm, _Where] = {}
         self._due_at: dict[Realm, float] = {}
         self._devices_due_at: dict[Realm, float] = {}
-        self._known_at_publish: dict[Realm, int] = {}
+        self._size_at_publish: dict[Realm, float] = {}
 
     def wake(self) -> None:
         """Look again now: addresses or realms may have changed."""
@@ -84,16 +84,16 @@ class Publisher:
     async def publish_due(self) -> None:
         """Publish in every realm where it is due or an address has changed."""
         now = self._network.monotonic()
-        known = self._dht.statistics().contacts
         due = []
         for realm in self._dht.realms():
             where = self._where(realm)
             if not (where.addresses or where.rendezvous or realm in self._published):
                 continue  # nobody could reach us yet: there is nothing to say, and silence is no goodbye
-            if known.get(realm, 0) >= GROWTH * self._known_at_publish.get(realm, 0):
+            size = self._dht.estimated_size(realm)
+            if size >= GROWTH * self._size_at_publish.get(realm, 0.0):
                 self._due_at[realm] = self._devices_due_at[realm] = 0.0
             if self._due_at[realm] <= now or self._published.get(realm, where) != where:
-                self._known_at_publish[realm] = known.get(realm, 0)
+                self._size_at_publish[realm] = size
                 due.append((realm, where))
         await asyncio.gather(*(self._publish(realm, where) for realm, where in due))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from p2pnode.core.errors import BadPacket
 from p2pnode.core.network_id import network_tag
 from p2pnode.dht import SignedRecord, wire
-from p2pnode.dht.contact import unpack_contacts_untrusted
+from p2pnode.dht.contact import split_contacts_untrusted
 from p2pnode.dht.messages import (
     Answer,
     Nodes,
@@ -81,11 +81,11 @@ def hold_answer(_data: bytes, answer: Answer) -> None:
     assert decode_answer_untrusted(encode(answer)) == answer
     if isinstance(answer, Nodes | Value):
         try:
-            contacts = unpack_contacts_untrusted(answer.ipv4, answer.ipv6)
+            contacts = split_contacts_untrusted(answer.ipv4, answer.ipv6)
         except BadPacket:
             return
         assert len(contacts) <= 20
-        assert all(len(node_id) == 20 for node_id, _ in contacts)
+        assert all(len(packed) in (26, 38) for packed in contacts)
 
 
 def read_record(data: bytes) -> SignedRecord:

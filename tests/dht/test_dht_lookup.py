@@ -83,7 +83,7 @@ def test_candidates_and_queries_are_bounded() -> None:
     """Endless hearsay is forgotten from the far end; queries stop at the limit."""
     search = lookup(ksize=3, alpha=3, max_queries=5)
     search.add(contact(n) for n in range(2000, 1000, -1))
-    assert len(search._candidates) == MAX_CANDIDATES == len(search._by_id) == len(search._addresses)
+    assert len(search._paths[0].candidates) == MAX_CANDIDATES == len(search._by_id) == len(search._addresses)
     asked = 0
     while queries := search.next_queries():
         for query in queries:
