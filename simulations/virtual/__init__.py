@@ -7,8 +7,9 @@ async def main(world: VirtualWorld) -> None:
 run_virtual(main, seed=1)
 """
 
-from p2pnode.simulations.virtual.host import VirtualHost, VirtualNetwork
+from p2pnode.simulations.virtual.host import VirtualHost
 from p2pnode.simulations.virtual.loop import VirtualLoop
+from p2pnode.simulations.virtual.network import KilledError, VirtualNetwork
 from p2pnode.simulations.virtual.stuck import (
     VirtualBlockedError,
     VirtualDeadlockError,
@@ -18,6 +19,7 @@ from p2pnode.simulations.virtual.stuck import (
 from p2pnode.simulations.virtual.world import TraceEntry, VirtualWorld, run_virtual
 
 __all__ = [
+    "KilledError",
     "TraceEntry",
     "VirtualBlockedError",
     "VirtualDeadlockError",

@@ -1,56 +1,95 @@
-"""A host of the virtual world: its addresses, ports and sockets; and the `Network` that a node on it is given."""
+"""A host of the virtual world: its addresses, routes, ports and sockets."""
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
-from p2pnode.core.address import Address, Scope, scope_of
-from p2pnode.core.network import Cancel, DatagramHandler, DatagramSocket, Interface, MulticastSocket, Network, TcpStream
-from p2pnode.simulations.virtual.places import WALL_AT_START_S, is_public, kind_of, segment_of
-from p2pnode.simulations.virtual.tcp import connect
+from p2pnode.core.address import Address
+from p2pnode.core.network import TcpStream
+from p2pnode.simulations.virtual.links import Link
+from p2pnode.simulations.virtual.network import VirtualNetwork
+from p2pnode.simulations.virtual.places import is_local, is_loopback, is_public, kind_of, segment_of
+from p2pnode.simulations.virtual.processes import Process
+from p2pnode.simulations.virtual.sockets import LOOPBACK_IPS, VirtualDatagramSocket, VirtualMulticastSocket
+from p2pnode.simulations.virtual.tcp import VirtualTcpStream
+from p2pnode.simulations.virtual.tcp_packet import TcpPacket
 
 if TYPE_CHECKING:
     from p2pnode.simulations.virtual.world import VirtualWorld
 
-__all__ = ["VirtualHost", "VirtualNetwork"]
+__all__ = ["VirtualHost"]
 
 T = TypeVar("T")
-LOOPBACK_IPS = ("127.0.0.1", "::1")
-LOOPBACK_SEGMENT = "lo"
 _WILDCARDS = ("0.0.0.0", "::")
-# The kernel's own limit (65,535 less the IP and UDP headers): more is EMSGSIZE.
-UDP_PAYLOAD_MAX = 65_507
 # Linux, net.ipv4.ip_local_port_range.
 _EPHEMERAL_PORTS = (32_768, 60_999)
 
 
 class VirtualHost:
-    """A machine: what all nodes on it share. Made by `VirtualWorld.host`."""
+    """A machine: what all nodes on it share. Made by `VirtualWorld.host`. A router is a subclass (docs/world.md)."""
 
     def __init__(self, world: VirtualWorld, name: str) -> None:
         self.world = world
         self.name = name
-        self.up = True
-        """False: the cable is out; nothing leaves and nothing arrives, loopback too."""
+        self.silent: str | None = None
+        """Why nothing passes its network card now: "down" or "suspended"; None when all is well. Read only."""
         self.wall_offset = 0.0
         """Seconds by which the wall clock of this host is wrong."""
+        self.lag_s = 0.0
+        """Seconds that it has slept: its monotonic clock is that much behind the world's."""
+        self.gateway: VirtualHost | None = None
+        """The router that takes what is for no neighbour; it must share a segment with this host."""
+        self.links: dict[str | None, Link] = {}
+        """Its access link by segment (None: the internet), see `VirtualWorld.set_link`."""
+        self.region: str | None = None
+        self.networks: list[VirtualNetwork] = []
         self.udp: dict[Address, VirtualDatagramSocket] = {}
-        self.tcp: dict[Address, Callable[[TcpStream], None]] = {}
+        self.tcp: dict[Address, tuple[Process, Callable[[TcpStream], None]]] = {}
+        self.streams: dict[tuple[Address, Address], VirtualTcpStream] = {}
         self.groups: dict[Address, list[VirtualMulticastSocket]] = {}
-        self.watchers: list[Callable[[], None]] = []
+        self.watchers: list[tuple[Process, Callable[[], None]]] = []
+        self.traffic: dict[str, list[int]] = {}
+        """By kind: datagrams out, bytes out, datagrams in, bytes in; only when the world counts traffic."""
+        self._up = True
+        self._suspended_at: float | None = None
         self._addresses: dict[str, str | None] = {}  # address -> segment
+        self._segments: dict[str, list[str]] = {}
+        self._public: dict[bool, list[str]] = {False: [], True: []}  # by "is IPv6"
         self._rng = random.Random(f"{world.seed}/{name}/host")
-        self._networks = 0
+        self._networks_made = 0
+
+    @property
+    def up(self) -> bool:
+        """False: the cable is out; nothing leaves and nothing arrives, loopback too."""
+        return self._up
+
+    @up.setter
+    def up(self, value: bool) -> None:
+        self._up = value
+        self._silence()
+
+    @property
+    def suspended_at(self) -> float | None:
+        """World's time since which it sleeps; None when it is awake. Set by `faults.suspend`."""
+        return self._suspended_at
+
+    @suspended_at.setter
+    def suspended_at(self, value: float | None) -> None:
+        self._suspended_at = value
+        self._silence()
 
     def network(self) -> VirtualNetwork:
         """Return a further `Network` for a further node on this host."""
-        self._networks += 1
-        return VirtualNetwork(self, self._networks)
+        self._networks_made += 1
+        network = VirtualNetwork(self, self._networks_made)
+        self.networks.append(network)
+        return network
+
+    # Addresses and routes
 
     def add_address(self, ip: str, *, lan: str | None = None) -> None:
         """Give the host an address. Raise ValueError when it is taken or not one; watchers are told."""
@@ -58,75 +97,186 @@ class VirtualHost:
         segment = segment_of(ip, lan)
         self.world.attach(self, ip, segment)
         self._addresses[ip] = segment
-        self._tell_watchers()
+        self._addresses_changed()
 
     def remove_address(self, ip: str) -> None:
         """Take an address away; sockets bound to it stay open and hear nothing. Raise KeyError."""
         segment = self._addresses.pop(ip)
+        self._addresses_changed()
         self.world.detach(self, ip, segment)
-        self._tell_watchers()
+
+    def replace_addresses(self, ips: Iterable[str], *, lan: str | None = None) -> None:
+        """Give the host these addresses in place of all others; watchers are told once. Raise ValueError."""
+        old, self._addresses = self._addresses, {}
+        self._sort_addresses()
+        for ip, segment in old.items():
+            self.world.detach(self, ip, segment)
+        try:
+            for ip in ips:
+                ip = Address.of(ip, 0).ip  # noqa: PLW2901 - the same address
+                segment = segment_of(ip, lan)
+                self.world.attach(self, ip, segment)
+                self._addresses[ip] = segment
+        except ValueError:
+            for ip, segment in self._addresses.items():
+                self.world.detach(self, ip, segment)
+            self._addresses = {}
+            raise
+        finally:
+            self._addresses_changed()
 
     def addresses(self) -> tuple[str, ...]:
         """Own addresses without loopback, in the order in which they were given."""
         return tuple(self._addresses)
 
+    def first_medium(self) -> str | None:
+        """Return the segment of the first address, None when that is on the internet."""
+        return next(iter(self._addresses.values()), None)
+
     def segments(self) -> dict[str, list[str]]:
-        """Segments that the host is on, each with the host's addresses there."""
+        """Segments that the host is on, each with the host's addresses there. Not to be changed."""
+        return self._segments
+
+    def by_interface(self) -> list[list[str]]:
+        """Own addresses as an interface list shows them: those of one segment together, other public ones alone."""
         found: dict[str, list[str]] = {}
         for ip, segment in self._addresses.items():
-            if segment is not None:
-                found.setdefault(segment, []).append(ip)
-        return found
+            found.setdefault(segment or f"public/{ip}", []).append(ip)
+        return list(found.values())
+
+    def has(self, ip: str) -> bool:
+        """Whether packets for this address are for this host."""
+        return ip in self._addresses or is_loopback(ip)
 
     def route(self, to: Address, bound: str) -> tuple[str, VirtualHost | None] | None:
-        """Return (source address, receiving host or None) for a packet to `to`; None when there is no route.
+        """Return (source address, next host or None) for a packet to `to`; None when there is no route.
 
         `bound`: the address that the socket is bound to; a wildcard leaves the choice to the host.
         """
-        own = "" if bound in _WILDCARDS else bound
-        if scope_of(to.ip) is Scope.LOOPBACK:
-            return own or LOOPBACK_IPS[to.is_ipv6], self
-        if to.ip in self._addresses:
-            return own or to.ip, self
-        public = is_public(to.ip)
-        for ip, segment in self._addresses.items():
-            if (":" in ip) != to.is_ipv6 or (own and own != ip):
-                continue
-            if public:
-                if is_public(ip):
-                    return ip, self.world.owner(to.ip, None)
-            elif segment is not None and (other := self.world.owner(to.ip, segment)) is not None:
-                return ip, other
-        return None
+        ip = to.ip
+        free = bound in _WILDCARDS
+        if ip in self._addresses:
+            return (ip if free else bound), self
+        six = ":" in ip
+        if is_loopback(ip):
+            return (LOOPBACK_IPS[six] if free else bound), self
+        for segment, own in self._segments.items():
+            other = self.world.neighbour(ip, segment)
+            if other is not None and (source := self._source(own, six, bound, free)) is not None:
+                return source, other
+        if self.gateway is not None and not is_local(ip):
+            shared = [
+                own for segment, ips in self._segments.items() if segment in self.gateway.segments() for own in ips
+            ]
+            shared.sort(key=is_public, reverse=is_public(ip))  # stable; an IPv6 host has both kinds
+            source = self._source(shared, six, bound, free)
+            return None if source is None else (source, self.gateway)
+        if not is_public(ip) or (source := self._source(self._public[six], six, bound, free)) is None:
+            return None
+        return source, self.world.entrance(ip, self)
+
+    def next_hop(self, ip: str) -> VirtualHost | None:
+        """Return where a router passes a packet for `ip` on to: a neighbour, its own gateway, or over the internet.
+
+        None: nobody has that address.
+        """
+        for segment in self._segments:
+            if (other := self.world.neighbour(ip, segment)) is not None:
+                return other
+        if is_local(ip):
+            return None
+        return self.gateway or self.world.entrance(ip, self)
+
+    # Ports
 
     def bind(self, local: Address, table: dict[Address, T], item: T) -> Address:
         """Enter a socket into the table of its port and return where it is bound. Raise OSError."""
-        own = (*_WILDCARDS, *self._addresses)
-        if local.ip not in own and scope_of(local.ip) is not Scope.LOOPBACK:
+        if local.ip not in _WILDCARDS and not self.has(local.ip):
             raise _os_error(errno.EADDRNOTAVAIL)
         if local.port:
             if self._is_taken(local, table):
                 raise _os_error(errno.EADDRINUSE)
         else:
-            local = self._free_port(local, table)
+            local = self._free_port(local, lambda candidate: self._is_taken(candidate, table))
         table[local] = item
         return local
 
+    def free_tcp_address(self, ip: str) -> Address:
+        """Return an address to connect from. Raise OSError."""
+        taken = {local for local, _ in self.streams}
+        return self._free_port(Address(ip, 0), lambda a: a in taken or self._is_taken(a, self.tcp))
+
+    def mss(self, is_ipv6: bool) -> int:
+        """Bytes of data that fit into one TCP packet on every link of this host."""
+        mtu = min((link.profile.mtu for link in self.links.values()), default=1500)
+        return mtu - (60 if is_ipv6 else 40)
+
+    # The wire
+
     def deliver(self, data: bytes, source: Address, to: Address, group: str | None) -> None:
         """Take a datagram from the wire. `group`: the segment it was multicast on, None for unicast."""
-        counts = self.world.counts
-        if not self.up:
-            counts["down"] += 1
+        world = self.world
+        if self.silent is not None:
+            world.counts[self.silent] += 1
             return
         sockets: list[VirtualDatagramSocket] | list[VirtualMulticastSocket]
         if group is not None:
             sockets = [each for each in self.groups.get(to, ()) if group in each.joined]
+        elif to.ip not in self._addresses and not is_loopback(to.ip):
+            world.counts["no_host"] += 1  # it has moved meanwhile
+            return
         else:
-            exact = self.udp.get(to) or self.udp.get(Address(_WILDCARDS[to.is_ipv6], to.port))
-            sockets = [exact] if exact is not None else []
-        counts["delivered" if sockets else "no_socket"] += 1
+            # A plain tuple is equal to an Address and quicker made.
+            one = self.udp.get(to) or self.udp.get(("::" if ":" in to.ip else "0.0.0.0", to.port))  # type: ignore[call-overload]
+            sockets = [one] if one is not None else []
+        if not sockets:
+            world.counts["no_socket"] += 1
+            return
+        world.counts["delivered"] += 1
+        if world.counts_traffic:
+            row = self.traffic.setdefault(kind_of(data) if group is None else "multicast", [0, 0, 0, 0])
+            row[2] += 1
+            row[3] += len(data)
         for each in sockets:
             each.receive(data, source)
+
+    def send_tcp(self, packet: TcpPacket, source: Address, to: Address) -> None:
+        """Send a TCP packet from one of the own addresses."""
+        route = self.route(to, source.ip)
+        if route is None:
+            self.world.tcp_counts["no_route"] += 1
+            return
+        self.world.note(self, source, to, "tcp", len(packet.data))
+        self.world.carry_tcp(packet, source, to, self, route[1])
+
+    def deliver_tcp(self, packet: TcpPacket, source: Address, to: Address) -> None:
+        """Take a TCP packet from the wire. A router overrides this, translates, and calls `world.carry_tcp`."""
+        counts = self.world.tcp_counts
+        if self.silent is not None:
+            counts[self.silent] += 1
+            return
+        if not self.has(to.ip):
+            counts["no_host"] += 1
+            return
+        stream = self.streams.get((to, source))
+        opening = packet.syn and not packet.ack
+        listener = self.tcp.get(to) or self.tcp.get(Address("::" if to.is_ipv6 else "0.0.0.0", to.port))
+        if stream is None and opening and listener is not None:
+            process, handler = listener
+            stream = VirtualTcpStream(self, process, to, source, accepted=handler)
+        counts["delivered" if stream is not None else "no_socket"] += 1
+        if stream is not None:
+            stream.process.context.run(stream.arrive, packet)
+        elif not packet.rst:
+            self.send_tcp(TcpPacket(rst=True, ack=True, seq=packet.acked), to, source)
+
+    # Parts
+
+    def _source(self, own: list[str], six: bool, bound: str, free: bool) -> str | None:
+        for ip in own:
+            if (":" in ip) == six and (free or ip == bound):
+                return ip
+        return None
 
     def _is_taken(self, local: Address, table: dict[Address, T]) -> bool:
         """As Linux without SO_REUSEADDR: a wildcard collides with every address of its family."""
@@ -134,167 +284,31 @@ class VirtualHost:
             return any(a.port == local.port and a.is_ipv6 == local.is_ipv6 for a in table)
         return local in table or Address(_WILDCARDS[local.is_ipv6], local.port) in table
 
-    def _free_port(self, local: Address, table: dict[Address, T]) -> Address:
+    def _free_port(self, local: Address, is_taken: Callable[[Address], bool]) -> Address:
         first, last = _EPHEMERAL_PORTS
         start = self._rng.randint(first, last)
         for offset in range(last - first + 1):
             candidate = Address(local.ip, first + (start - first + offset) % (last - first + 1))
-            if not self._is_taken(candidate, table):
+            if not is_taken(candidate):
                 return candidate
         raise _os_error(errno.EADDRINUSE)
 
-    def _tell_watchers(self) -> None:
-        for changed in self.watchers:
-            self.world.loop.call_soon(changed)
+    def _silence(self) -> None:
+        self.silent = "suspended" if self._suspended_at is not None else None if self._up else "down"
 
+    def _addresses_changed(self) -> None:
+        self._sort_addresses()
+        for process, changed in self.watchers:
+            self.world.loop.call_soon(changed, context=process.context)
 
-class VirtualDatagramSocket:
-    """A bound UDP socket of the virtual world."""
-
-    def __init__(self, host: VirtualHost, local: Address, handler: DatagramHandler) -> None:
-        self._host = host
-        self._handler = handler
-        self._closed = False
-        self.dropped = 0
-        self.local = host.bind(local, host.udp, self)
-
-    def send(self, data: bytes, to: Address) -> None:
-        """Send one datagram, now or never."""
-        if self._closed:
-            return
-        world = self._host.world
-        route = self._host.route(to, self.local.ip) if to.is_ipv6 == self.local.is_ipv6 and to.port else None
-        if route is None or len(data) > UDP_PAYLOAD_MAX or not _may_leave(route, self._host):
-            self.dropped += 1
-            world.counts["no_route"] += 1
-            return
-        source = Address(route[0], self.local.port)
-        world.note(source, to, kind_of(data), len(data))
-        world.carry(bytes(data), source, to, self._host, route[1], None)
-
-    def receive(self, data: bytes, source: Address) -> None:
-        self._handler(data, source)
-
-    def close(self) -> None:
-        """Close at once; no handler call follows."""
-        if not self._closed:
-            self._closed = True
-            del self._host.udp[self.local]
-
-
-class VirtualMulticastSocket:
-    """A socket in a multicast group on every segment of its host, and on loopback."""
-
-    def __init__(self, host: VirtualHost, group: Address, handler: DatagramHandler) -> None:
-        self._host = host
-        self._group = group
-        self._handler = handler
-        self.joined: dict[str, list[str]] = {}
-        self.refresh()
-        host.groups.setdefault(group, []).append(self)
-
-    def send(self, data: bytes) -> None:
-        """Send one datagram to the group on every joined segment; the own host hears it too."""
-        world, host = self._host.world, self._host
-        if self not in host.groups.get(self._group, ()):
-            return
-        for segment, ips in self.joined.items():
-            ip = next((ip for ip in ips if (":" in ip) == self._group.is_ipv6), None)
-            if ip is None:
-                continue
-            source = Address(ip, self._group.port)
-            world.note(source, self._group, "multicast", len(data))
-            for other in [host] if segment == LOOPBACK_SEGMENT else world.members(segment):
-                world.carry(bytes(data), source, self._group, host, other, segment)
-
-    def receive(self, data: bytes, source: Address) -> None:
-        if self in self._host.groups[self._group]:  # another socket's handler may just have closed this one
-            self._handler(data, source)
-
-    def refresh(self) -> None:
-        """Join on segments that the host came to since."""
-        self.joined = {LOOPBACK_SEGMENT: list(LOOPBACK_IPS), **self._host.segments()}
-
-    def close(self) -> None:
-        sockets = self._host.groups.get(self._group, [])
-        if self in sockets:
-            sockets.remove(self)
-
-
-class VirtualNetwork(Network):
-    """The `Network` of one node on a virtual host."""
-
-    def __init__(self, host: VirtualHost, number: int) -> None:
-        self.host = host
-        self.rng = random.Random(f"{host.world.seed}/{host.name}/{number}/rng")
-        self._tokens = random.Random(f"{host.world.seed}/{host.name}/{number}/tokens")
-
-    def network(self) -> VirtualNetwork:
-        """Return a further `Network` on the same host, for a further node."""
-        return self.host.network()
-
-    def monotonic(self) -> float:
-        return self.host.world.loop.time()
-
-    def wall(self) -> float:
-        return WALL_AT_START_S + self.host.world.loop.time() + self.host.wall_offset
-
-    def token_bytes(self, count: int) -> bytes:
-        """Return bytes of the seed: guessable here, so that runs repeat."""
-        return self._tokens.randbytes(count)
-
-    async def open_udp(self, local: Address, handler: DatagramHandler) -> DatagramSocket:
-        return VirtualDatagramSocket(self.host, local, handler)
-
-    async def open_multicast(self, group: Address, handler: DatagramHandler) -> MulticastSocket:
-        if scope_of(group.ip) is not Scope.MULTICAST:
-            raise _os_error(errno.EINVAL)
-        return VirtualMulticastSocket(self.host, group, handler)
-
-    async def connect_tcp(self, to: Address) -> TcpStream:
-        return await connect(self.host, to)
-
-    async def listen_tcp(self, local: Address, handler: Callable[[TcpStream], None]) -> Cancel:
-        """Listen. With port 0 use `VirtualHost.tcp` to learn the port."""
-        bound = self.host.bind(local, self.host.tcp, handler)
-
-        def cancel() -> None:
-            self.host.tcp.pop(bound, None)
-
-        return cancel
-
-    def interfaces(self) -> list[Interface]:
-        found = [Interface("lo", LOOPBACK_IPS)]
-        segments: dict[str, list[str]] = {}
-        for ip, segment in self.host._addresses.items():
-            segments.setdefault(segment or f"public/{ip}", []).append(ip)
-        found += [Interface(f"eth{i}", tuple(ips)) for i, ips in enumerate(segments.values())]
-        return found
-
-    def watch_interfaces(self, changed: Callable[[], None]) -> Cancel:
-        self.host.watchers.append(changed)
-
-        def cancel() -> None:
-            if changed in self.host.watchers:
-                self.host.watchers.remove(changed)
-
-        return cancel
-
-    async def resolve(self, host: str, port: int) -> list[Address]:
-        """Look up in `VirtualWorld.names`; takes one turn of the loop."""
-        await asyncio.sleep(0)
-        try:
-            return [Address.of(host, port)]
-        except ValueError:
-            return [Address.of(ip, port) for ip in self.host.world.names.get(host.lower(), ())]
-
-    async def run_blocking(self, function: Callable[..., T], *args: object) -> T:
-        return function(*args)
-
-
-def _may_leave(route: tuple[str, VirtualHost | None], host: VirtualHost) -> bool:
-    """A loopback source never leaves its host (Linux: EINVAL)."""
-    return route[1] is host or scope_of(route[0]) is not Scope.LOOPBACK
+    def _sort_addresses(self) -> None:
+        self._segments = {}
+        self._public = {False: [], True: []}
+        for ip, segment in self._addresses.items():
+            if segment is not None:
+                self._segments.setdefault(segment, []).append(ip)
+            if is_public(ip):
+                self._public[":" in ip].append(ip)
 
 
 def _os_error(code: int) -> OSError:

@@ -1,12 +1,26 @@
-"""Where an address lives in the virtual world, and what a datagram is called in its trace."""
+"""Where an address lives in the virtual world, and what a datagram is called in its trace.
+
+What is asked for each datagram is remembered for good: a world has as many addresses as hosts, and `scope_of` parses.
+"""
 
 from __future__ import annotations
 
 import ipaddress
+from functools import cache
 
 from p2pnode.core.address import Scope, scope_of
 
-__all__ = ["LOOPBACK_DELAY_S", "WALL_AT_START_S", "is_public", "kind_of", "segment_of", "space_of"]
+__all__ = [
+    "INTERNET",
+    "LOOPBACK_DELAY_S",
+    "WALL_AT_START_S",
+    "is_local",
+    "is_loopback",
+    "is_public",
+    "kind_of",
+    "segment_of",
+    "space_of",
+]
 
 # 2026-01-01 00:00:00 UTC: the wall clock at virtual time 0.
 WALL_AT_START_S = 1_767_225_600.0
@@ -14,9 +28,22 @@ LOOPBACK_DELAY_S = 0.000_02
 INTERNET = ""
 
 
+@cache
 def is_public(ip: str) -> bool:
     """Whether an address is reached from everywhere: laboratories use documentation networks as the public side."""
     return scope_of(ip) in (Scope.PUBLIC, Scope.DOCUMENTATION)
+
+
+@cache
+def is_loopback(ip: str) -> bool:
+    """Whether a packet for this address stays on its host."""
+    return scope_of(ip) is Scope.LOOPBACK
+
+
+@cache
+def is_local(ip: str) -> bool:
+    """Whether no router passes a packet for this address on."""
+    return scope_of(ip) in (Scope.LINK_LOCAL, Scope.MULTICAST, Scope.LOOPBACK, Scope.UNSPECIFIED)
 
 
 def segment_of(ip: str, lan: str | None) -> str | None:
@@ -29,11 +56,17 @@ def segment_of(ip: str, lan: str | None) -> str | None:
     return str(ipaddress.ip_network(f"{ip.partition('%')[0]}/{prefix}", strict=False))
 
 
+def space_of(ip: str, segment: str | None) -> str:
+    """Return the name space in which an address is unique: everywhere, or its segment."""
+    return INTERNET if is_public(ip) or segment is None else segment
+
+
 def kind_of(data: bytes) -> str:
     """Name a datagram by its first byte, as the mux sorts it (docs/protocol.md, "One socket")."""
-    if not data:
-        return "empty"
-    first = data[0]
+    return _KINDS[data[0]] if data else "empty"
+
+
+def _kind(first: int) -> str:
     if first <= 0x03:
         return "stun"
     if 0x04 <= first <= 0x09:
@@ -43,6 +76,4 @@ def kind_of(data: bytes) -> str:
     return "quic" if 0x40 <= first <= 0x7F or first >= 0xC0 else "other"
 
 
-def space_of(ip: str, segment: str | None) -> str:
-    """Return the name space in which an address is unique: everywhere, or its segment."""
-    return INTERNET if is_public(ip) or segment is None else segment
+_KINDS = tuple(_kind(first) for first in range(256))

@@ -1,10 +1,12 @@
 """The virtual world: hosts, the wires between them, names, and the trace of what was sent.
 
-A first, plain model: each datagram takes a one-way delay and may be lost; there are no NAT boxes, queues or MTUs yet.
 Addresses behave by scope. A public (or documentation) address is reached from every host that has a public one. Any
 other address is reached within its *segment*: the hosts of one named LAN, or, where no LAN is named, of one /24 (IPv6:
 /64). So two homes may use the same 192.168.1.0/24, given different LAN names. Multicast stays within a segment, and on
 the loopback of its host. Every random choice comes from the seed, so the same program gives the same trace.
+
+By itself each datagram takes the world's one-way delay and may be lost. Access links (`links.py`), regions, segments of
+their own and faults (`faults.py`) come on top; see docs/world.md.
 """
 
 from __future__ import annotations
@@ -13,25 +15,32 @@ import asyncio
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from p2pnode.core.address import Address
-from p2pnode.simulations.virtual.host import VirtualHost, VirtualNetwork
+from p2pnode.simulations.virtual.host import VirtualHost
+from p2pnode.simulations.virtual.links import Delay, Link, LinkProfile
 from p2pnode.simulations.virtual.loop import VirtualLoop
-from p2pnode.simulations.virtual.places import LOOPBACK_DELAY_S, space_of
+from p2pnode.simulations.virtual.network import VirtualNetwork
+from p2pnode.simulations.virtual.places import INTERNET, LOOPBACK_DELAY_S, is_public, space_of
+from p2pnode.simulations.virtual.tcp_packet import TcpPacket
+from p2pnode.simulations.virtual.wires import Segment, Trip, Wires, medium_of, too_big
 
-__all__ = ["Delay", "Loss", "TraceEntry", "VirtualWorld", "run_virtual"]
+__all__ = ["Delay", "Loss", "TraceEntry", "VirtualWorld", "host_of", "run_virtual"]
 
 T = TypeVar("T")
-Delay = float | Callable[[random.Random], float]
-"""One-way delay in seconds: a constant, or drawn anew for each datagram."""
 Loss = float | Callable[[Address, Address, bytes], float]
-"""Probability in 0..1 that a datagram is lost: a constant, or by (source, destination, bytes)."""
+"""Probability in 0..1 that a datagram is lost: a constant, or by (source, destination, bytes) (TCP: constants only)."""
+# Bytes of the IP header and the UDP or TCP header behind it, by "is IPv6".
+UDP_HEADERS = {False: 28, True: 48}
+TCP_HEADERS = {False: 40, True: 60}
+_HASH_LINES = 1024  # lines that wait to be hashed
+_TCP_ORDER_MAX = 4096  # flows remembered before those without packets under way are forgotten
 
 
 class TraceEntry(NamedTuple):
-    """One datagram or TCP chunk as it left. `time`: virtual seconds. `kind`: by first byte, see `kind_of`."""
+    """One datagram or TCP packet as it left. `time`: virtual seconds. `kind`: by first byte, see `kind_of`."""
 
     time: float
     source: Address
@@ -44,7 +53,8 @@ class VirtualWorld:
     """All hosts of one simulation.
 
     `seed`: of every random choice. `delay`, `loss`: of datagrams between hosts (never within one host). `keep_trace`:
-    off saves memory in long runs (about 200 bytes per datagram). `loop`: by default the one that runs.
+    off saves memory in long runs (about 200 bytes per datagram); `hash_trace` then hashes the trace as it grows.
+    `loop`: by default the one that runs.
     """
 
     def __init__(
@@ -54,7 +64,8 @@ class VirtualWorld:
         delay: Delay = 0.001,
         loss: Loss = 0.0,
         keep_trace: bool = True,
-        loop: asyncio.AbstractEventLoop | None = None,
+        hash_trace: bool = False,
+        loop: VirtualLoop | None = None,
     ) -> None:
         self.seed = seed
         self.delay = delay
@@ -64,19 +75,29 @@ class VirtualWorld:
         """What `Network.resolve` knows: lower-case host name to addresses."""
         self.trace: list[TraceEntry] = []
         self.counts: Counter[str] = Counter()
-        """Datagrams: sent = delivered + lost + no_host + no_socket + down + still on the wire; no_route apart."""
+        """Datagrams, at each hop: sent + duplicated = delivered + forwarded + every reason + still on the wire.
+
+        Apart, as they were never sent: no_route, message_too_long. The reasons are listed in docs/world.md.
+        """
+        self.tcp_counts: Counter[str] = Counter()
+        """The same for TCP packets."""
+        self.counts_traffic = False
+        """Whether hosts keep their `traffic`: datagrams and bytes by kind."""
         self.hosts: list[VirtualHost] = []
         self._keep_trace = keep_trace
-        self._loop = loop
-        self._pairs: dict[frozenset[VirtualHost], Delay] = {}
-        self._registry: dict[tuple[str, str], VirtualHost] = {}
+        self._hash = hashlib.sha256() if hash_trace else None
+        self._lines: list[str] = []
+        if loop is None:
+            running = asyncio.get_running_loop()
+            if not isinstance(running, VirtualLoop):
+                raise TypeError("a virtual world needs a virtual loop")
+            loop = running
+        self.loop = loop
+        self._wires = Wires()
+        self._plain = True
+        self._spaces: dict[str, dict[str, VirtualHost]] = {INTERNET: {}}
         self._segments: dict[str, dict[VirtualHost, None]] = {}
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        return self._loop
+        self._tcp_order: dict[tuple[VirtualHost, Address, Address], float] = {}
 
     def host(self, *ips: str, lan: str | None = None, name: str = "") -> VirtualNetwork:
         """Make a host with these addresses (and loopback) and return its first `Network`.
@@ -90,31 +111,89 @@ class VirtualWorld:
             host.add_address(ip, lan=lan)
         return host.network()
 
-    def set_delay(self, one: VirtualNetwork, other: VirtualNetwork, delay: Delay) -> None:
+    # What lies between hosts
+
+    def set_delay(self, one: VirtualNetwork | VirtualHost, other: VirtualNetwork | VirtualHost, delay: Delay) -> None:
         """Give the wire between two hosts its own one-way delay."""
-        self._pairs[frozenset((one.host, other.host))] = delay
+        self._wires.pairs[frozenset((host_of(one), host_of(other)))] = delay
+        self.wires_changed()
+
+    def set_lan(self, lan: str, *, delay: Delay, loss: float = 0.0) -> None:
+        """Give the wire of a LAN its own one-way delay and loss, in place of the world's."""
+        self._wires.segments[f"lan/{lan}"] = Segment(delay, loss)
+        self.wires_changed()
+
+    def set_regions(self, core: Mapping[tuple[str, str], Delay]) -> None:
+        """Set one-way delays of the internet between regions, by (from, to); `VirtualHost.region` says where one is."""
+        self._wires.core = dict(core)
+        self.wires_changed()
+
+    def set_link(
+        self, host: VirtualNetwork | VirtualHost, profile: LinkProfile | None, *, lan: str | None = None
+    ) -> None:
+        """Give a host an access link, or with None take it away.
+
+        It lies between the host and where its first address is: the internet, or a LAN (so a router's is its way out,
+        if that address was given first). `lan`: the link to that LAN instead. Raise ValueError without an address.
+        """
+        host = host_of(host)
+        if lan is None and not host.addresses():
+            raise ValueError(f"{host.name} has no address yet, so a link of it leads nowhere")
+        medium = f"lan/{lan}" if lan is not None else host.first_medium()
+        if profile is None:
+            host.links.pop(medium, None)
+        else:
+            rng = random.Random(f"{self.seed}/{host.name}/link/{medium}/{profile.name}")
+            host.links[medium] = Link(profile, rng)
+            self._wires.has_links = True
+        self.wires_changed()
+
+    @property
+    def wires(self) -> Wires:
+        """What is special about paths; after a change of it, `wires_changed`."""
+        return self._wires
+
+    def wires_changed(self) -> None:
+        self._plain = self._wires.plain
+
+    # The trace
+
+    def note(self, host: VirtualHost, source: Address, to: Address, kind: str, size: int) -> None:
+        """Enter what `host` sent into the trace."""
+        if self._keep_trace:
+            self.trace.append(TraceEntry(self.loop.now(), source, to, kind, size))
+        if self._hash is not None:
+            lines = self._lines
+            lines.append(_line(self.loop.now(), source, to, kind, size))
+            if len(lines) >= _HASH_LINES:
+                self._hash.update("".join(lines).encode())
+                lines.clear()
+        if self.counts_traffic:
+            row = host.traffic.setdefault(kind, [0, 0, 0, 0])
+            row[0] += 1
+            row[1] += size
 
     def trace_hash(self) -> str:
-        """Return the SHA-256 (hex) of the trace: equal for equal runs."""
-        digest = hashlib.sha256()
-        for entry in self.trace:
-            line = f"{entry.time:.9f} {entry.source} {entry.destination} {entry.kind} {entry.size}\n"
-            digest.update(line.encode())
-        return digest.hexdigest()
+        """Return the SHA-256 (hex) of the trace: equal for equal runs, kept or hashed as it grew."""
+        if self._hash is None:
+            return hashlib.sha256("".join(_line(*entry) for entry in self.trace).encode()).hexdigest()
+        self._hash.update("".join(self._lines).encode())
+        self._lines.clear()
+        return self._hash.hexdigest()
 
-    # What hosts and sockets call.
+    # What hosts and sockets call
 
     def attach(self, host: VirtualHost, ip: str, segment: str | None) -> None:
         """Enter an address into the world. Raise ValueError when it is taken."""
-        key = (space_of(ip, segment), ip)
-        if key in self._registry:
-            raise ValueError(f"{ip} is taken by {self._registry[key].name}")
-        self._registry[key] = host
+        space = self._spaces.setdefault(space_of(ip, segment), {})
+        if ip in space:
+            raise ValueError(f"{ip} is taken by {space[ip].name}")
+        space[ip] = host
         if segment is not None:
             self._segments.setdefault(segment, {})[host] = None
 
     def detach(self, host: VirtualHost, ip: str, segment: str | None) -> None:
-        del self._registry[space_of(ip, segment), ip]
+        del self._spaces[space_of(ip, segment)][ip]
         if segment is not None and segment not in host.segments():
             self._segments[segment].pop(host, None)
 
@@ -123,14 +202,27 @@ class VirtualWorld:
         return list(self._segments.get(segment, ()))
 
     def owner(self, ip: str, segment: str | None) -> VirtualHost | None:
-        return self._registry.get((space_of(ip, segment), ip))
+        """Return who has an address: a public one anywhere, another one on `segment`."""
+        space = self._spaces.get(space_of(ip, segment))
+        return None if space is None else space.get(ip)
 
-    def delay_between(self, one: VirtualHost, other: VirtualHost) -> float:
-        """Draw the one-way delay of the next datagram (seconds)."""
-        if one is other:
-            return LOOPBACK_DELAY_S
-        delay = self._pairs.get(frozenset((one, other)), self.delay) if self._pairs else self.delay
-        return max(0.0, delay(self.rng) if callable(delay) else delay)
+    def neighbour(self, ip: str, segment: str) -> VirtualHost | None:
+        """Return who has an address on this segment."""
+        if not is_public(ip):
+            space = self._spaces.get(segment)
+            return None if space is None else space.get(ip)
+        host = self._spaces[INTERNET].get(ip)
+        return host if host is not None and ip in host.segments().get(segment, ()) else None
+
+    def entrance(self, ip: str, source: VirtualHost) -> VirtualHost | None:
+        """Return who takes a packet of `source` that comes over the internet for a public address, None if nobody.
+
+        A host behind routers is entered by the outermost, or by the one behind `source` when that is a router of it.
+        """
+        host = self._spaces[INTERNET].get(ip)
+        while host is not None and host.gateway is not None and host.gateway is not source:
+            host = host.gateway
+        return host
 
     def carry(
         self, data: bytes, source: Address, to: Address, one: VirtualHost, other: VirtualHost | None, group: str | None
@@ -139,25 +231,98 @@ class VirtualWorld:
 
         `group`: the segment (or "lo") when it is multicast, else None.
         """
-        self.counts["sent"] += 1
+        counts = self.counts
+        counts["sent"] += 1
         if other is None:
-            self.counts["no_host"] += 1
-        elif not one.up:
-            self.counts["down"] += 1
-        elif one is not other and self._is_lost(source, to, data):
-            self.counts["lost"] += 1
+            counts["no_host"] += 1
+        elif one.silent is not None:
+            counts[one.silent] += 1
+        elif one is other:
+            self.loop.wire_at(self.loop.now() + LOOPBACK_DELAY_S, other.deliver, data, source, to, group)
+        elif not self._plain:
+            loss = self.loss(source, to, data) if callable(self.loss) else self.loss
+            size = len(data) + UDP_HEADERS[":" in to.ip]
+            self._travel(counts, size, loss, one, other, other.deliver, (data, source, to, group))
         else:
-            at = self.loop.time() + self.delay_between(one, other)
-            self.loop.call_at(at, other.deliver, data, source, to, group)
+            loss = self.loss(source, to, data) if callable(self.loss) else self.loss
+            if loss and self.rng.random() < loss:
+                counts["lost"] += 1
+                return
+            delay = self.delay
+            at = self.loop.now() + (delay(self.rng) if callable(delay) else delay)
+            self.loop.wire_at(at, other.deliver, data, source, to, group)
 
-    def note(self, source: Address, to: Address, kind: str, size: int) -> None:
-        """Enter what was sent into the trace."""
-        if self._keep_trace:
-            self.trace.append(TraceEntry(self.loop.time(), source, to, kind, size))
+    def carry_tcp(
+        self, packet: TcpPacket, source: Address, to: Address, one: VirtualHost, other: VirtualHost | None
+    ) -> None:
+        """The same for a TCP packet. Packets of one flow over one hop keep their order whatever the jitter."""
+        counts = self.tcp_counts
+        counts["sent"] += 1
+        if other is None:
+            counts["no_host"] += 1
+        elif one.silent is not None:
+            counts[one.silent] += 1
+        elif one is other:
+            self.loop.wire_at(self.loop.now() + LOOPBACK_DELAY_S, other.deliver_tcp, packet, source, to)
+        else:
+            loss = 0.0 if callable(self.loss) else self.loss
+            size = len(packet.data) + TCP_HEADERS[":" in to.ip]
+            self._travel(counts, size, loss, one, other, other.deliver_tcp, (packet, source, to), (one, source, to))
 
-    def _is_lost(self, source: Address, to: Address, data: bytes) -> bool:
-        probability = self.loss(source, to, data) if callable(self.loss) else self.loss
-        return probability > 0 and self.rng.random() < probability
+    def delay_between(self, one: VirtualHost, other: VirtualHost) -> float:
+        """Draw the one-way delay of the wire for the next packet (seconds), without the links at its ends."""
+        if one is other:
+            return LOOPBACK_DELAY_S
+        return self._draw(self._wires.between(one, other, medium_of(one, other), self.delay, 0.0)[0])
+
+    def _travel(
+        self,
+        counts: Counter[str],
+        size: int,
+        loss: float,
+        one: VirtualHost,
+        other: VirtualHost,
+        receive: Callable[..., object],
+        args: tuple[Any, ...],
+        flow: tuple[VirtualHost, Address, Address] | None = None,
+    ) -> None:
+        """One hop over wires and links that may be special. `flow`: keep its order on the wire."""
+        wires = self._wires
+        medium = medium_of(one, other)
+        up, down = one.links.get(medium), other.links.get(medium)
+        delay, loss = wires.between(one, other, medium, self.delay, loss)
+        if wires.blocks and wires.blocked(one, other):
+            counts["partitioned"] += 1
+        elif too_big(size, (up, down)):
+            counts["too_big"] += 1
+        elif loss and self.rng.random() < loss:
+            counts["lost"] += 1
+        else:
+            Trip(self.loop, counts, size, lambda at: self._cross_wire(at, delay, flow), receive, args).begin(up, down)
+
+    def _draw(self, delay: Delay) -> float:
+        return max(0.0, delay(self.rng)) if callable(delay) else delay
+
+    def _cross_wire(self, at: float, delay: Delay, flow: tuple[VirtualHost, Address, Address] | None) -> float:
+        """Return when a packet that enters the wire at `at` leaves it."""
+        out_at = at + self._draw(delay)
+        if flow is not None:
+            order = self._tcp_order
+            out_at = max(order.get(flow, 0.0), out_at)
+            if len(order) >= _TCP_ORDER_MAX:
+                now = self.loop.now()
+                self._tcp_order = order = {key: value for key, value in order.items() if value > now}
+            order[flow] = out_at
+        return out_at
+
+
+def host_of(one: VirtualNetwork | VirtualHost) -> VirtualHost:
+    """Return the host of a network, or the host itself."""
+    return one.host if isinstance(one, VirtualNetwork) else one
+
+
+def _line(time: float, source: Address, to: Address, kind: str, size: int) -> str:
+    return f"{time:.9f} {source.ip} {source.port} {to.ip} {to.port} {kind} {size}\n"
 
 
 def run_virtual(
@@ -167,12 +332,13 @@ def run_virtual(
     delay: Delay = 0.001,
     loss: Loss = 0.0,
     keep_trace: bool = True,
+    hash_trace: bool = False,
     until: float | None = 3600.0,
 ) -> T:
     """Run `main(world)` in a new world on a new virtual loop, and return its result.
 
     `until`: virtual seconds after which VirtualTimeLimitError is raised (None: no limit).
     """
-    loop = VirtualLoop()
-    world = VirtualWorld(seed, delay=delay, loss=loss, keep_trace=keep_trace, loop=loop)
+    loop = VirtualLoop(seed)
+    world = VirtualWorld(seed, delay=delay, loss=loss, keep_trace=keep_trace, hash_trace=hash_trace, loop=loop)
     return loop.run(main(world), until=until)

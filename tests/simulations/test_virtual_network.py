@@ -170,7 +170,7 @@ def test_send_never_raises_and_counts() -> None:
         sock.send(b"nobody is there", Address("10.0.0.77", 1))
         await asyncio.sleep(1)
         assert sock.dropped == 4
-        assert world.counts == {"no_route": 4, "sent": 1, "no_socket": 1}
+        assert world.counts == {"no_route": 3, "message_too_long": 1, "sent": 1, "no_socket": 1}
         sock.close()
         sock.send(b"late", Address("10.0.0.2", 1))
         assert world.counts["sent"] == 1

@@ -67,10 +67,10 @@ class NatBox(VirtualHost):
         self.world.hosts.append(host)
         host.add_address(ip, lan=self.name)
         self._inside[ip] = host
-        self.world._pairs[frozenset((host, self))] = LAN_DELAY_S
+        self.world.set_delay(host, self, LAN_DELAY_S)
         for other in self._inside.values():
             if other is not host:
-                self.world._pairs[frozenset((host, other))] = LAN_DELAY_S
+                self.world.set_delay(host, other, LAN_DELAY_S)
         return host.network()
 
     def reboot(self) -> None:
