@@ -158,7 +158,7 @@ class Reaching:
     @property
     def nat(self) -> NatKind:
         """What is between us and the public network (IPv4's, where both families have a verdict)."""
-        if self._own_addresses().get(Realm.PUBLIC):
+        if self._dialable():
             return NatKind.NONE
         kind = self.verdict().kind
         return kind if kind is not NatKind.UNKNOWN else self.verdict(ipv6=True).kind
@@ -170,9 +170,9 @@ class Reaching:
     def is_punched(self, connection: Connection) -> bool:
         """Whether a connection goes through a hole that both sides made.
 
-        With a public address of ours there is none to make: the other side dials it, called or calling.
+        With an address of ours that anybody can dial there is none to make: the other side does, called or calling.
         """
-        if self._own_addresses().get(Realm.PUBLIC):
+        if self._dialable():
             return False
         return self._signalling.is_punched(connection.peer, connection.remote)
 
@@ -189,8 +189,22 @@ class Reaching:
         return self._sessions.get(peer) is not None or self.known(peer)
 
     def _needed(self) -> bool:
-        """Rendezvous nodes are for those whom nobody can dial: in the public realm without a public address."""
-        return Realm.PUBLIC in self._dht.realms() and not self._own_addresses().get(Realm.PUBLIC)
+        """Rendezvous nodes are for those whom nobody can dial."""
+        return Realm.PUBLIC in self._dht.realms() and not self._dialable()
+
+    def _dialable(self) -> bool:
+        """Whether strangers can dial a public address of ours.
+
+        Not when nodes have tried in vain: there is a firewall. Until they have, a host that also has private addresses
+        is thought to be at home, behind a router that lets in no IPv6 unasked (RFC 6092, "Recommended Simple Security
+        Capabilities in Customer Premises Equipment"); any other, to be open.
+        """
+        own = self._own_addresses()
+        if not own.get(Realm.PUBLIC):
+            return False
+        if Realm.PUBLIC in self._dht.serving:
+            return True
+        return not self._dht.unreachable and not own.get(Realm.PRIVATE)
 
     async def _keep_rendezvous(self) -> None:
         while True:
@@ -227,7 +241,8 @@ class Reaching:
                 # The port will be another one, but the other side's router must learn our IP address from its checks.
                 guess = Address(seen.ip, seen.ports[0])
                 candidates.setdefault(guess, IceCandidate(guess, "srflx"))
-        return OwnSide(tuple(candidates.values())[:MAX_CANDIDATES], published, self.nat)
+        dialable = published if self._dialable() else ()
+        return OwnSide(tuple(candidates.values())[:MAX_CANDIDATES], dialable, self.nat)
 
     async def _dial_back(self, peer: PeerId, addresses: Sequence[Address]) -> None:
         """Dial a caller's published addresses: if one works, neither router matters."""

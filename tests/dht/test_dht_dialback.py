@@ -58,6 +58,29 @@ def test_role_follows_the_evidence(evidence: list[Evidence], serves: bool) -> No
     assert role.serves is serves
 
 
+@pytest.mark.parametrize(
+    ("evidence", "refuted"),
+    [
+        ([], False),
+        ([NOBODY], False),
+        ([SILENT], True),
+        ([INCONCLUSIVE, NOBODY], True),
+        ([SILENT, PROVEN], False),
+        ([PROVEN, SILENT], False),
+        ([PROVEN, SILENT, SILENT], True),
+    ],
+)
+def test_unreachable_is_who_was_tried_in_vain(evidence: list[Evidence], refuted: bool) -> None:
+    """Nobody to try says nothing; another address starts anew."""
+    role = Role(serves=False, interval=900.0)
+    role.joined(0.0)
+    for result in evidence:
+        role.checked(result, role.check_at)
+    assert role.refuted is refuted
+    role.addresses_changed(1000.0)
+    assert not role.refuted
+
+
 def test_role_checks_soon_then_rarely_and_at_once_when_addresses_change() -> None:
     """A client asks ever less often, a server each 15 minutes, after a silence within seconds."""
     role = Role(serves=False, interval=900.0)

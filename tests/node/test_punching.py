@@ -12,7 +12,8 @@ from support.virtual_nat import NatBox
 from support.virtual_nodes import make_node
 
 from p2pnode import BothNatsRandomError, Node, NoPathError, P2PError, Session
-from p2pnode.simulations.virtual import VirtualWorld, run_virtual
+from p2pnode.core.address import Address
+from p2pnode.simulations.virtual import VirtualHost, VirtualWorld, run_virtual
 
 ONE_WAY_S = 0.04  # 80 ms round trip between any two routers or public hosts
 EASY = ("fullcone", "address-restricted", "port-restricted")
@@ -279,3 +280,60 @@ def test_idle_home_keeps_within_its_budget() -> None:
     rate, kinds = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
     print(f"idle behind a router: {rate:.1f} datagrams a minute; in ten minutes {kinds}")
     assert rate <= 120
+
+
+class FirewalledHost(VirtualHost):
+    """Has a public address, and lets in only what comes from where it has sent to: homes are so by IPv6."""
+
+    def __init__(self, world: VirtualWorld, ip: str) -> None:
+        super().__init__(world, f"firewalled-{ip}")
+        world.hosts.append(self)
+        self.sent_to: set[Address] = set()
+        self.add_address(ip)
+
+    def route(self, to: Address, bound: str) -> tuple[str, VirtualHost | None] | None:
+        self.sent_to.add(to)
+        return super().route(to, bound)
+
+    def deliver(self, data: bytes, source: Address, to: Address, group: str | None) -> None:
+        if source in self.sent_to:
+            super().deliver(data, source, to, group)
+
+
+async def behind_firewall(there: Street) -> Node:
+    number = 20 + len(there.homes)
+    host = FirewalledHost(there.world, f"12.{number}.0.1")
+    node = make_node(host.network(), number, through=there.public[:3])
+    await node.start()
+    there.homes.append(node)
+    return node
+
+
+@pytest.mark.parametrize("other", ["port-restricted", "fullcone", "firewall"])
+@pytest.mark.parametrize("calls", [False, True], ids=["is-called", "calls"])
+def test_firewalled_node_is_met_through_rendezvous_nodes(other: str, calls: bool) -> None:
+    """Once nodes have tried to reach it in vain it keeps rendezvous nodes, and both sides punch; either may call."""
+
+    async def main(world: VirtualWorld) -> float:
+        async with street(world) as there:
+            behind = await behind_firewall(there)
+            peer = await (behind_firewall(there) if other == "firewall" else there.home(other))
+            await asyncio.sleep(15)
+            assert behind.reaching.rendezvous
+            session, seconds = await reach(world, *((behind, peer) if calls else (peer, behind)))
+            assert session.path == "punched", session.trace.steps
+            return seconds
+
+    seconds = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+    print(f"firewalled node and {other}: {seconds:.3f} s")
+    assert seconds <= 0.6
+
+
+def test_open_public_nodes_keep_no_rendezvous_nodes() -> None:
+    """Their addresses are dialled: neither registrations nor keep-alives are spent."""
+
+    async def main(world: VirtualWorld) -> None:
+        async with street(world) as there:
+            assert [node.reaching.rendezvous for node in there.public] == [()] * len(there.public)
+
+    run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
