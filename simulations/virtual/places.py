@@ -16,6 +16,7 @@ __all__ = [
     "WALL_AT_START_S",
     "is_local",
     "is_loopback",
+    "is_multicast",
     "is_public",
     "kind_of",
     "segment_of",
@@ -38,6 +39,12 @@ def is_public(ip: str) -> bool:
 def is_loopback(ip: str) -> bool:
     """Whether a packet for this address stays on its host."""
     return scope_of(ip) is Scope.LOOPBACK
+
+
+@cache
+def is_multicast(ip: str) -> bool:
+    """Whether an address is a group."""
+    return scope_of(ip) is Scope.MULTICAST
 
 
 @cache

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from p2pnode.core.address import Address
 from p2pnode.core.network import DatagramHandler
-from p2pnode.simulations.virtual.places import kind_of
+from p2pnode.simulations.virtual.places import is_multicast, kind_of
 from p2pnode.simulations.virtual.processes import RUNNING, Process
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class VirtualDatagramSocket:
             _check_caller(self.process)
         route = host.route(to, self.local.ip) if (":" in to.ip) == self._is_ipv6 and to.port else None
         if route is None or len(data) > UDP_PAYLOAD_MAX:
+            if is_multicast(to.ip) and len(data) <= UDP_PAYLOAD_MAX and self._send_to_group(bytes(data), to):
+                return
             self.dropped += 1
             world.counts["no_route" if route is None else "message_too_long"] += 1
             return
@@ -49,6 +51,21 @@ class VirtualDatagramSocket:
         source = self.local if source_ip == self.local.ip else Address(source_ip, self.local.port)
         world.note(host, source, to, kind_of(data), len(data))
         world.carry(bytes(data), source, to, host, other, None)
+
+    def _send_to_group(self, data: bytes, group: Address) -> bool:
+        """Send to a group from an ordinary socket, as SSDP's searches go: answers come back to it. False: no LAN."""
+        host, world = self._host, self._world
+        sent = False
+        for segment, ips in host.segments().items():
+            for ip in ips:
+                if (":" in ip) == self._is_ipv6 == group.is_ipv6 and self.local.ip in (ip, "0.0.0.0", "::"):
+                    source = Address(ip, self.local.port)
+                    world.note(host, source, group, "multicast", len(data))
+                    for other in world.members(segment):
+                        world.carry(data, source, group, host, other, segment)
+                    sent = True
+                    break
+        return sent
 
     def receive(self, data: bytes, source: Address) -> None:
         """Hand a datagram to the program, in its own context."""
