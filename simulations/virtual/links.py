@@ -36,6 +36,7 @@ __all__ = [
 Delay = float | Callable[[random.Random], float]
 """One-way delay in seconds: a constant, or drawn anew for each packet."""
 _NORMAL_TRIES = 100
+_ROUNDING_BYTES = 1e-6  # times are floats; a packet that just fits must fit
 
 
 class Distribution(Protocol):
@@ -211,7 +212,7 @@ class Lane:
         profile = self.profile
         leaves_at = now
         if profile.rate_bps is not None:
-            if self.queued_bytes(now) + size > profile.queue_bytes:
+            if self.queued_bytes(now) + size > profile.queue_bytes + _ROUNDING_BYTES:
                 return "queue_full"
             leaves_at = self._free_at = max(now, self._free_at) + size * 8 / profile.rate_bps
         if profile.loss and self._is_lost(profile.loss):
