@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from support.nat_peers import echo_stream
-from support.virtual_nat import KINDS, IcePeer, Meeting, NatBox, meet, meet_sessions
+from support.virtual_nat import KINDS, IcePeer, Meeting, meet, meet_sessions, router_of
 
 from p2pnode.core.address import Address
 from p2pnode.core.errors import NoPathError
@@ -35,7 +35,7 @@ async def servers_of(world: VirtualWorld) -> list[IcePeer]:
 def network_of(world: VirtualWorld, kind: str, number: int) -> VirtualNetwork:
     if kind == "public":
         return world.host(f"198.51.100.{number}")
-    return NatBox(world, f"198.51.100.{number}", kind).host(f"192.168.{number}.10")
+    return router_of(world, kind, f"198.51.100.{number}").host(f"192.168.{number}.10")
 
 
 async def meet_behind(world: VirtualWorld, a: str, b: str) -> Meeting:
@@ -192,7 +192,7 @@ def test_two_hosts_behind_one_router_meet_on_their_lan() -> None:
 
     async def main(world: VirtualWorld) -> None:
         servers = await servers_of(world)
-        router = NatBox(world, "198.51.100.7", "port-restricted")
+        router = router_of(world, "port-restricted", "198.51.100.7")
         one = await IcePeer.open(router.host("192.168.7.10"))
         two = await IcePeer.open(router.host("192.168.7.11"), port=4748)
         meeting = await meet(one, two, servers[:1])

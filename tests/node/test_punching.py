@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from support.virtual_nat import NatBox
+from support.virtual_nat import router_of
 from support.virtual_nodes import make_node
 
 from p2pnode import BothNatsRandomError, Node, NoPathError, P2PError, Session
 from p2pnode.core.address import Address
 from p2pnode.simulations.virtual import VirtualHost, VirtualWorld, run_virtual
+from p2pnode.simulations.virtual.router import VirtualRouter
 
 ONE_WAY_S = 0.04  # 80 ms round trip between any two routers or public hosts
 EASY = ("fullcone", "address-restricted", "port-restricted")
@@ -32,7 +33,7 @@ class Street:
         self.world = world
         self.public: list[Node] = []
         self.homes: list[Node] = []
-        self.routers: list[NatBox] = []
+        self.routers: list[VirtualRouter] = []
 
     async def open(self) -> None:
         for number in range(7):
@@ -46,11 +47,11 @@ class Street:
     async def home(self, kind: str) -> Node:
         """A node behind a router of its own."""
         number = 20 + len(self.homes)
-        router = NatBox(self.world, f"11.{number}.0.1", kind)
+        router = router_of(self.world, kind, f"11.{number}.0.1")
         self.routers.append(router)
         return await self.move_in(router, "192.168.1.2")
 
-    async def move_in(self, router: NatBox, ip: str) -> Node:
+    async def move_in(self, router: VirtualRouter, ip: str) -> Node:
         number = 20 + len(self.homes)
         node = make_node(router.host(ip), number, through=self.public[:3])
         await node.start()

@@ -1,10 +1,9 @@
-"""NAT routers for the virtual world, and peers behind them that speak STUN, ICE and QUIC on one socket."""
+"""Peers behind routers of the virtual world that speak STUN, ICE and QUIC on one socket; how hard those routers are."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
 
 from support.nat_peers import TAG
 
@@ -21,126 +20,20 @@ from p2pnode.nat import (
     StunServer,
     UdpMux,
 )
-from p2pnode.simulations.virtual import VirtualHost, VirtualNetwork, VirtualWorld
-from p2pnode.simulations.virtual.places import is_public
+from p2pnode.simulations.routers.kinds import RouterKind, kind_named
+from p2pnode.simulations.virtual import VirtualNetwork, VirtualWorld
+from p2pnode.simulations.virtual.router import VirtualRouter
 
-Rule = Literal["endpoint-independent", "address-dependent", "address-and-port-dependent"]
-KINDS: dict[str, tuple[Rule, Rule]] = {
-    "fullcone": ("endpoint-independent", "endpoint-independent"),
-    "address-restricted": ("endpoint-independent", "address-dependent"),
-    "port-restricted": ("endpoint-independent", "address-and-port-dependent"),
-    "symmetric": ("address-and-port-dependent", "address-and-port-dependent"),
+KINDS: dict[str, RouterKind] = {
+    name: replace(kind_named(name), ports="random", overload=False, inbound_refresh=False)
+    for name in ("fullcone", "address-restricted", "port-restricted", "symmetric")
 }
-"""Kind to (mapping, filtering), RFC 4787, sections 4.1 and 5."""
-LAN_DELAY_S = 0.0005
+"""The common kinds at their hardest: no port is kept, and only packets from inside keep a mapping for its 30 s."""
 
 
-@dataclass
-class _Mapping:
-    internal: Address
-    port: int
-    used_at: float
-    sent_to: set[Address] = field(default_factory=set)
-
-
-class NatBox(VirtualHost):
-    """A router with one public address. Random ports; a mapping ends `timeout_s` after the last packet out."""
-
-    def __init__(
-        self, world: VirtualWorld, public_ip: str, kind: str, *, timeout_s: float = 30.0, hairpin: bool = False
-    ) -> None:
-        super().__init__(world, f"router-{public_ip}")
-        world.hosts.append(self)
-        self.public_ip = public_ip
-        self.mapping, self.filtering = KINDS[kind]
-        self.timeout_s = timeout_s
-        self.hairpin = hairpin
-        self.blocked = 0
-        self._inside: dict[str, VirtualHost] = {}
-        self._by_flow: dict[tuple[Address, object], _Mapping] = {}
-        self._by_port: dict[int, _Mapping] = {}
-        self.add_address(public_ip)
-
-    def host(self, ip: str) -> VirtualNetwork:
-        """Make a host on the router's LAN."""
-        host = _InsideHost(self.world, f"{self.name}/{ip}", self)
-        self.world.hosts.append(host)
-        host.add_address(ip, lan=self.name)
-        self._inside[ip] = host
-        self.world.set_delay(host, self, LAN_DELAY_S)
-        for other in self._inside.values():
-            if other is not host:
-                self.world.set_delay(host, other, LAN_DELAY_S)
-        return host.network()
-
-    def reboot(self) -> None:
-        """Forget all mappings."""
-        self._by_flow.clear()
-        self._by_port.clear()
-
-    @property
-    def mappings(self) -> int:
-        now = self.world.loop.time()
-        return sum(now - each.used_at < self.timeout_s for each in self._by_port.values())
-
-    def deliver(self, data: bytes, source: Address, to: Address, group: str | None) -> None:
-        if source.ip in self._inside and to.ip != self.public_ip:
-            self._outgoing(data, source, to)
-        elif source.ip in self._inside and self.hairpin:
-            self._incoming(data, Address(self.public_ip, self._map(source, to).port), to)
-        elif source.ip not in self._inside and to.ip == self.public_ip:
-            self._incoming(data, source, to)
-        else:
-            self.blocked += 1
-
-    def _outgoing(self, data: bytes, source: Address, to: Address) -> None:
-        mapping = self._map(source, to)
-        outside = Address(self.public_ip, mapping.port)
-        self.world.carry(data, outside, to, self, self.world.owner(to.ip, None), None)
-
-    def _incoming(self, data: bytes, source: Address, to: Address) -> None:
-        mapping = self._by_port.get(to.port)
-        if mapping is None or self._is_old(mapping) or not self._lets_in(mapping, source):
-            self.blocked += 1
-            return
-        self.world.carry(data, source, mapping.internal, self, self._inside[mapping.internal.ip], None)
-
-    def _map(self, source: Address, to: Address) -> _Mapping:
-        key = (source, _part(self.mapping, to))
-        mapping = self._by_flow.get(key)
-        if mapping is None or self._is_old(mapping):
-            port = self.world.rng.randint(1024, 65535)
-            while port in self._by_port:
-                port = self.world.rng.randint(1024, 65535)
-            mapping = self._by_flow[key] = self._by_port[port] = _Mapping(source, port, 0.0)
-        mapping.used_at = self.world.loop.time()
-        mapping.sent_to.add(to)
-        return mapping
-
-    def _is_old(self, mapping: _Mapping) -> bool:
-        return self.world.loop.time() - mapping.used_at >= self.timeout_s
-
-    def _lets_in(self, mapping: _Mapping, source: Address) -> bool:
-        seen = {_part(self.filtering, each) for each in mapping.sent_to}
-        return _part(self.filtering, source) in seen
-
-
-def _part(rule: Rule, address: Address) -> object:
-    """What of a remote address a rule looks at."""
-    if rule == "endpoint-independent":
-        return None
-    return address.ip if rule == "address-dependent" else address
-
-
-class _InsideHost(VirtualHost):
-    def __init__(self, world: VirtualWorld, name: str, router: NatBox) -> None:
-        super().__init__(world, name)
-        self._router = router
-
-    def route(self, to: Address, bound: str) -> tuple[str, VirtualHost | None] | None:
-        if is_public(to.ip):
-            return self.addresses()[0], self._router
-        return super().route(to, bound)
+def router_of(world: VirtualWorld, kind: str, outside: str) -> VirtualRouter:
+    """Return a new router of one of these kinds."""
+    return VirtualRouter(world, KINDS[kind], outside)
 
 
 @dataclass
