@@ -102,6 +102,8 @@ async def crash(*hosts: AnyHost) -> None:
     for host in chosen:
         host.up = False
     await kill(*(network for host in chosen for network in list(host.networks)))
+    for host in chosen:
+        resume(host)  # nobody is left to go on; it is off, not asleep
 
 
 def _block(world: VirtualWorld, blocks: list[Block]) -> Heal:

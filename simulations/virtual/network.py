@@ -52,9 +52,9 @@ class VirtualNetwork(Network):
         task = self.host.world.loop.create_task(work, context=self.process.context)
         try:
             return await task
-        except asyncio.CancelledError:
-            if self.process.dead and task.cancelled() and not _is_being_cancelled():
-                raise KilledError(f"killed on {self.host.name}: {task.get_name()}") from None
+        except BaseException as exc:
+            if self.process.dead and task.done() and not _is_being_cancelled():
+                raise KilledError(f"killed on {self.host.name}: {task.get_name()}") from exc
             raise
 
     def call(self, function: Callable[..., T], *args: object) -> T:
