@@ -38,6 +38,12 @@ class Realm(enum.Enum):
     PRIVATE = "private"
     PUBLIC = "public"
 
+    def __init__(self, _text: str) -> None:
+        self._width = len(type(self).__members__)
+
+    def __hash__(self) -> int:
+        return self._width  # Enum's is that of the name, which would order sets of realms differently in every process
+
 
 _TABLE: tuple[tuple[Scope, tuple[str, ...]], ...] = (
     (Scope.LOOPBACK, ("127.0.0.0/8", "::1/128")),

@@ -39,6 +39,9 @@ _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 # Chosen by us
 MAX_CERTIFICATE_BYTES = 2048  # ours have about 400
+# Half of all ECDSA P-256 signatures in DER have this length, the others mostly a byte more or less. We sign until ours
+# has it, so that the first flight of a handshake has one size, in simulations in every run.
+_SIGNATURE_BYTES = 71
 _NOT_BEFORE = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 _NOT_AFTER = dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=dt.UTC)  # RFC 5280: "no well-defined end"
 
@@ -64,7 +67,7 @@ def make_certificate(key: NodeKey, token_bytes: Callable[[int], bytes]) -> NodeC
     signature = key.sign(SIGNATURE_PREFIX + spki)  # libp2p's format; its prefix separates it from all our domains
     value = _signed_key(key.public_raw, signature)
     name = x509.Name([])
-    certificate = (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -73,8 +76,10 @@ def make_certificate(key: NodeKey, token_bytes: Callable[[int], bytes]) -> NodeC
         .not_valid_before(_NOT_BEFORE)
         .not_valid_after(_NOT_AFTER)
         .add_extension(x509.UnrecognizedExtension(EXTENSION_OID, value), critical=False)
-        .sign(private, hashes.SHA256())
     )
+    certificate = builder.sign(private, hashes.SHA256())
+    while len(certificate.signature) != _SIGNATURE_BYTES:
+        certificate = builder.sign(private, hashes.SHA256())
     return NodeCertificate(
         der=certificate.public_bytes(Encoding.DER),
         pem=certificate.public_bytes(Encoding.PEM),

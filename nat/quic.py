@@ -81,9 +81,10 @@ class QuicEndpoint:
         # are known only together with the address.
         self._first_cids: dict[tuple[Address, bytes], Connection] = {}
         self._first_cid_of: dict[Driver, tuple[Address, bytes]] = {}
-        self._connections: set[Driver] = set()
-        self._unproven: set[Driver] = set()
-        self._open: set[Driver] = set()
+        # Sets that keep their order: it is the order in which connections are closed and displaced.
+        self._connections: dict[Driver, None] = {}
+        self._unproven: dict[Driver, None] = {}
+        self._open: dict[Driver, None] = {}
         self._dropped: Counter[str] = Counter()
         self._failed: Counter[str] = Counter()
         self._accepted = self._connected = self._retries = 0
@@ -263,7 +264,7 @@ class QuicEndpoint:
         handshake = ServerHandshake(self.key, self.network_tag, self._certificate.der, nonce)
         connection = Connection(self, transport, source, handshake)
         self._track(connection)
-        self._unproven.add(connection)
+        self._unproven[connection] = None
         self._policy.began(source)
         self._first_cids[source, cid] = connection
         self._first_cid_of[connection] = (source, cid)
@@ -281,7 +282,7 @@ class QuicEndpoint:
         if not connection.initiator and (self._closed or not self._make_room(connection)):
             connection.close(CloseCode.TOO_MANY, "too many connections")
             return
-        self._open.add(connection)
+        self._open[connection] = None
         if connection.initiator:
             self._connected += 1
             return
@@ -293,11 +294,11 @@ class QuicEndpoint:
         reason = connection.close_reason
         if connection not in self._open and reason is not None:
             self._failed[reason.reason if reason.origin == "local" else reason.origin] += 1
-        self._open.discard(connection)
+        self._open.pop(connection, None)
         self._ended_unproven(connection)
 
     def connection_released(self, connection: Driver) -> None:
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
         self._forget_first_cid(connection)
         for cid in connection.transport.cids:
             self._by_cid.pop(cid, None)
@@ -334,12 +335,12 @@ class QuicEndpoint:
         )
 
     def _track(self, connection: Connection) -> None:
-        self._connections.add(connection)
+        self._connections[connection] = None
         self._by_cid[connection.transport.cid] = connection
 
     def _ended_unproven(self, connection: Driver) -> None:
         if connection in self._unproven:
-            self._unproven.discard(connection)
+            self._unproven.pop(connection, None)
             self._policy.ended(connection.remote)
 
     def _forget_first_cid(self, connection: Driver) -> None:

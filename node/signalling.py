@@ -106,7 +106,7 @@ class Signalling:
         self._tasks = TaskSet()
         self._answers: dict[bytes, asyncio.Future[Answer]] = {}
         self._incoming: dict[tuple[PeerId, str], _Meeting] = {}
-        self._meetings: set[_Meeting] = set()
+        self._meetings: dict[_Meeting, None] = {}  # in order of birth
         self._last_answers: dict[bytes, tuple[PeerId, bytes]] = {}
 
     # caller
@@ -119,7 +119,7 @@ class Signalling:
         """
         own = self._own_side()
         meeting = _Meeting(found.peer, self._ice.session(controlling=True, candidates=own.candidates))
-        self._meetings.add(meeting)
+        self._meetings[meeting] = None
         try:
             answer = await self._exchange(found, ways, own, meeting.ice)
             remote = IceParameters.decode_untrusted(answer.ice)
@@ -267,7 +267,7 @@ class Signalling:
         if len(self._incoming) >= MAX_INCOMING:
             return Refusal.BUSY, None
         meeting = _Meeting(sender, self._ice.session(controlling=False, candidates=own.candidates))
-        self._meetings.add(meeting)
+        self._meetings[meeting] = None
         self._incoming[sender, remote.ufrag] = meeting
         meeting.published = frozenset(offer.addresses)
         self._checks(meeting, remote, lambda _address, _why: None)
@@ -325,7 +325,7 @@ class Signalling:
             self._consent_lost(meeting.peer)
 
     def _drop(self, meeting: _Meeting) -> None:
-        self._meetings.discard(meeting)
+        self._meetings.pop(meeting, None)
         if meeting.remote is not None:
             self._incoming.pop((meeting.peer, meeting.remote.ufrag), None)
         meeting.ice.close()

@@ -56,6 +56,7 @@ Ts = TypeVarTuple("Ts")
 TURNS_AT_ONE_INSTANT_MAX = 1_000_000
 # Real seconds. The longest honest steps, such as making the keys of thousands of nodes, have awaits in between.
 BLOCKED_AFTER_S = 5.0
+CLEAN_UPS = 3  # of what is left at the end, when clean-up itself blocks
 # asyncio's own bounds (asyncio/base_events.py): above both, cancelled timers are taken out of the heap.
 CANCELLED_MIN, CANCELLED_SHARE = 100, 0.5
 
@@ -147,23 +148,30 @@ class VirtualLoop(BaseEventLoop):
                     Watchdog(lambda: self._current, self._describe_current, blocked_after, self.stop)
                 )
             try:
-                result = self.run_until_complete(task)
+                try:
+                    result = self.run_until_complete(task)
+                finally:
+                    self._until = float("inf")
+                    self._end()
             except (LoopInterrupt, RuntimeError) as exc:
                 if watchdog is not None and watchdog.error is not None:
                     raise VirtualBlockedError(watchdog.error) from exc
                 raise
-            finally:
-                self._until = float("inf")
-                try:
-                    self.run_until_complete(self._cancel_all_tasks())
-                    self.run_until_complete(self.shutdown_asyncgens())
-                finally:
-                    self.close()
             if watchdog is not None and watchdog.error is not None:  # it was swallowed
                 raise VirtualBlockedError(watchdog.error)
         if self.unhandled:
             raise BaseExceptionGroup("raised in callbacks of the virtual loop", self.unhandled)
         return result
+
+    def _end(self) -> None:
+        try:
+            for _attempt in range(CLEAN_UPS):
+                with contextlib.suppress(LoopInterrupt):  # the watchdog remembers it
+                    self._cancel_all_tasks()
+                    break
+            self.run_until_complete(self.shutdown_asyncgens())
+        finally:
+            self.close()
 
     # timers
 
@@ -333,11 +341,11 @@ class VirtualLoop(BaseEventLoop):
     def _tasks_in_order(self) -> list[asyncio.Task[Any]]:
         return sorted(asyncio.all_tasks(self), key=hash)
 
-    async def _cancel_all_tasks(self) -> None:
-        tasks = [task for task in self._tasks_in_order() if task is not asyncio.current_task()]
+    def _cancel_all_tasks(self) -> None:
+        tasks = self._tasks_in_order()
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self.run_until_complete(_all_ended(tasks))
         for task in tasks:
             if not task.cancelled() and (error := task.exception()) is not None and task.get_name() != "main":
                 self.unhandled.append(error)
@@ -354,6 +362,10 @@ class VirtualLoop(BaseEventLoop):
 
     def _write_to_self(self) -> None:
         """`call_soon_threadsafe` needs no wake-up: nothing blocks."""
+
+
+async def _all_ended(tasks: list[asyncio.Task[Any]]) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _callback_of(item: Any) -> Callable[..., object]:

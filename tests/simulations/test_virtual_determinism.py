@@ -1,7 +1,12 @@
-"""The same seed gives the same trace: twice in a process, and in processes with other hash seeds."""
+"""The same seed gives the same trace: twice in a process, and in processes with other hash seeds.
+
+First small nodes made of nothing but what could differ, then whole ones: they join, find each other, connect 250 times
+through routers and without, chat with databases in memory and on disk, and refresh what they published.
+"""
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import os
 import subprocess
@@ -96,6 +101,34 @@ def test_trace_is_equal_in_two_processes_with_different_hash_seeds() -> None:
         assert done.returncode == 0, done.stderr
         hashes.add(done.stdout.strip())
     assert hashes == {run(7)}
+
+
+@pytest.mark.slow
+def test_whole_nodes_leave_the_same_trace_in_every_process() -> None:
+    """Equal times, addresses, kinds and sizes with other hash seeds and in debug mode; another seed differs.
+
+    More than 200 handshakes: the length of an ECDSA signature in DER differs in every second one if nothing is done.
+    """
+    program = Path(__file__).parents[1] / "support" / "whole_nodes.py"
+    running = [
+        subprocess.Popen(
+            [sys.executable, *options, str(program), seed],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for seed, hash_seed, options in (("1", "1", ()), ("1", "2", ("-X", "dev")), ("2", "1", ()))
+    ]
+    outputs = [process.communicate(timeout=300) for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0], [errors[-2000:] for _, errors in outputs]
+    one, again, other = [output.splitlines()[-1] for output, _ in outputs]
+    print(one)
+    assert one == again
+    assert one.split()[0] != other.split()[0]
+    happened = ast.literal_eval(one[one.index("{") :])
+    assert happened["handshakes"] > 200
+    assert {"path direct", "path punched", "path lan", "delivered"} <= happened.keys()
 
 
 if __name__ == "__main__":
