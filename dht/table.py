@@ -190,7 +190,8 @@ class Table(RoutingTable):
         last, shared = self.buckets[-1], len(self.buckets) - 1
         near = Bucket(*self._range(shared + 1, own_side=True), self.ksize)
         last.range = self._range(shared + 1, own_side=False)
-        near.looked_up_at = last.looked_up_at
+        # A lookup before the split was most likely one for our own id.
+        near.looked_up_at, last.looked_up_at = last.looked_up_at, float("-inf")
         self.buckets.append(near)
         for source, sink in ((last.nodes, near.nodes), (last.replacement_nodes, near.replacement_nodes)):
             for contact in [c for c in source.values() if ID_BITS - (c.long_id ^ self._own).bit_length() > shared]:
