@@ -16,7 +16,8 @@ class TcpPacket(NamedTuple):
 
     `seq`: place of the first byte in its direction's stream; data begins at 0 and FIN takes one place after it.
     `acked`: the next place that the sender of this packet waits for. `window`: bytes that it can take beyond that.
-    `mss`: in a SYN, the most data bytes that it takes in one packet.
+    `mss`: in a SYN, the most data bytes that it takes in one packet. `held`: ranges beyond `acked` that it has
+    (RFC 2018), first place and the one after the last.
     """
 
     syn: bool = False
@@ -28,3 +29,4 @@ class TcpPacket(NamedTuple):
     window: int = 0
     mss: int = 0
     data: bytes = b""
+    held: tuple[tuple[int, int], ...] = ()
