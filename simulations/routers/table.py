@@ -194,7 +194,9 @@ class MappingTable:
         def is_free(port: int) -> bool:
             external = Address(ip, port)
             mapping = self._by_outside.get((external, to) if self._overload else external)
-            return (mapping is None or now >= mapping.expires_at) and not self._is_reserved(external)
+            if mapping is not None and now < mapping.expires_at:
+                return False
+            return external != to and not self._is_reserved(external)  # a hairpin to itself would answer itself
 
         port = self._ports.choose(ip, source.ip, source.port, is_free)
         return None if port is None else Address(ip, port)
