@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -107,7 +108,7 @@ class Play:
         for counts, receiver in ((self.world.counts, "deliver"), (self.world.tcp_counts, "deliver_tcp")):
             begun = counts["sent"] + counts["duplicated"]
             ended = sum(count for reason, count in counts.items() if reason not in APART)
-            flying = sum(is_packet(entry, receiver) for entry in self.world.loop._timers)
+            flying = sum(is_packet(entry, receiver) for entry in (*self.world.loop._timers, *self.world.loop._ready))
             assert begun == ended + flying, dict(counts)
             if on_the_wire is not None:
                 assert flying == on_the_wire
@@ -128,14 +129,16 @@ class Play:
         group.close()
 
     async def do_stream(self, one: int, other: int, size: int) -> None:
+        network = self.hosts[one]
+
         async def talk() -> None:
-            stream = await self.hosts[one].connect_tcp(Address(IPS[other], 80))
+            stream = await network.connect_tcp(Address(IPS[other], 80))
             await stream.write(bytes(size))
             stream.close()
 
         async def try_it() -> None:
             with contextlib.suppress(OSError, KilledError):
-                await self.hosts[one].run(talk())
+                await network.run(talk())
 
         self.streams.append(asyncio.create_task(try_it()))
 
@@ -184,14 +187,12 @@ class Play:
         faults.move(self.hosts[one], f"5.0.{self.moves}.1")
 
 
-def is_packet(entry: tuple[object, ...], receiver: str) -> bool:
+def is_packet(entry: object, receiver: str) -> bool:
     """Whether a timer of the loop is an arrival, at a host's socket (or router) or at its link."""
-    callback = entry[2]
-    if callback is None:
-        return False
+    callback: Any = entry[2] if isinstance(entry, tuple) else None
     name = getattr(callback, "__name__", "")
     if name == "_enter":  # on its way to a downlink
-        name = callback.__self__._receive.__name__  # type: ignore[attr-defined]
+        name = callback.__self__._receive.__name__
     return name == receiver
 
 
