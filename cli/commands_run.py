@@ -103,7 +103,7 @@ def _join(
     ] = None,
 ) -> None:
     """Be a peer: on a terminal the chat screen, elsewhere line mode."""
-    from p2pnode.cli.logs import import_structlog_lightly
+    from p2pnode.core.logs import import_structlog_lightly
 
     import_structlog_lightly()
     from p2pnode.cli import run
@@ -156,7 +156,7 @@ def _bootstrap(
     allow_doc_addresses: _DocAddresses = False,
 ) -> None:
     """Be a bootstrap node: no console, serves everybody; prints the ID@HOST:PORT to hand out."""
-    from p2pnode.cli.logs import import_structlog_lightly
+    from p2pnode.core.logs import import_structlog_lightly
 
     import_structlog_lightly()
     from p2pnode.cli import run

@@ -1,15 +1,29 @@
-"""`simulate`: scenarios in virtual time."""
+"""`simulate`: scenarios of many nodes in virtual time, sweeps over their settings, and what changed between runs."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from p2pnode.cli.invocation import invocation_of
+from p2pnode.cli.invocation import Invocation, invocation_of
 from p2pnode.cli.options import JsonOption, examples
 
+if TYPE_CHECKING:
+    from p2pnode.simulations.harness.execution import Outcome
+    from p2pnode.simulations.harness.job import Job
+    from p2pnode.simulations.harness.scenario import Scenario
+    from p2pnode.simulations.report import Report
+
 __all__ = ["add"]
+
+# Of the two seconds that Ctrl-C may take: plots are drawn for this long, the rest is for what else is written.
+DRAW_S = 0.6
+WORKERS_MAX = 1024
 
 
 def add(app: typer.Typer) -> None:
@@ -18,7 +32,12 @@ def add(app: typer.Typer) -> None:
         "simulate",
         epilog=examples(
             "p2pnode simulate --list                                  the scenarios, a line each",
-            "p2pnode simulate lookup --nodes 1000 --set loss=0.2",
+            "p2pnode simulate lookup --list                           what can be set, with ranges",
+            "p2pnode simulate lookup --nodes 1000 --set loss=0.2      the same answer every time",
+            "p2pnode simulate lookup --seed 7 --output report         and a page with plots",
+            "p2pnode simulate ./my.py                                 a scenario of your own",
+            "p2pnode simulate lookup --sweep nodes=100,300,1000 --sweep seed=1..20 --output report",
+            "p2pnode simulate --compare before/report.json after/report.json",
         ),
     )(_simulate)
 
@@ -26,53 +45,233 @@ def add(app: typer.Typer) -> None:
 def _simulate(
     ctx: typer.Context,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[SCENARIO]", help="A name, or your own file.", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="[SCENARIO]", help="A name of --list, or a file of your own.", show_default=False),
     ] = None,
     nodes: Annotated[str | None, typer.Option("--nodes", metavar="N", help="How many nodes.")] = None,
-    seed: Annotated[str | None, typer.Option("--seed", metavar="N", help="Of every random choice.")] = None,
-    sets: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting.")] = None,
-    listing: Annotated[bool, typer.Option("--list", help="Scenarios; of one, its settings.")] = False,
+    seed: Annotated[str | None, typer.Option("--seed", metavar="N", help="Of every random choice (default 1).")] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting; may be repeated.")
+    ] = None,
+    sweeps: Annotated[
+        list[str] | None,
+        typer.Option("--sweep", metavar="KEY=VALUES", help="All of 100,300,1000 or 1..20; several: their product."),
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option("--scheduler", metavar="ADDRESS", help="Sweep on this Dask cluster.")
+    ] = None,
+    workers: Annotated[
+        str | None, typer.Option("--workers", metavar="N", help="Sweep in N processes (default: what fits).")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", metavar="DIR", help="Write report.html and report.json there.")
+    ] = None,
+    png: Annotated[bool, typer.Option("--png", help="With --output: each plot as PNG, too.")] = False,
+    listing: Annotated[
+        bool, typer.Option("--list", help="List the scenarios; with SCENARIO, its settings and their ranges.")
+    ] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Show what changed between two JSON files: --compare A B.")
+    ] = False,
     json: JsonOption = None,
 ) -> None:
-    """Run a scenario of many nodes in virtual time."""
+    """Run a scenario of many nodes in virtual time: the same seed gives the same figures. Exit 1 when it failed."""
     from p2pnode.cli.output import usage_error
+    from p2pnode.simulations.harness.errors import SettingError
 
     invocation = invocation_of(ctx)
     config = invocation.config(json=json)
-    from p2pnode.cli.logs import set_up
-    from p2pnode.simulations.harness import loading, settings
-    from p2pnode.simulations.harness.errors import SettingError
-    from p2pnode.simulations.harness.execution import Execution
-
-    if listing:
-        for name in loading.names():
-            invocation.line(f"{name:20} {loading.load(loading.Source(name)).summary}")
-        return
-    set_up("warning", config["log-format"], invocation.stderr)
+    given = names or []
     try:
-        source = loading.source_of((names or ["lookup"])[0])
-        scenario = loading.load(source)
-        given = dict(settings.split_pair("--set", text) for text in sets or [])
-        values = settings.read_settings(scenario, given)
-        count, number = settings.read_nodes(scenario, nodes), settings.read_seed(seed)
+        if compare:
+            raise typer.Exit(_compare(invocation, given, output))
+        if len(given) > 1:
+            raise SettingError(f"One scenario at a time, not {len(given)}.")
+        if listing:
+            _list(invocation, given[0] if given else None)
+            return
+        if not given:
+            raise SettingError("Which scenario? --list shows them all.")
+        if png and output is None:
+            raise SettingError("--png goes with --output.")
+        if (scheduler is not None or workers is not None) and not sweeps:
+            raise SettingError("--scheduler and --workers go with --sweep.")
+        job, scenario = _job(given[0], nodes, seed, sets or [], config["log-level"], config["log-format"])
+        folder = _folder(output)
+        if sweeps:
+            code = _sweep(invocation, job, scenario, sweeps, scheduler, workers, folder, png=png)
+        else:
+            code = _one(invocation, job, scenario, folder, png=png)
     except SettingError as error:
         raise usage_error(error.message) from error
-    outcome = Execution(scenario, count, number, values).execute(source=source.target)
-    from p2pnode.simulations.report import Report, as_dict, as_text
+    raise typer.Exit(code)
 
-    report = Report(
-        scenario.name, scenario.summary, "", outcome.found, count, number, outcome.virtual_s, outcome.real_s
-    )
-    report.cost = outcome.cost
+
+def _job(
+    target: str, nodes: str | None, seed: str | None, sets: list[str], level: str, form: str
+) -> tuple[Job, Scenario]:
+    """Read what was typed. Raise SettingError, ScenarioFileError."""
+    from p2pnode.simulations.harness.errors import SettingError
+    from p2pnode.simulations.harness.job import Job
+    from p2pnode.simulations.harness.loading import load, source_of
+    from p2pnode.simulations.harness.settings import read_nodes, read_seed, read_settings, split_pair
+
+    source = source_of(target)
+    scenario = load(source)
+    given: dict[str, str] = {}
+    for text in sets:
+        key, value = split_pair("--set", text)
+        if key in given:
+            raise SettingError(f"--set {key} is given twice.")
+        given[key] = value
+    read_settings(scenario, given)
+    return Job(source, read_nodes(scenario, nodes), read_seed(seed), given, level, form), scenario
+
+
+def _one(invocation: Invocation, job: Job, scenario: Scenario, folder: Path | None, *, png: bool) -> int:
+    from p2pnode.simulations.harness.runner import make_one
+
+    report, outcome = make_one(job, scenario, invocation.progress)
+    error = _error_of(report, outcome, job)
+    if outcome.traceback and job.log_level == "debug":
+        invocation.note(outcome.traceback)
+    return _hand_over(invocation, report, folder, error, png=png)
+
+
+def _error_of(report: Report, outcome: Outcome, job: Job) -> str:
+    """Return the one sentence of a run that failed; "" otherwise."""
+    failures = outcome.found.failures
+    if not failures:
+        return ""
+    first = outcome.error or failures[0]
+    more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+    return f"{report.scenario} failed with seed {job.seed}: {first}{more} To repeat: {job.command}"
+
+
+def _sweep(
+    invocation: Invocation,
+    job: Job,
+    scenario: Scenario,
+    sweeps: list[str],
+    scheduler: str | None,
+    workers: str | None,
+    folder: Path | None,
+    *,
+    png: bool,
+) -> int:
+    from p2pnode.simulations.harness.errors import SettingError, require_packages
+    from p2pnode.simulations.harness.runner import make_sweep, sweep_command
+    from p2pnode.simulations.harness.sweep import plan, read_axes
+
+    axes = read_axes(sweeps)
+    every = plan(scenario, job, axes)
+    count = None
+    if workers is not None:
+        count = int(workers) if workers.isdecimal() and len(workers) < 6 else 0
+        if not 1 <= count <= WORKERS_MAX:
+            raise SettingError(f"--workers {workers[:40]}: a whole number from 1 to {WORKERS_MAX:,}.")
+    require_packages("A sweep", "dask", "distributed")
+    command = sweep_command(job, axes)
+    report = make_sweep(every, scenario, job, command, invocation.progress, scheduler=scheduler, workers=count)
+    failures = report.found.failures
+    error = ""
+    if failures:
+        more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+        error = f"{len(failures)} of {len(every.jobs)} runs failed: {failures[0]}{more}"
+    return _hand_over(invocation, report, folder, error, png=png)
+
+
+def _hand_over(invocation: Invocation, report: Report, folder: Path | None, error: str, *, png: bool) -> int:
+    """Print and write the report; return the exit code."""
+    from p2pnode import clean
+    from p2pnode.simulations.report import as_json, as_text, write_report
+
+    interrupted_at = time.monotonic() if report.interrupted else float("inf")
+    if error:
+        report.extra["error"] = {"code": "scenario_failed", "message": error}
     if invocation.json:
-        import msgspec
-
-        invocation.line(msgspec.json.encode(as_dict(report)).decode())
+        invocation.line(as_json(report))
     else:
         for line in as_text(report):
             invocation.line(line)
-    for failure in outcome.found.failures:
-        invocation.note(failure)
-    if outcome.traceback:
-        invocation.note(outcome.traceback)
-    raise typer.Exit(0 if outcome.state == "done" else 1)
+    if folder is not None:
+        paths = write_report(folder, report, png=png, draw_until=interrupted_at + DRAW_S)
+        invocation.note(f"Written: {', '.join(str(path) for path in paths[:2])}{' and PNG' if len(paths) > 2 else ''}")
+    if error:
+        invocation.note(f"p2pnode: {clean(error, limit=2000)}")
+    if report.interrupted:
+        return 130
+    return 1 if error else 0
+
+
+def _folder(output: str | None) -> Path | None:
+    """Make the folder and try it now: an hour later it would be a pity. Raise OSError, MissingPackageError."""
+    if output is None:
+        return None
+    from p2pnode.simulations.report import require_report_packages, warm_up
+
+    require_report_packages()
+    folder = Path(output).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+    # While the run goes on in a process of its own, so that a Ctrl-C need not wait for it.
+    threading.Thread(target=warm_up, daemon=True).start()
+    return folder
+
+
+def _list(invocation: Invocation, target: str | None) -> None:
+    """Print the scenarios, or the settings of one."""
+    import msgspec
+
+    from p2pnode.cli.output import table
+    from p2pnode.simulations.harness.loading import Source, load, names, source_of
+    from p2pnode.simulations.harness.settings import describe
+
+    if target is None:
+        scenarios = [load(Source(name)) for name in names()]
+        if invocation.json:
+            listed = [{"name": each.name, "summary": each.summary, "nodes": each.nodes} for each in scenarios]
+            invocation.line(msgspec.json.encode({"scenarios": listed}).decode())
+            return
+        for line in table([(each.name, each.summary) for each in scenarios]):
+            invocation.line(line)
+        return
+    scenario = load(source_of(target))
+    settings = describe(scenario.settings)
+    limits = {"default": scenario.nodes, "least": scenario.nodes_min, "most": scenario.nodes_max}
+    if invocation.json:
+        data = {
+            "name": scenario.name,
+            "summary": scenario.summary,
+            "nodes": limits,
+            "settings": list(settings.values()),
+        }
+        invocation.line(msgspec.json.encode(data).decode())
+        return
+    rows = [("SETTING", "DEFAULT", "MAY BE", "")]
+    rows.append(
+        ("--nodes", f"{scenario.nodes:,}", f"a whole number from {scenario.nodes_min:,} to {scenario.nodes_max:,}", "")
+    )
+    rows += [(info.name, info.default, info.allowed, info.description) for info in settings.values()]
+    invocation.line(f"{scenario.name}: {scenario.summary}")
+    for line in table(rows):
+        invocation.line(line)
+
+
+def _compare(invocation: Invocation, files: list[str], output: str | None) -> int:
+    from p2pnode.simulations.harness.errors import SettingError
+    from p2pnode.simulations.report import comparison
+
+    if len(files) != 2:
+        raise SettingError(f"--compare takes two JSON files, not {len(files)}.")
+    folder = _folder(output)
+    found = comparison.compare(*(comparison.read(Path(name).expanduser()) for name in files))
+    if folder is not None:
+        invocation.note(f"Written: {', '.join(str(path) for path in comparison.write(folder, found))}")
+    if invocation.json:
+        invocation.line(comparison.as_json(found))
+    else:
+        for line in comparison.as_text(found):
+            invocation.line(line)
+    return 0

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from p2pnode import AccountKey, NodeKey
     from p2pnode.api.client import Client
+    from p2pnode.cli.progress import What
 
 __all__ = ["Invocation", "invocation_of"]
 
@@ -68,7 +69,7 @@ class Invocation:
 
     def set_up_log(self, config: Config) -> None:
         """Let structlog write to stderr; only for commands that run parts of a node themselves (0.15 s)."""
-        from p2pnode.cli.logs import set_up
+        from p2pnode.core.logs import set_up
 
         set_up(config["log-level"], config["log-format"], self.stderr)
 
@@ -144,7 +145,7 @@ class Invocation:
             self.stderr.flush()
 
     @contextlib.contextmanager
-    def progress(self, what: str) -> Iterator[None]:
+    def progress(self, what: What) -> Iterator[None]:
         """Show that something takes a while: moving on a terminal, one line per 5 s elsewhere."""
         from p2pnode.cli.progress import progress
 

@@ -14,6 +14,7 @@ from p2pnode.simulations.harness import usage
 from p2pnode.simulations.harness.loading import where_in
 from p2pnode.simulations.harness.scenario import NetworkSettings, Recorder, Run, Scenario
 from p2pnode.simulations.virtual import (
+    VirtualBlockedError,
     VirtualDeadlockError,
     VirtualLivelockError,
     VirtualLoop,
@@ -80,13 +81,13 @@ class Execution:
     def __init__(self, scenario: Scenario, nodes: int, seed: int, settings: NetworkSettings) -> None:
         self.scenario = scenario
         self.counter = Counter()
-        self.loop = VirtualLoop()
+        self.loop = VirtualLoop(seed)
         world = VirtualWorld(seed, delay=settings.delay, loss=settings.loss, keep_trace=False, loop=self.loop)
         self.run: Run[Any] = Run(world, nodes, seed, settings, self.counter)
         self._began = usage.Reading.now()
 
     def standing(self) -> Standing:
-        return self.counter.standing(self.loop.time())
+        return self.counter.standing(self.loop.now())
 
     def execute(self, *, source: str = "") -> Outcome:
         """Run to the end; whatever the scenario raises becomes a failure. `source`: path of its file, for the line."""
@@ -108,7 +109,7 @@ class Execution:
     def snapshot(self, state: State) -> Outcome:
         """Return what was found so far."""
         now = usage.Reading.now()
-        run, virtual_s = self.run, self.loop.time()
+        run, virtual_s = self.run, self.loop.now()
         real_s = now.real_s - self._began.real_s
         found = run.recorder
         copy = Recorder(
@@ -165,6 +166,8 @@ def _sentence(error: BaseException, source: str) -> str:
             return f"{prefix}Something spins without letting time pass: {reason}"
         case VirtualTimeLimitError():
             return f"{prefix}The scenario is stuck: {reason}"
+        case VirtualBlockedError():
+            return f"{prefix}One step takes too long: {reason}"
         case P2PError():
             return f"{prefix}{inner.message}"
         case MemoryError():

@@ -6,6 +6,7 @@ import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,7 +15,17 @@ from msgspec import inspect
 from p2pnode.simulations.harness.errors import SettingError
 from p2pnode.simulations.harness.scenario import NetworkSettings, Scenario
 
-__all__ = ["SettingInfo", "describe", "nearest", "read_nodes", "read_seed", "read_settings", "show", "split_pair"]
+__all__ = [
+    "SettingInfo",
+    "describe",
+    "nearest",
+    "read_nodes",
+    "read_seed",
+    "read_setting",
+    "read_settings",
+    "show",
+    "split_pair",
+]
 
 S = TypeVar("S", bound=NetworkSettings)
 
@@ -34,8 +45,9 @@ class SettingInfo:
     many: bool = False
 
 
+@cache
 def describe(settings: type[NetworkSettings]) -> dict[str, SettingInfo]:
-    """Return what may be set, by name: the scenario's own first, then those of the network."""
+    """Return what may be set, by name: the scenario's own first, then those of the network. Not to be changed."""
     info = inspect.type_info(settings)
     if not isinstance(info, inspect.StructType):
         raise TypeError("settings are a msgspec.Struct")
@@ -60,26 +72,28 @@ def split_pair(option: str, text: str) -> tuple[str, str]:
 
 def read_settings(scenario: Scenario, given: Mapping[str, str], option: str = "--set") -> Any:
     """Return the scenario's settings with the `given` texts filled in. Raise SettingError naming key, value, range."""
-    known = describe(scenario.settings)
-    values: dict[str, Any] = {}
-    fields = {field.name: field for field in msgspec.structs.fields(scenario.settings)}
-    for name, text in given.items():
-        if name not in known:
-            if name in ("nodes", "seed"):
-                raise SettingError(f"{option} {name}: that is an option of its own, --{name}.")
-            hint = nearest(name, list(known)) or f" It has {', '.join(known)}."
-            raise SettingError(f"{scenario.name} has no setting {name[:60]!r}.{hint}")
-        try:
-            values[name] = _read(text, fields[name].type)
-        except (ValueError, OverflowError) as exc:
-            info = known[name]
-            raise SettingError(
-                f"{option} {name}={text[:60]}: {name} is {info.allowed}; {info.description or 'see --list'}."
-            ) from exc
+    values = {name: read_setting(scenario, name, text, option) for name, text in given.items()}
     try:
         return scenario.settings(**values)
     except (ValueError, TypeError) as exc:  # of `__post_init__`, where settings must fit each other
         raise SettingError(f"{option} {_shown(given)}: {exc}.") from exc
+
+
+def read_setting(scenario: Scenario, name: str, text: str, option: str = "--set") -> Any:
+    """Return the value of one setting. Raise SettingError naming key, value, range."""
+    known = describe(scenario.settings)
+    if name not in known:
+        if name in ("nodes", "seed"):
+            raise SettingError(f"{option} {name}: that is an option of its own, --{name}.")
+        hint = nearest(name, list(known)) or f" It has {', '.join(known)}."
+        raise SettingError(f"{scenario.name} has no setting {name[:60]!r}.{hint}")
+    kind = next(field.type for field in msgspec.structs.fields(scenario.settings) if field.name == name)
+    try:
+        return _read(text, kind)
+    except (ValueError, OverflowError) as exc:
+        info = known[name]
+        what = f" ({info.description})" if info.description else ""
+        raise SettingError(f"{option} {name}={text[:60]}: {name} is {info.allowed}{what}.") from exc
 
 
 def read_nodes(scenario: Scenario, text: str | None, option: str = "--nodes") -> int:

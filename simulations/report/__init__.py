@@ -5,6 +5,7 @@ paths = write_report(folder, report, png=False)
 """
 
 from p2pnode.simulations.report.model import Report, versions
-from p2pnode.simulations.report.writing import as_dict, as_text, require_report_packages, write_report
+from p2pnode.simulations.report.text import as_text
+from p2pnode.simulations.report.writing import as_dict, as_json, require_report_packages, warm_up, write_report
 
-__all__ = ["Report", "as_dict", "as_text", "require_report_packages", "versions", "write_report"]
+__all__ = ["Report", "as_dict", "as_json", "as_text", "require_report_packages", "versions", "warm_up", "write_report"]

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 __all__ = ["PERCENTS", "figure_name", "figures_of", "percentile"]
 
 PERCENTS = (50, 90, 99)
-_UNIT = re.compile(r"((?:_(?:s|ms|us|bytes|share|success))?(?:_per_[a-z0-9_]+)?)$")
+_UNIT = re.compile(r"(?:_per_[a-z0-9_]+|_(?:s|ms|us|bytes|share|success))$")
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
@@ -24,10 +24,13 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
 
 
 def figure_name(sample: str, part: str) -> str:
-    """Put `part` before the unit: (`lookup_s`, `p50`) gives `lookup_p50_s`; (`hops`, `max`) gives `hops_max`."""
+    """Put `part` before the unit: (`lookup_s`, `p50`) gives `lookup_p50_s`; (`hops`, `max`) gives `hops_max`.
+
+    Likewise before what it is counted per: (`bytes_per_lookup`, `p50`) gives `bytes_p50_per_lookup`.
+    """
     match = _UNIT.search(sample)
-    unit = match.group(1) if match else ""
-    return f"{sample.removesuffix(unit) if unit else sample}_{part}{unit}"
+    unit = match.group(0) if match else ""
+    return f"{sample.removesuffix(unit)}_{part}{unit}"
 
 
 def figures_of(samples: Mapping[str, Sequence[float]]) -> dict[str, float]:

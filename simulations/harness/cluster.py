@@ -1,0 +1,191 @@
+"""Making the runs of a sweep in parallel, through Dask: on processes of this machine, or on a cluster that exists.
+
+A worker makes one run at a time, in a process of the run's own (`process.py`). When a worker is lost, Dask gives its
+runs to others; a run's result depends on its job alone, so it does not matter who makes it, or how often. A result is
+kept under the number of its run: it cannot come twice.
+
+The local cluster listens on loopback only, with certificates made for it: who can reach a scheduler can run code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from p2pnode.simulations.harness.errors import MissingPackageError, ScenarioFailedError, SettingError
+from p2pnode.simulations.harness.execution import Outcome
+from p2pnode.simulations.harness.job import Job
+from p2pnode.simulations.harness.process import run_in_process
+from p2pnode.simulations.harness.usage import available_bytes
+
+__all__ = ["Cluster", "make_run", "worker_count"]
+
+# What a full node needs at most, and an interpreter with everything imported: bounds how many runs go at once.
+NODE_BYTES, PROCESS_BYTES = 3_000_000, 120_000_000
+CONNECT_S = 10
+# A run whose worker died this often is at fault itself (it takes all memory).
+WORKERS_LOST_MAX = 4
+RETRIES = 2  # of a run whose own process was killed
+
+_CONFIG = {
+    "distributed.scheduler.allowed-failures": WORKERS_LOST_MAX,
+    "distributed.scheduler.worker-saturation": 1.0,  # a run waits at the scheduler, not behind another run
+    "distributed.comm.timeouts.connect": f"{CONNECT_S}s",
+    "distributed.admin.tick.limit": "60s",  # a busy machine is no news
+}
+
+
+def worker_count(nodes: int, runs: int) -> int:
+    """Return how many runs of `nodes` nodes this machine makes at once: as many as cores, fewer if memory is short."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory = available_bytes()
+    fitting = memory // (nodes * NODE_BYTES + PROCESS_BYTES) if memory else cores
+    return max(1, min(cores, runs, fitting))
+
+
+def make_run(job: Job) -> bytes:
+    """Make one run, on a worker; return its Outcome as msgpack. Raise RunLostError."""
+    return msgspec.msgpack.encode(run_in_process(job, wanted=_still_wanted()))
+
+
+class Cluster:
+    """Workers to make runs on. Use it as a context."""
+
+    def __init__(self, scheduler: str | None, workers: int) -> None:
+        """`scheduler`: address of an existing one; None: `workers` processes of this machine."""
+        self._scheduler, self._workers = scheduler, workers
+        self._stack = contextlib.ExitStack()
+        self._client: Any  # distributed.Client: that package has no types
+
+    def __enter__(self) -> Cluster:
+        """Connect. Raise SettingError, ScenarioFailedError when nobody answers."""
+        import dask
+
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(dask.config.set(_CONFIG))
+            stack.enter_context(_quiet())
+            self._client = stack.enter_context(self._connect(stack))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def workers(self) -> int:
+        """How many there are now."""
+        return len(self._client.scheduler_info(n_workers=-1)["workers"])
+
+    def make(self, jobs: list[Job]) -> Iterator[tuple[int, Outcome]]:
+        """Yield the number of each job and what it gave, in the order in which they end."""
+        import distributed
+
+        as_completed: Any = distributed.as_completed
+        name = f"p2pnode-{uuid.uuid4().hex}"
+        futures: dict[Any, int] = {}
+        for number, job in enumerate(jobs):
+            future = self._client.submit(
+                make_run, job, key=f"{name}-{number}", pure=False, retries=RETRIES, priority=job.nodes
+            )
+            futures[future] = number
+        for future in as_completed(list(futures), loop=self._client.loop):
+            number = futures.pop(future)
+            yield number, self._outcome(future, jobs[number])
+            future.release()
+
+    def _outcome(self, future: Any, job: Job) -> Outcome:
+        error = future.exception() if future.status != "finished" else None
+        if error is None and future.status == "finished":
+            return msgspec.msgpack.decode(future.result(), type=Outcome)
+        if isinstance(error, ModuleNotFoundError):
+            raise MissingPackageError(
+                f"The workers at {self._scheduler} lack {error.name}: install the same p2pnode there."
+            )
+        message = getattr(error, "message", "") or f"The run was lost: {type(error).__name__} {error}"
+        if type(error).__name__ == "KilledWorker":
+            message = f"{WORKERS_LOST_MAX} workers were lost while they made this run; was there not enough memory?"
+        outcome = Outcome("failed", job.nodes, job.seed, error=message)
+        outcome.found.failures.append(message)
+        return outcome
+
+    def _connect(self, stack: contextlib.ExitStack) -> Any:
+        import distributed
+
+        client: Any = distributed.Client
+        if self._scheduler is not None:
+            try:
+                return client(self._scheduler, timeout=CONNECT_S, set_as_default=False)
+            except (OSError, TimeoutError) as exc:
+                raise ScenarioFailedError(f"No Dask scheduler answers at {self._scheduler}.") from exc
+            except ValueError as exc:
+                raise SettingError(f"--scheduler {self._scheduler}: {exc}.") from exc
+        cluster = stack.enter_context(self._local(stack.enter_context(_scratch())))
+        return client(cluster, timeout=CONNECT_S, set_as_default=False)
+
+    def _local(self, folder: str) -> Any:
+        """Return a cluster of this machine, on loopback only, for those who have its certificate."""
+        import distributed
+        from distributed.security import Security
+
+        from p2pnode.simulations.harness.dask_quiet import QuietScheduler, QuietWorker
+
+        cluster: Any = distributed.SpecCluster
+        security: Any = Security
+        common = {"host": "127.0.0.1", "security": security.temporary(), "protocol": "tls://"}
+        options = {
+            **common,
+            "worker_class": QuietWorker,
+            "nthreads": 1,
+            "local_directory": folder,
+            "memory_limit": 0,  # the runs have processes of their own, which `worker_count` reckons with
+            "silence_logs": logging.CRITICAL,
+        }
+        return cluster(
+            scheduler={"cls": QuietScheduler, "options": {**common, "port": 0, "dashboard": False}},
+            workers={number: {"cls": distributed.Nanny, "options": options} for number in range(self._workers)},
+            security=common["security"],
+            silence_logs=logging.CRITICAL,
+        )
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[str]:
+    """Dask wants a folder for what does not fit into memory."""
+    with tempfile.TemporaryDirectory(prefix="p2pnode-", ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Dask's remarks on lost workers and closed connections to itself: `make` says what matters."""
+    logger = logging.getLogger("distributed")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _still_wanted() -> Callable[[], bool]:
+    """Return what tells whether anybody still waits for the task that runs in this thread."""
+    from distributed import get_worker
+
+    try:
+        worker = get_worker()
+        key = worker.get_current_task()
+    except ValueError:  # not on a worker
+        return lambda: True
+
+    def wanted() -> bool:
+        # A task that is released while it runs stays in this table as "cancelled" (distributed, worker_state_machine).
+        task = worker.state.tasks.get(key)
+        return task is not None and task.state == "executing"
+
+    return wanted
