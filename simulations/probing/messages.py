@@ -41,7 +41,7 @@ class ProbeRequest:
 
 
 def request(asked: ProbeRequest) -> bytes:
-    """Return the request, 68 bytes."""
+    """Return the request, 56 bytes: above the largest answer."""
     change = asked.change.to_bytes(4, "big")
     attributes = [(_CHANGE_REQUEST, change), (_PADDING, bytes(_PADDED_BYTES))]
     if asked.response_port:
