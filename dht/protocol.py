@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+import structlog
 from kademlia.node import Node
 from kademlia.protocol import KademliaProtocol
 
@@ -24,7 +24,7 @@ from p2pnode.dht.storage import RecordStorage
 __all__ = ["DhtProtocol"]
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 
 class DhtProtocol(KademliaProtocol):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
+import structlog
 from kademlia.network import Server
 
 from p2pnode.core.address import Address, Realm
@@ -33,7 +33,7 @@ from p2pnode.dht.tokens import PutTokens
 
 __all__ = ["Dht"]
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 OWN_PREFIX = b"own records"  # in the storage's accounts; prefixes of addresses have 3 or 6 bytes
 MAX_BOOTSTRAP = 20  # contacts asked at once, per realm
@@ -125,7 +125,7 @@ class Dht(Signalling, Server):
         crawl = await self.protocol.crawl(
             self.key.node_id, realm, contacts=contacts, alpha=max(self.settings.alpha, len(contacts))
         )
-        log.info("dht_joined", extra={"realm": realm.value, "queried": crawl.lookup.queried})
+        log.info("dht_joined", realm=realm.value, queried=crawl.lookup.queried)
         if self._upkeep is not None and realm not in self._settling:
             task = asyncio.create_task(self._settle(realm), name="dht-settle")
             self._settling[realm] = task

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
+
+import structlog
 
 from p2pnode.core.address import Address, Realm
 from p2pnode.core.errors import BadPacket
@@ -31,7 +32,7 @@ from p2pnode.dht.settings import DhtSettings
 
 __all__ = ["Signalling"]
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 HELPERS = 3  # nodes asked for a dial-back at once: a lost frame or one liar decides nothing
 LEASE_SLACK = 10.0  # s; a delivery may leave just before the lease ends
@@ -131,7 +132,7 @@ class Signalling:
         if (realm in self._members.serving) == serves:
             return
         self._members.set_serving(realm, serves)
-        log.info("dht_serving", extra={"realm": realm.value, "serves": serves})
+        log.info("dht_serving", realm=realm.value, serves=serves)
         if self.on_serving is not None:
             self.on_serving(realm, serves)
 
@@ -221,7 +222,7 @@ class Signalling:
                     pass  # it is time
             evidence = await self._check(3.0)
             self._role.checked(evidence, self.network.monotonic())
-            log.info("dht_dial_back", extra={"evidence": evidence.value, "serves": self._role.serves})
+            log.info("dht_dial_back", evidence=evidence.value, serves=self._role.serves)
             began = self._role.serves and Realm.PUBLIC not in self.serving
             self.set_serving(Realm.PUBLIC, self._role.serves)
             if began:  # those near us should know
@@ -239,7 +240,7 @@ class Signalling:
         try:
             socket = await self.network.open_udp(Address("::" if to.is_ipv6 else "0.0.0.0", 0), _unexpected)
         except OSError as exc:
-            log.debug("dht_dial_failed", extra={"reason": exc.strerror})
+            log.debug("dht_dial_failed", reason=exc.strerror)
             return
         socket.send(frame, to)
         socket.close()
