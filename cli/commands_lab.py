@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -11,9 +12,11 @@ import typer
 
 from p2pnode.cli.invocation import Invocation, invocation_of
 from p2pnode.cli.options import JsonOption, examples
+from p2pnode.simulations.netns.scenario_names import SCENARIOS
 
 if TYPE_CHECKING:
     from p2pnode.simulations.netns import LabSettings
+    from p2pnode.simulations.report import Report
 
 __all__ = ["add"]
 
@@ -27,6 +30,9 @@ _Loss = Annotated[
     str | None, typer.Option("--loss", metavar="PERCENT", help="Packets that each link loses (default 0).")
 ]
 _Pcap = Annotated[str | None, typer.Option("--pcap", metavar="FILE", help="Write all packets between links to FILE.")]
+_Output = Annotated[
+    str | None, typer.Option("--output", metavar="DIR", help="Write report.html and report.json there.")
+]
 
 
 def add(app: typer.Typer) -> None:
@@ -34,19 +40,37 @@ def add(app: typer.Typer) -> None:
     lab = typer.Typer(
         name="lab",
         help="Real nodes behind real routers, in network namespaces of this machine (Linux, root).",
-        no_args_is_help=True,
+        invoke_without_command=True,
         rich_markup_mode=None,
-        epilog=examples("p2pnode lab matrix --quick", "p2pnode lab shell port-restricted symmetric"),
+        epilog=examples(
+            "p2pnode lab --list                           the scenarios, a line each",
+            "p2pnode lab matrix --quick",
+            "p2pnode lab roam --output DIR",
+            "p2pnode lab shell port-restricted symmetric",
+        ),
     )
+    lab.callback()(_lab)
     lab.command(
         "matrix",
+        help=SCENARIOS["matrix"].summary + " Exit 1 when one is not as expected.",
         epilog=examples(
-            "p2pnode lab matrix --quick", "p2pnode lab matrix --samples 5 --json", "p2pnode lab matrix --loss 10"
+            "p2pnode lab matrix --quick                   six telling pairs, within a minute",
+            "p2pnode lab matrix cgnat public symmetric    all pairs of these",
+            "p2pnode lab matrix --samples 5 --json",
+            "p2pnode lab matrix --loss 10 --output DIR",
         ),
     )(_matrix)
-    lab.command("kinds", epilog=examples("p2pnode lab kinds", "p2pnode lab kinds --json"))(_kinds)
+    for scenario in SCENARIOS.values():
+        if scenario.module:
+            lab.command(
+                scenario.name, help=scenario.summary, epilog=examples(f"p2pnode lab {scenario.name} --output DIR")
+            )(_scenario)
+    lab.command(
+        "kinds", help=SCENARIOS["kinds"].summary, epilog=examples("p2pnode lab kinds", "p2pnode lab kinds --json")
+    )(_kinds)
     lab.command(
         "shell",
+        help=SCENARIOS["shell"].summary + " Three bootstrap nodes are running, p2pnode is set up to use them.",
         epilog=examples(
             "p2pnode lab shell                            two hosts behind port-restricted routers",
             "p2pnode lab shell fullcone symmetric public  three hosts, a to c",
@@ -56,8 +80,26 @@ def add(app: typer.Typer) -> None:
     app.add_typer(lab)
 
 
+def _lab(
+    ctx: typer.Context,
+    listing: Annotated[bool, typer.Option("--list", help="The scenarios, a line each.")] = False,
+) -> None:
+    from p2pnode.cli.output import table
+
+    if listing:
+        for line in table([(scenario.name, scenario.summary) for scenario in SCENARIOS.values()]):
+            invocation_of(ctx).line(line)
+        raise typer.Exit(0)
+    if ctx.invoked_subcommand is None:
+        invocation_of(ctx).line(ctx.get_help())
+
+
 def _matrix(
     ctx: typer.Context,
+    kinds: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KIND]...", help="Only pairs of these (default: all).", show_default=False),
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="The six most telling pairs, within a minute.")] = False,
     samples: Annotated[
         str | None,
@@ -67,45 +109,101 @@ def _matrix(
     delay: _Delay = None,
     loss: _Loss = None,
     pcap: _Pcap = None,
-    output: Annotated[
-        str | None, typer.Option("--output", metavar="DIR", help="Write matrix.json and matrix.txt there.")
-    ] = None,
+    output: _Output = None,
     json: JsonOption = None,
 ) -> None:
-    """Connect every pair of kinds of router, and print which path each found. Exit 1 when one is not as expected."""
+    from p2pnode.cli.output import usage_error
+
     invocation = invocation_of(ctx)
     invocation.config(json=json)
     settings = _settings(seed, delay, loss, pcap)
     count = _number("--samples", samples, 1, 1, 50, int)
+    if kinds and quick:
+        raise usage_error("--quick has its own pairs; name kinds or say --quick.")
+    wanted = _known_kinds(kinds or [])
     folder = _folder(output)
     _enter_user_namespace(invocation)
-    from p2pnode.simulations.netns import report
+    from p2pnode.simulations.netns import matrix, scenarios
+    from p2pnode.simulations.netns import report as texts
 
-    result = report.matrix(settings, quick=quick, samples=count, progress=invocation.progress)
+    plan = matrix.QUICK if quick else matrix.pairs_plan(wanted) if wanted else matrix.FULL
+    options = [*wanted, *(["--quick"] if quick else []), *([f"--samples {count}"] if count != 1 else [])]
+    with _telling(invocation) as tell:
+        report = scenarios.matrix_report(settings, dataclasses.replace(plan, samples=count), " ".join(options), tell)
+    _show(invocation, report, folder, texts.matrix_text)
+
+
+def _scenario(
+    ctx: typer.Context,
+    seed: _Seed = None,
+    delay: _Delay = None,
+    loss: _Loss = None,
+    pcap: _Pcap = None,
+    output: _Output = None,
+    json: JsonOption = None,
+) -> None:
+    invocation = invocation_of(ctx)
+    invocation.config(json=json)
+    settings = _settings(seed, delay, loss, pcap)
+    folder = _folder(output)
+    _enter_user_namespace(invocation)
+    from p2pnode.simulations.netns import report as texts
+    from p2pnode.simulations.netns import scenarios
+
+    with _telling(invocation) as tell:
+        report = scenarios.run_scenario(ctx.info_name or "", settings, tell)
+    _show(invocation, report, folder, texts.scenario_text)
+
+
+def _show(invocation: Invocation, report: Report, folder: Path | None, text: Callable[[Report], list[str]]) -> None:
+    """Print a report, write it where that was asked for, end with 1 when something failed."""
+    from p2pnode.simulations.report import as_json, write_report
+
+    for line in [as_json(report)] if invocation.json else text(report):
+        invocation.line(line)
     if folder is not None:
-        report.write(folder, result)
-    if invocation.json:
-        invocation.line(report.as_json(result))
-    else:
-        for line in report.as_text(result):
-            invocation.line(line)
-    raise typer.Exit(0 if result.as_expected else 1)
+        for path in write_report(folder, report, png=False):
+            invocation.note(f"Written: {path}")
+    raise typer.Exit(1 if report.found.failures else 0)
+
+
+@contextlib.contextmanager
+def _telling(invocation: Invocation) -> Iterator[Callable[[str], None]]:
+    """Show as progress what the block tells."""
+    told = ["Building the laboratory"]
+    with invocation.progress(lambda: (told[-1], None)):
+        yield told.append
 
 
 def _kinds(ctx: typer.Context, json: JsonOption = None) -> None:
-    """Build one router of each kind and probe what it really does."""
     invocation = invocation_of(ctx)
     invocation.config(json=json)
     _enter_user_namespace(invocation)
-    from p2pnode.simulations.netns import report
+    from p2pnode.simulations.netns import report, scenarios
 
-    with invocation.progress("Probing routers"):
-        found = report.kinds()
+    with invocation.progress("Probing networks"):
+        found = scenarios.probe_kinds()
     if invocation.json:
-        invocation.line(report.kinds_json(found))
-    else:
-        for line in report.kinds_text(found):
-            invocation.line(line)
+        import msgspec
+
+        invocation.line(msgspec.json.encode({name: verdict.to_json() for name, verdict in found.items()}).decode())
+        return
+    for line in report.kinds_text(found):
+        invocation.line(line)
+
+
+def _known_kinds(names: list[str]) -> list[str]:
+    """Return the names of kinds of networks. Wrong usage, with the nearest, when there is none of a name."""
+    from p2pnode.cli.output import usage_error
+    from p2pnode.simulations.netns import KINDS, LabError
+    from p2pnode.simulations.netns.kinds import kind_named
+
+    try:
+        for name in names:
+            kind_named(name, of=KINDS)
+    except LabError as error:
+        raise usage_error(error.message) from error
+    return names
 
 
 def _shell(
@@ -124,20 +222,11 @@ def _shell(
         bool, typer.Option("--plain", help="One shell, in host a, instead of a tmux window each.")
     ] = False,
 ) -> None:
-    """Open a topology to play in: a shell on each host, three bootstrap nodes running, p2pnode set up to use them."""
-    from p2pnode.cli.output import usage_error
-
     invocation = invocation_of(ctx)
     settings = _settings(seed, delay, loss, pcap)
-    from p2pnode.simulations.netns import LabError, shell
-    from p2pnode.simulations.netns.kinds import kind_named
+    wanted = _known_kinds(kinds or ["port-restricted", "port-restricted"])
+    from p2pnode.simulations.netns import shell
 
-    wanted = kinds or ["port-restricted", "port-restricted"]
-    try:
-        for kind in wanted:
-            kind_named(kind)
-    except LabError as error:
-        raise usage_error(error.message) from error
     _enter_user_namespace(invocation)
     raise typer.Exit(shell.play(settings, wanted, plain=plain, note=invocation.note))
 
@@ -169,9 +258,12 @@ def _number(option: str, text: str | None, default: T, least: float, most: float
 
 
 def _folder(output: str | None) -> Path | None:
-    """Make the folder now: a minute later it would be a pity. Raise OSError."""
+    """Make the folder now, and look for what a report needs: a minute later it would be a pity. Raise OSError."""
     if output is None:
         return None
+    from p2pnode.simulations.report import require_report_packages
+
+    require_report_packages()
     folder = Path(output).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -45,7 +45,7 @@ WITHOUT_IO = tuple(
         "node": "addresses events interfaces lan_machine lan_wire offer offer_guard peerspec presence reachability "
         "settings trace",
         "chat": "contacts hall language limits model outbox protocol",
-        "simulations/netns": "errors kinds wire",
+        "simulations/netns": "errors expectations kinds public_addresses rules scenario_names wire",
     }.items()
     for name in names.split()
 )

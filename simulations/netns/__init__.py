@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from p2pnode.simulations.netns.lab import Lab as Lab
     from p2pnode.simulations.netns.lab import LabSettings as LabSettings
     from p2pnode.simulations.netns.nodes import LabNode as LabNode
-    from p2pnode.simulations.netns.probing import Verdict as Verdict
+    from p2pnode.simulations.netns.probes import Verdict as Verdict
     from p2pnode.simulations.netns.spaces import check_possible as check_possible
     from p2pnode.simulations.netns.topology import Host as Host
     from p2pnode.simulations.netns.topology import Router as Router
@@ -32,7 +32,7 @@ _HOMES = {
     "LabSettings": "lab",
     "NatKind": "kinds",
     "Router": "topology",
-    "Verdict": "probing",
+    "Verdict": "probes",
     "check_possible": "spaces",
 }
 __all__ = [

@@ -1,4 +1,4 @@
-"""The matrix: every pair of kinds of router connects by id alone, and says so; the wire outside is the witness.
+"""The matrix: every pair of kinds of network connects by id alone, and says so; the wire outside is the witness.
 
 All nodes start at once and serve every cell; a cell is one or more pairs of nodes that never met before.
 """
@@ -9,25 +9,25 @@ import itertools
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from p2pnode.core.errors import P2PError
+from p2pnode.simulations.netns.expectations import ONE_ROUTER, SHARED, expected, known_name
 from p2pnode.simulations.netns.kinds import KINDS, PUBLIC
-from p2pnode.simulations.netns.lab import Lab
+from p2pnode.simulations.netns.lab import Lab, LabSettings
 from p2pnode.simulations.netns.nodes import LabNode
-from p2pnode.simulations.netns.probing import Verdict
+from p2pnode.simulations.netns.probes import Verdict
 
-__all__ = ["FULL", "ONE_ROUTER", "QUICK", "Attempt", "Cell", "Plan", "expected", "pairs_of", "run_matrix", "trace_of"]
+__all__ = [
+    "FULL", "QUICK", "Attempt", "Cell", "PlainCell", "Plan", "pairs_of", "pairs_plan", "run_matrix", "run_pairs",
+    "trace_of",
+]  # fmt: skip
 
-ONE_ROUTER = "one-router"
-"""Stands for both sides of a cell: two hosts behind the same router."""
-_ONE_ROUTER_KIND = "port-restricted"
-_REFUSALS = ("no_path", "both_nats_random")  # the honest answers where nothing is guessed yet
 _REFUSED_AT_A_TIME = 8
 _PUBLIC_NODES = 4  # besides the bootstrap nodes
 _TEXT = "laboratory {}"
@@ -43,17 +43,21 @@ class Plan:
     timeout_s: float = 15.0
     """Seconds that one connect may take."""
 
+    def samples_of(self, cell: tuple[str, str]) -> int:
+        """Return how many pairs a cell gets: one where two hosts share a router, and where only a refusal is right."""
+        return self.samples if cell[0] not in SHARED and expected(*cell).connected else 1
+
     def hosts_per_kind(self) -> dict[str, int]:
-        """Return how many hosts of each kind give every cell `samples` pairs of different hosts.
+        """Return how many hosts of each kind give every cell its pairs of different hosts.
 
         Pairs and not repetitions: a node keeps a session, so a second connect would measure nothing.
         """
         need: dict[str, int] = {}
         for a, b in self.cells:
-            if ONE_ROUTER in (a, b):
+            if a in SHARED:
                 continue
             n = 1 if a != b else 2
-            while (n * n if a != b else n * (n - 1) // 2) < self.samples:
+            while (n * n if a != b else n * (n - 1) // 2) < self.samples_of((a, b)):
                 n += 1
             for kind in (a, b):
                 need[kind] = max(need.get(kind, 0), n)
@@ -70,18 +74,22 @@ QUICK = Plan(
         (ONE_ROUTER, ONE_ROUTER),
     )
 )
-FULL = Plan((*itertools.combinations_with_replacement(KINDS, 2), (ONE_ROUTER, ONE_ROUTER)))
+FULL = Plan((*itertools.combinations_with_replacement(KINDS, 2), *((name, name) for name in SHARED)))
 
 
-def expected(a: str, b: str) -> tuple[str, ...]:
-    """Return the paths, or error codes, that are right for a cell. RFC 5128, section 3.3 "UDP Hole Punching"."""
-    if ONE_ROUTER in (a, b):
-        return ("lan",)
-    if PUBLIC in (a, b):
-        return ("direct",)
-    if ("symmetric" in (a, b) and {a, b} & {"port-restricted"}) or (a, b) == ("symmetric", "symmetric"):
-        return _REFUSALS
-    return ("punched",)
+def pairs_plan(kinds: Iterable[str]) -> Plan:
+    """Return the plan of all pairs of some kinds, each with itself as well."""
+    return Plan(tuple(itertools.combinations_with_replacement(dict.fromkeys(kinds), 2)))
+
+
+class PlainCell(NamedTuple):
+    """What a cell comes to, in whichever world. `path`: None unless connected; `code`: of the refusal, else None."""
+
+    a: str
+    b: str
+    connected: bool
+    path: str | None
+    code: str | None
 
 
 @dataclass
@@ -117,14 +125,20 @@ class Cell:
     @property
     def as_expected(self) -> bool:
         """Whether every attempt did what is right for this pair, and the wire bears it out."""
-        right = expected(self.a, self.b)
+        right = expected(self.a, self.b).results
         return bool(self.attempts) and all(
             (t.path in right and t.witnessed and t.delivered_once) if t.connected else t.code in right
             for t in self.attempts
         )
 
+    @property
+    def plain(self) -> PlainCell:
+        """The first attempt in short."""
+        first = self.attempts[0]
+        return PlainCell(self.a, self.b, first.connected, first.path, first.code)
+
     def to_json(self) -> dict[str, Any]:
-        """Return the cell as docs/cli.md has it; medians over the attempts, of the successful ones where some are."""
+        """Return the cell as docs/lab.md has it; medians over the attempts, of the successful ones where some are."""
         good = [t for t in self.attempts if t.connected]
         counted = good or self.attempts
         sends = [t.send_seconds for t in good if t.send_seconds is not None]
@@ -142,31 +156,39 @@ class Cell:
             "as_expected": self.as_expected,
             "code": bad.code if bad else None,
             "message": bad.message if bad else None,
+            "reason": expected(self.a, self.b).reason or None,
             "attempts": [msgspec.to_builtins(t) for t in self.attempts],
         }
+
+
+def run_pairs(pairs: Iterable[tuple[str, str]], settings: LabSettings | None = None) -> list[PlainCell]:
+    """Run one connect per pair of kinds in a laboratory of its own. Raise LabError, also for an unknown kind."""
+    cells = tuple((known_name(a), known_name(b)) for a, b in pairs)
+    with Lab(settings or LabSettings()) as lab:
+        return [cell.plain for cell in run_matrix(lab, Plan(cells))[0]]
 
 
 def run_matrix(
     lab: Lab, plan: Plan, *, progress: Callable[[str], None] = lambda _text: None
 ) -> tuple[list[Cell], dict[str, Verdict]]:
-    """Build the topology, prove every router, run every cell. Return the cells in the plan's order, and the verdicts.
+    """Build the topology, prove every network, run every cell. Return the cells in the plan's order, and the verdicts.
 
-    Raise LabError when a router is not what it should be or a node does not start.
+    Raise LabError when a network is not what it should be or a node does not start.
     """
-    progress("Starting nodes and probing routers")
+    progress("Starting nodes and probing networks")
     nodes = _start(lab, plan)
     for node in lab.nodes.values():
         node.ready()
-    work = [(cell, pair) for cell in plan.cells for pair in pairs_of(nodes, cell, plan.samples)]
+    work = [(cell, pair) for cell in plan.cells for pair in pairs_of(nodes, cell, plan.samples_of(cell))]
     # In any order but that of the plan: a node should not have to do all its connects at once.
     order = list(range(len(work)))
     random.Random(lab.settings.seed).shuffle(order)
     attempts: dict[int, Attempt] = {}
-    # Those that will be refused wait for a time-out and cost nothing meanwhile: all at once, beside the others.
-    pools = {True: ThreadPoolExecutor(_REFUSED_AT_A_TIME), False: ThreadPoolExecutor(plan.at_a_time)}
+    # Those that will be refused wait for a time-out and cost nothing meanwhile: many at once, beside the others.
+    pools = {False: ThreadPoolExecutor(_REFUSED_AT_A_TIME), True: ThreadPoolExecutor(plan.at_a_time)}
     try:
         running = {
-            pools[expected(*work[i][0]) == _REFUSALS].submit(attempt, lab, *work[i][1], timeout_s=plan.timeout_s): i
+            pools[expected(*work[i][0]).connected].submit(attempt, lab, *work[i][1], timeout_s=plan.timeout_s): i
             for i in order
         }
         for future in as_completed(running):
@@ -200,9 +222,8 @@ def attempt(lab: Lab, a: LabNode, b: LabNode, *, timeout_s: float) -> Attempt:
         made.delivered_once = sent.delivered and b.times_received(text) == 1
     except P2PError as error:
         made.code, made.message = error.code, error.message
-    seen = lab.wire.answered(a.host.public_ip, b.host.public_ip, "quic")
-    same_router = a.host.router is not None and a.host.router is b.host.router
-    made.witnessed = bool(seen) is not same_router
+    outside = a.host.edge is None or a.host.edge is not b.host.edge
+    made.witnessed = lab.quic_seen(a.host, b.host) is outside
     return made
 
 
@@ -221,9 +242,11 @@ def _start(lab: Lab, plan: Plan) -> dict[str, list[LabNode]]:
         kind: [lab.home(f"{kind}-{i}", kind) for i in range(1, count + 1)]
         for kind, count in plan.hosts_per_kind().items()
     }
-    if (ONE_ROUTER, ONE_ROUTER) in plan.cells:
-        router = lab.router(ONE_ROUTER, _ONE_ROUTER_KIND)
-        hosts[ONE_ROUTER] = [lab.behind(router, f"{ONE_ROUTER}-{i}") for i in (1, 2)]
+    for name in dict.fromkeys(a for a, _ in plan.cells if a in SHARED):
+        shared = SHARED[name]
+        router = lab.router(name, shared.kind)
+        homes = [lab.router(f"{name}-home{i}", shared.home, carrier=router) if shared.home else router for i in (1, 2)]
+        hosts[name] = [lab.behind(home, f"{name}-{i}") for i, home in enumerate(homes, 1)]
     probed = [host for made in hosts.values() for host in made]
     nodes = {kind: [lab.join(host.name, host) for host in made] for kind, made in hosts.items()}
     lab.prove(probed)  # while the nodes start: they wait for each other anyway

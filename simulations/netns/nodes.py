@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,7 +51,7 @@ class LabNode:
         self.ready_at: float | None = None
         self._spawn = spawn
         self._arguments: tuple[str, ...] = ()
-        self._events: list[Event] = []
+        self._events: list[tuple[float, Event]] = []
         self._changed = threading.Condition()
         self._ended = False
 
@@ -84,9 +85,10 @@ class LabNode:
             for line in lines:
                 event = json.loads(line)
                 with self._changed:
+                    now = time.monotonic()
                     if event.get("event") == "ready":
-                        self.ready_at = time.monotonic()
-                    self._events.append(event)
+                        self.ready_at = now
+                    self._events.append((now, event))
                     self._changed.notify_all()
         with self._changed:
             if process is self.process:
@@ -99,7 +101,7 @@ class LabNode:
         """Return the first event since the start for which `wanted` holds. Raise LabError with the end of its log."""
 
         def found() -> Event | None:
-            return next((event for event in self._events if wanted(event)), None)
+            return next((event for _, event in self._events if wanted(event)), None)
 
         with self._changed:
             self._changed.wait_for(lambda: found() is not None or self._ended, timeout)
@@ -117,7 +119,17 @@ class LabNode:
     def events(self, kind: str | None = None) -> list[Event]:
         """Return the events since the start, all or of one kind."""
         with self._changed:
-            return [event for event in self._events if kind is None or event.get("event") == kind]
+            return [event for _, event in self._events if kind is None or event.get("event") == kind]
+
+    def arrivals(self) -> dict[str, float]:
+        """Return when each message's text was first seen here since the start (monotonic seconds)."""
+        with self._changed:
+            events = list(self._events)
+        seen: dict[str, float] = {}
+        for at, event in events:
+            if event.get("event") == "message" and event.get("from") != str(self.peer_id):
+                seen.setdefault(str(event["text"]), at)
+        return seen
 
     def log(self) -> str:
         """Return what it wrote to stderr."""
@@ -151,12 +163,16 @@ class LabNode:
         """Return addresses, NAT class, counters."""
         return self.call(lambda c: c.get("/v1/status", Status))
 
-    def times_received(self, text: str) -> int:
-        """Return how many messages with this text its history holds."""
+    def received(self) -> Counter[str]:
+        """Return the texts of all messages that its history has from others, and how often each."""
         from p2pnode.api.types import Messages, MessagesQuery
 
         answer = self.call(lambda c: c.get("/v1/messages", Messages, MessagesQuery(limit=10_000)))
-        return sum(m.text == text and m.direction == "in" for m in answer.messages)
+        return Counter(m.text for m in answer.messages if m.direction == "in")
+
+    def times_received(self, text: str) -> int:
+        """Return how many messages with this text its history holds."""
+        return self.received()[text]
 
     def cli(self, *arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Run `p2pnode --home HOME ARGUMENTS` on this host to its end."""

@@ -37,18 +37,26 @@ _TOOLS = {
     "setpriv": "util-linux",
     "nsenter": "util-linux",
 }
+# Only some kinds of routers need these
+_EXTRA_TOOLS = {"miniupnpd": "miniupnpd-nftables"}
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"  # absent from the search path of ordinary users
 _TUN_DEVICE = "/dev/net/tun"
+# No router solicitations, and addresses usable at once: nobody else has them
+_QUIET_IPV6 = {f"{which}/{name}": "0" for which in ("all", "default") for name in (
+    "accept_ra", "router_solicitations", "accept_dad", "dad_transmits", "autoconf",
+)}  # fmt: skip
 
 
 class Space:
     """One network namespace, with loopback up and nothing else."""
 
-    def __init__(self) -> None:
-        """Raise LabError without the privilege."""
+    def __init__(self, *, ipv6: bool = False) -> None:
+        """`ipv6`: with IPv6; addresses and routes are given, none are made up. Raise LabError without the privilege."""
         try:
             self._fd = _in_thread(_new_namespace)
-            self.write("ipv6/conf/all/disable_ipv6", "1")  # or every interface sends router solicitations
+            settings = _QUIET_IPV6 if ipv6 else {"all/disable_ipv6": "1"}
+            for name, value in settings.items():
+                self.write(f"ipv6/conf/{name}", value)
             self.ip("link set lo up")
         except OSError as exc:
             raise _not_possible(exc) from exc
@@ -111,8 +119,12 @@ class Space:
         """Return a bound UDP socket inside."""
 
         def bind() -> socket.socket:
-            made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            made.bind((ip, port))
+            made = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM)
+            try:
+                made.bind((ip, port))
+            except OSError:
+                made.close()
+                raise
             return made
 
         return self.run(bind)
@@ -158,7 +170,7 @@ def find_tool(name: str) -> str:
     """Return the path of a program. Raise LabError with the package to install."""
     path = shutil.which(name) or shutil.which(name, path=_SBIN)
     if path is None:
-        package = _TOOLS.get(name, name)
+        package = {**_TOOLS, **_EXTRA_TOOLS}.get(name, name)
         raise LabError(f"The program {name} is missing; install it: apt-get install {package}")
     return path
 

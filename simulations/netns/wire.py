@@ -1,24 +1,29 @@
-"""The wire of the laboratory ("the internet") as a machine without I/O: IPv4 packets, delay, loss, accounts.
+"""The wire of the laboratory ("the internet") as a machine without I/O: IP packets, delay, loss, accounts.
 
 A packet crosses two links: the sender's and the receiver's. Each adds its one-way delay and loses its share, so with
 20 ms per link a round trip takes 80 ms. What is counted here was seen outside of all routers: it is the evidence for
 which two public addresses really talk.
 
 Like an internet provider, a link drops packets with a source that is not its own (BCP 38) and everything private.
+A link has IPv4 addresses and at most one IPv6 network, a /48, all of which leads to it. IPv6 extension headers are
+carried, but what is behind them is not counted by kind; the laboratory's programs send none.
 """
 
 from __future__ import annotations
 
 import heapq
+import ipaddress
 import random
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 __all__ = ["Flow", "Link", "Wire"]
 
 MAX_FLOWS = 50_000  # a guard against a scan from inside; about 10 MB
-_UDP, _TCP, _ICMP = 17, 6, 1
-_PROTOCOLS = {_TCP: "tcp", _ICMP: "icmp"}
+_UDP, _TCP, _ICMP, _ICMPV6 = 17, 6, 1, 58
+_PROTOCOLS = {_TCP: "tcp", _ICMP: "icmp", _ICMPV6: "icmp"}
+_PREFIX_BYTES = 6  # of IPv6: a /48
 
 FlowKey = tuple[str, int, str, int]
 """Source and destination: address, port. UDP only."""
@@ -36,7 +41,10 @@ class Flow:
 
 @dataclass
 class Link:
-    """Where one host or router is connected. `loss`: share of packets from 0 to 1; `delay_s`: one way."""
+    """Where one host or router is connected.
+
+    `addresses`: of IPv4, 4 bytes, and IPv6 networks, 6 bytes. `loss`: share of packets from 0 to 1; `delay_s`: one way.
+    """
 
     name: str
     addresses: frozenset[bytes]
@@ -75,6 +83,17 @@ class Wire:
         for address in link.addresses:
             del self._by_address[address]
         link.up = False
+
+    def readdress(self, name: str, addresses: frozenset[bytes]) -> None:
+        """Give a link other addresses. Raise ValueError when one is taken."""
+        link = self.links[name]
+        if any(self._by_address.get(address, link) is not link for address in addresses):
+            raise ValueError(f"an address for {name} is taken")
+        for address in link.addresses:
+            del self._by_address[address]
+        link.addresses = addresses
+        for address in addresses:
+            self._by_address[address] = link
 
     def packet_untrusted(self, source: Link, data: bytes, now: float) -> bool:
         """Take a packet from a link. Return whether it is under way; otherwise it is counted in `dropped`."""
@@ -118,18 +137,16 @@ class Wire:
         return self._on_way[0][0] if self._on_way else None
 
     def _check(self, source: Link, data: bytes) -> tuple[str, Link | None]:
-        if len(data) < 20 or data[0] >> 4 != 4:
-            return "not_ipv4", None
+        ends = _ends(data)
+        if ends is None:
+            return "not_ip", None
+        sender, receiver = ends
         if not source.up:
             return "link_down", None
-        target = self._by_address.get(data[16:20])
+        target = self._by_address.get(receiver[:_PREFIX_BYTES])
         if target is None:
-            first = data[16]
-            if 224 <= first <= 239:
-                return "multicast", None
-            private = first == 10 or data[16:18] == b"\xc0\xa8" or (first == 172 and 16 <= data[17] <= 31)
-            return ("private_destination" if private else "no_route"), None
-        if data[12:16] not in source.addresses:
+            return _why_no_route(receiver), None
+        if sender[:_PREFIX_BYTES] not in source.addresses:
             return "foreign_source", None
         if not target.up:
             return "link_down", None
@@ -139,13 +156,14 @@ class Wire:
         return link.loss > 0 and self.rng.random() < link.loss
 
     def _flow(self, data: bytes) -> Flow | None:
-        start = (data[0] & 15) * 4
-        if data[9] != _UDP or len(data) < start + 8:
+        protocol, start = _payload(data)
+        ends = _ends(data)
+        if protocol != _UDP or len(data) < start + 8 or ends is None:
             return None
         key = (
-            _text(data[12:16]),
+            _text(ends[0]),
             int.from_bytes(data[start : start + 2], "big"),
-            _text(data[16:20]),
+            _text(ends[1]),
             int.from_bytes(data[start + 2 : start + 4], "big"),
         )
         flow = self.flows.get(key)
@@ -156,8 +174,38 @@ class Wire:
         return flow
 
 
+def _ends(data: bytes) -> tuple[bytes, bytes] | None:
+    """Return source and destination address, None for what is no whole IP header."""
+    version = data[0] >> 4 if data else 0
+    if version == 4 and len(data) >= 20:
+        return data[12:16], data[16:20]
+    return (data[8:24], data[24:40]) if version == 6 and len(data) >= 40 else None
+
+
+def _payload(data: bytes) -> tuple[int, int]:
+    """Return protocol and where its header begins, of a whole IP header."""
+    return (data[9], (data[0] & 15) * 4) if data[0] >> 4 == 4 else (data[6], 40)
+
+
+def _why_no_route(address: bytes) -> str:
+    first, second = address[0], address[1]
+    if first == 0xFF if len(address) == 16 else 224 <= first <= 239:
+        return "multicast"
+    if len(address) == 16:
+        private = first & 0xFE == 0xFC or (first == 0xFE and second & 0xC0 == 0x80)
+    else:
+        private = (
+            first == 10
+            or (first, second) == (192, 168)
+            or (first == 172 and 16 <= second <= 31)
+            or (first == 100 and 64 <= second <= 127)
+        )
+    return "private_destination" if private else "no_route"
+
+
+@lru_cache(maxsize=8192)
 def _text(address: bytes) -> str:
-    return ".".join(map(str, address))
+    return str(ipaddress.ip_address(address))
 
 
 def kind_of_packet(data: bytes) -> str:
@@ -165,9 +213,10 @@ def kind_of_packet(data: bytes) -> str:
 
     QUIC's first byte is mostly random: one name for all.
     """
-    if data[9] != _UDP:
-        return _PROTOCOLS.get(data[9], "ip")
-    start = (data[0] & 15) * 4 + 8
+    protocol, start = _payload(data)
+    if protocol != _UDP:
+        return _PROTOCOLS.get(protocol, "ip")
+    start += 8
     if len(data) <= start:
         return "udp:"
     return "quic" if data[start] & 0x40 else f"udp:{data[start]:02x}"

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,18 +121,34 @@ class WireClient:
         if pcap is not None:
             self._socket.order("pcap", path=str(pcap))
 
-    def connect(self, space: Space, name: str, addresses: Iterable[str], *, delay_s: float, loss: float) -> None:
-        """Give the namespace an interface `wan0` with these addresses, whose other end is the wire."""
+    def connect(self, space: Space, name: str, addresses: Sequence[str], *, delay_s: float, loss: float) -> None:
+        """Give the namespace an interface `wan0` with these addresses, whose other end is the wire.
+
+        Of each IPv6 address the wire leads the whole /48 here.
+        """
         fd = space.tun("wan0")
         try:
+            ipv6 = any(":" in ip for ip in addresses)
+            if ipv6:
+                space.write("ipv6/conf/wan0/addr_gen_mode", "1")  # no link-local address: nobody is on this link
             space.ip(
-                *(f"address add {ip}/32 dev wan0" for ip in addresses),
+                *(_add_address(ip) for ip in addresses),
                 "link set wan0 multicast off up",
                 "route add default dev wan0",
+                *(["route add ::/0 dev wan0"] if ipv6 else []),
             )
             self._socket.order("link", fd, name=name, addresses=list(addresses), delay_s=delay_s, loss=loss)
         finally:
             os.close(fd)
+
+    def readdress(self, space: Space, name: str, old: Sequence[str], new: Sequence[str]) -> None:
+        """Exchange the IPv4 addresses of a link and of its namespace's `wan0`."""
+        self._socket.order("readdress", name=name, addresses=list(new))
+        space.ip(
+            *(f"address delete {ip}/32 dev wan0" for ip in old if ip not in new),
+            *(_add_address(ip) for ip in new if ip not in old),
+            "route replace default dev wan0",
+        )
 
     def remove(self, name: str) -> None:
         """Take a link away for good."""
@@ -162,6 +178,8 @@ class WireClient:
 
         `kind`: only flows that carried packets of this kind of the mux both ways.
         """
+        if (":" in one) != (":" in other):
+            return []
         flows = {(f.source, f.destination): f for f in self.flows(one, other) if f.delivered and _has(f, kind)}
         return [f for f in flows.values() if f.source[0] == one and f.reverse in flows]
 
@@ -181,6 +199,10 @@ class WireClient:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+def _add_address(ip: str) -> str:
+    return f"address add {ip}/128 dev wan0 nodad" if ":" in ip else f"address add {ip}/32 dev wan0"
 
 
 def _mux_kind(name: str) -> str:

@@ -103,13 +103,14 @@ class WireProcess:
     def _do(self, order: dict[str, Any]) -> Any:
         what = order["do"]
         if what == "link":
-            addresses = frozenset(socket.inet_aton(ip) for ip in order["addresses"])
-            link = Link(order["name"], addresses, order["delay_s"], order["loss"])
+            link = Link(order["name"], _packed(order["addresses"]), order["delay_s"], order["loss"])
             self._wire.add(link)
             fd = self._received_fds.pop(0)
             self._links[fd], self._fds[link.name] = link, fd
         elif what == "remove":
             self._remove(order["name"])
+        elif what == "readdress":
+            self._wire.readdress(order["name"], _packed(order["addresses"]))
         elif what == "set":
             names = self._wire.links if order["name"] is None else [order["name"]]
             for name in names:
@@ -132,6 +133,13 @@ class WireProcess:
         elif what == "flush" and self._pcap is not None:
             self._pcap.flush()
         return None
+
+
+def _packed(addresses: list[str]) -> frozenset[bytes]:
+    """Return IPv4 addresses as they are, of IPv6 ones the /48: what a link gets."""
+    return frozenset(
+        socket.inet_pton(socket.AF_INET6, ip)[:6] if ":" in ip else socket.inet_aton(ip) for ip in addresses
+    )
 
 
 def _shown(flow: Flow) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The matrix's plan and judgement, and the probe's messages: no namespaces needed."""
+"""The matrix's plan and judgement, kinds and their rules: no namespaces needed."""
 
 from __future__ import annotations
 
@@ -9,20 +9,16 @@ from typing import Any
 
 import pytest
 
-from p2pnode import Address, BadPacket
 from p2pnode.simulations.netns import KINDS, LabError
+from p2pnode.simulations.netns.expectations import SHARED, expected, known_name
 from p2pnode.simulations.netns.kinds import kind_named
-from p2pnode.simulations.netns.matrix import FULL, QUICK, Attempt, Cell, Plan, expected, pairs_of
-from p2pnode.simulations.netns.probing import (
-    CHANGE_IP,
-    CHANGE_PORT,
-    encode_request,
-    encode_response,
-    parse_request_untrusted,
-    parse_response_untrusted,
-)
+from p2pnode.simulations.netns.matrix import FULL, QUICK, Attempt, Cell, Plan, pairs_of, pairs_plan
+from p2pnode.simulations.netns.public_addresses import NETWORKS, PublicAddresses
+from p2pnode.simulations.netns.rules import ruleset
+from p2pnode.simulations.netns.scenario_names import SCENARIOS, scenario_named
 
 REFUSED = {"no_path", "both_nats_random"}
+NOBODY = {"peer_not_found"}
 
 
 @pytest.mark.parametrize(
@@ -30,26 +26,60 @@ REFUSED = {"no_path", "both_nats_random"}
     [
         ("port-restricted", "port-restricted", {"punched"}),
         ("fullcone", "symmetric", {"punched"}),
-        ("symmetric", "address-restricted", {"punched"}),
+        ("symmetric-sequential", "address-restricted", {"punched"}),
+        ("cgnat", "port-restricted", {"punched"}),
+        ("cgnat-symmetric", "fullcone", {"punched"}),
+        ("ipv6-firewall", "ipv6-firewall", {"punched"}),
+        ("ipv6-firewall", "hairpin", {"punched"}),
         ("symmetric", "port-restricted", REFUSED),
         ("port-restricted", "symmetric", REFUSED),
+        ("symmetric", "ipv6-firewall", REFUSED),
+        ("cgnat", "symmetric-sequential", REFUSED),
         ("symmetric", "symmetric", REFUSED),
+        ("cgnat-symmetric", "symmetric", REFUSED),
         ("public", "symmetric", {"direct"}),
+        ("public", "ipv6-firewall", {"direct"}),
         ("public", "public", {"direct"}),
+        ("udp-blocked", "public", NOBODY),
+        ("udp-blocked", "tcp-443", NOBODY),
+        ("offline", "fullcone", NOBODY),
         ("one-router", "one-router", {"lan"}),
+        ("one-hairpin-router", "one-hairpin-router", {"lan"}),
+        ("one-carrier", "one-carrier", {"punched"}),
     ],
 )
 def test_what_is_right_for_a_pair(a: str, b: str, right: set[str]) -> None:
-    """Hole punching needs one side whose public port is known to the other."""
-    assert set(expected(a, b)) == right
+    """Hole punching needs one side whose public port is known to the other; a refusal has its reason."""
+    assert set(expected(a, b).results) == right
+    assert expected(a, b) == expected(b, a)
+    assert bool(expected(a, b).reason) is (right in (REFUSED, NOBODY))
 
 
 def test_full_plan_has_every_unordered_pair_once() -> None:
-    """Five kinds: fifteen pairs, and two hosts behind one router."""
-    assert len(FULL.cells) == 16
-    assert {frozenset(cell) for cell in FULL.cells[:-1]} == {
-        frozenset(p) for p in itertools.combinations_with_replacement(KINDS, 2)
-    }
+    """Fourteen kinds: 105 pairs, and three ways to share a router; the bar is 8 kinds and 36 pairs."""
+    assert len(KINDS) == 14
+    assert len(FULL.cells) == 105 + len(SHARED)
+    pairs = [frozenset(cell) for cell in FULL.cells if cell[0] not in SHARED]
+    assert set(pairs) == {frozenset(p) for p in itertools.combinations_with_replacement(KINDS, 2)}
+    assert len(pairs) == len(set(pairs))
+
+
+def test_some_kinds_make_a_plan_of_their_pairs() -> None:
+    """A kind that is named twice counts once."""
+    assert pairs_plan(["cgnat", "public", "cgnat"]).cells == (
+        ("cgnat", "cgnat"),
+        ("cgnat", "public"),
+        ("public", "public"),
+    )
+
+
+def test_refusals_and_shared_routers_are_sampled_once() -> None:
+    """Waiting five times for the same time-out tells nothing more."""
+    plan = Plan(FULL.cells, samples=5)
+    assert plan.samples_of(("fullcone", "cgnat")) == 5
+    assert plan.samples_of(("symmetric", "symmetric")) == plan.samples_of(("offline", "public")) == 1
+    assert plan.samples_of(("one-router", "one-router")) == 1
+    assert plan.hosts_per_kind()["offline"] == 2
 
 
 def test_samples_are_pairs_that_never_met() -> None:
@@ -98,6 +128,7 @@ def test_an_honest_refusal_is_right_where_nothing_can_work() -> None:
     for code, right in (("no_path", True), ("both_nats_random", True), ("timeout", False)):
         attempt = Attempt(**{**GOOD.__dict__, **made, "code": code})
         assert Cell("symmetric", "symmetric", [attempt]).as_expected is right
+    assert Cell("symmetric", "symmetric", [Attempt("x", "y", code="no_path")]).plain[2:] == (False, None, "no_path")
     assert not Cell("symmetric", "symmetric", []).as_expected
 
 
@@ -123,25 +154,36 @@ def test_mistyped_kind_is_suggested(typed: str, meant: str) -> None:
         kind_named(typed)
     with pytest.raises(LabError, match="there are: public, fullcone"):
         kind_named("xyz")
+    with pytest.raises(LabError, match="did you mean fullcone"):
+        known_name("fulcone")
+    with pytest.raises(LabError, match="did you mean cgnat-symmetric"):
+        kind_named("carrier-symmetric", of=KINDS)
+    assert known_name("one-carrier") == "one-carrier"
 
 
-def test_probe_messages_there_and_back() -> None:
-    """What is encoded is read back; RFC 8489's XOR-MAPPED-ADDRESS included."""
-    for change in (0, CHANGE_IP, CHANGE_PORT, CHANGE_IP | CHANGE_PORT):
-        assert parse_request_untrusted(encode_request(b"t" * 12, change)) == (b"t" * 12, change)
-    source = Address("203.0.113.7", 65535)
-    assert parse_response_untrusted(encode_response(b"t" * 12, source)) == (b"t" * 12, source)
+def test_mistyped_scenario_is_suggested() -> None:
+    """As kinds are; each scenario has one line."""
+    with pytest.raises(LabError, match="did you mean matrix"):
+        scenario_named("matrx")
+    assert all(scenario.summary.endswith(".") and "\n" not in scenario.summary for scenario in SCENARIOS.values())
 
 
-def test_probe_messages_from_anybody_are_read_or_refused() -> None:
-    """Every prefix and random bytes: a result or BadPacket."""
+@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.name)
+def test_rules_are_made_anew_each_time(kind: Any) -> None:
+    """Loading them replaces what was there; sequential ports begin somewhere else after each reboot."""
     rng = random.Random(1)
-    whole = (encode_request(b"t" * 12, CHANGE_IP), encode_response(b"t" * 12, Address("1.2.3.4", 5)))
-    cut = [data[:n] for data in whole for n in range(len(data))]
-    changed = [data[:i] + rng.randbytes(1) + data[i + 1 :] for data in whole for i in range(len(data))]
-    for data in [*cut, *changed, *(rng.randbytes(rng.randrange(40)) for _ in range(500))]:
-        for parse in (parse_request_untrusted, parse_response_untrusted):
-            try:
-                parse(data)
-            except BadPacket as refusal:
-                assert refusal.reason == "malformed"
+    first, second = (ruleset(kind, "203.0.113.1", 30.0, rng) for _ in range(2))
+    assert first.startswith("table ip lab\ndelete table ip lab\n")
+    assert (first == second) is (kind.ports != "sequential")
+
+
+def test_public_addresses_are_given_once() -> None:
+    """From different blocks in turn, until there are no more; miniupnpd's router gets one that it takes for public."""
+    addresses = PublicAddresses()
+    given = [addresses.next_ip() for _ in range(3 * 254)]
+    assert len(set(given)) == len(given)
+    assert [ip.rpartition(".")[0] for ip in given[:4]] == [*NETWORKS, NETWORKS[0]]
+    with pytest.raises(LabError, match="room for 762"):
+        addresses.next_ip()
+    assert addresses.next_ip(routable=True) == "44.128.0.1"
+    assert [addresses.next_prefix() for _ in range(2)] == ["2001:db8:1", "2001:db8:2"]

@@ -13,6 +13,7 @@ from p2pnode.simulations.netns.wire import Link, Wire
 from p2pnode.simulations.netns.wire_client import Counts
 
 A, B, ELSEWHERE = "203.0.113.1", "198.51.100.1", "192.0.2.99"
+A6, B6, ELSEWHERE6 = "2001:db8:1:1::a", "2001:db8:2::1", "2001:db8:99::1"
 
 
 def packet(source: str, destination: str, payload: bytes = b"\x05", *, sport: int = 1000, dport: int = 2000) -> bytes:
@@ -22,15 +23,24 @@ def packet(source: str, destination: str, payload: bytes = b"\x05", *, sport: in
     return head + socket.inet_aton(source) + socket.inet_aton(destination) + udp
 
 
-def link(name: str, ip: str, delay_s: float = 0.02, loss: float = 0.0) -> Link:
-    return Link(name, frozenset((socket.inet_aton(ip),)), delay_s, loss)
+def packet6(source: str, destination: str, payload: bytes = b"\x05", *, sport: int = 1000, dport: int = 2000) -> bytes:
+    """The same in IPv6."""
+    udp = struct.pack("!HHHH", sport, dport, 8 + len(payload), 0) + payload
+    head = struct.pack("!IHBB", 6 << 28, len(udp), 17, 64)
+    return head + socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, destination) + udp
+
+
+def link(name: str, ip: str, delay_s: float = 0.02, loss: float = 0.0, ipv6: str = "") -> Link:
+    """A link; of an IPv6 address it gets the whole /48."""
+    prefix = [socket.inet_pton(socket.AF_INET6, ipv6)[:6]] if ipv6 else []
+    return Link(name, frozenset((socket.inet_aton(ip), *prefix)), delay_s, loss)
 
 
 @pytest.fixture
 def wire() -> Wire:
     made = Wire(random.Random(1))
-    made.add(link("a", A))
-    made.add(link("b", B, 0.03))
+    made.add(link("a", A, ipv6=A6))
+    made.add(link("b", B, 0.03, ipv6=B6))
     return made
 
 
@@ -74,9 +84,16 @@ def test_each_link_loses_its_share(wire: Wire) -> None:
         (packet(A, "224.0.0.251"), "multicast"),
         (packet(ELSEWHERE, B), "foreign_source"),
         (packet("192.168.1.10", B), "foreign_source"),
-        (b"\x60" + bytes(39), "not_ipv4"),
-        (b"\x45", "not_ipv4"),
-        (b"", "not_ipv4"),
+        (packet(A, "100.64.0.10"), "private_destination"),
+        (packet6(A6, "fd00::1"), "private_destination"),
+        (packet6(A6, "fe80::1"), "private_destination"),
+        (packet6(A6, ELSEWHERE6), "no_route"),
+        (packet6(A6, "ff02::fb"), "multicast"),
+        (packet6(ELSEWHERE6, B6), "foreign_source"),
+        (b"\x50" + bytes(39), "not_ip"),
+        (b"\x60" + bytes(38), "not_ip"),
+        (b"\x45", "not_ip"),
+        (b"", "not_ip"),
     ],
 )
 def test_what_leads_nowhere_is_dropped_with_a_reason(wire: Wire, data: bytes, reason: str) -> None:
@@ -87,10 +104,29 @@ def test_what_leads_nowhere_is_dropped_with_a_reason(wire: Wire, data: bytes, re
 
 def test_every_prefix_of_a_packet_is_harmless(wire: Wire) -> None:
     """Cut packets are counted or carried; nothing raises."""
-    data = packet(A, B, b"\x05" * 20)
-    for length in range(len(data)):
-        wire.packet_untrusted(wire.links["a"], data[:length], 0.0)
+    for data in (packet(A, B, b"\x05" * 20), packet6(A6, B6, b"\x05" * 20)):
+        for length in range(len(data)):
+            wire.packet_untrusted(wire.links["a"], data[:length], 0.0)
     wire.due(1.0)
+
+
+def test_ipv6_goes_to_the_link_that_has_its_network(wire: Wire) -> None:
+    """A /48 each, hosts behind a router included; counted and delayed as IPv4 is."""
+    data = packet6(A6, "2001:db8:2:1::10", b"\xc0")
+    assert wire.packet_untrusted(wire.links["a"], data, 10.0)
+    assert wire.due(10.049) == []
+    assert wire.due(10.051) == [(wire.links["b"], data)]
+    assert wire.links["b"].received == {"quic": 1}
+    assert wire.flows[A6, 1000, "2001:db8:2:1::10", 2000].delivered == 1
+
+
+def test_renumbered_link_has_only_its_new_address(wire: Wire) -> None:
+    """What goes to the old one leads nowhere; another link's address is refused."""
+    wire.readdress("b", frozenset((socket.inet_aton(ELSEWHERE),)))
+    assert not wire.packet_untrusted(wire.links["a"], packet(A, B), 0.0)
+    assert wire.packet_untrusted(wire.links["a"], packet(A, ELSEWHERE), 0.0)
+    with pytest.raises(ValueError, match="taken"):
+        wire.readdress("b", frozenset((socket.inet_aton(A),)))
 
 
 def test_unplugged_link_carries_nothing(wire: Wire) -> None:

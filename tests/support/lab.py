@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -71,6 +72,14 @@ class LabCommand:
                         found.append(int(entry.name))
                 except OSError:  # it has just ended
                     continue
+        return found
+
+    def programs(self) -> list[str]:
+        """Names of those processes."""
+        found = []
+        for pid in self.processes():
+            with contextlib.suppress(OSError):
+                found.append(Path(f"/proc/{pid}/comm").read_text().strip())
         return found
 
     def files(self) -> list[Path]:

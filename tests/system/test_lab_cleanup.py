@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 from support.cli import p2pnode
 from support.lab import lab_command, require_lab, until
 
-from p2pnode.simulations.netns import spaces
+from p2pnode.simulations.netns import KINDS, spaces
+from p2pnode.simulations.netns.scenario_names import SCENARIOS
 
 pytestmark = [pytest.mark.namespace, pytest.mark.slow]
 
@@ -44,6 +46,31 @@ def test_kill_9_leaves_nothing(tmp_path: Path) -> None:
         print(f"after kill -9: {until(command.gone, 3, 'everything is gone'):.2f} s")
 
 
+@pytest.mark.parametrize("end", ["ctrl-c", "kill -9"])
+def test_miniupnpd_ends_with_the_laboratory(end: str, tmp_path: Path) -> None:
+    """The daemon on the router, its socket, its rules and its files are gone, whichever way it ends."""
+    with lab_command(tmp_path, "matrix", "upnp") as command:
+        until(lambda: any(name == "miniupnpd" for name in command.programs()), 20, "miniupnpd runs")
+        if end == "ctrl-c":
+            command.interrupt()
+        else:
+            command.process.kill()
+        command.process.wait()
+        until(command.gone, 3, "everything is gone")
+
+
+@pytest.mark.parametrize("scenario", ["roam", "udp-blocked", "lan-offline", "bootstrap-gone"])
+def test_a_scenario_that_is_interrupted_leaves_nothing(scenario: str, tmp_path: Path) -> None:
+    """Exit 130 within 2 s, also from within its own threads."""
+    with lab_command(tmp_path, scenario) as command:
+        until(lambda: len(command.processes()) > 5, 20, "nodes are started")
+        command.interrupt()
+        seconds = until(lambda: command.process.poll() is not None, 5, "the command ends")
+        assert command.process.returncode == 130
+        seconds += until(command.gone, 2, "everything is gone")
+        assert seconds < 2.5
+
+
 def test_shell_takes_its_background_jobs_with_it(tmp_path: Path) -> None:
     """Commands from a pipe run on host a; its exit code is ours, and what it started in the background ends."""
     script = b"p2pnode id >/dev/null && ip -4 -brief address; (sleep 600 &); exit 7\n"
@@ -62,11 +89,14 @@ def test_kinds_are_shown_as_probed(tmp_path: Path) -> None:
         ["unshare", "-Urn", sys.executable, "-m", "p2pnode", "--home", str(tmp_path), "lab", "kinds", "--json"],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    assert '"symmetric":{"public":' in done.stdout
-    assert done.stdout.count("endpoint-independent") == 6
+    found = json.loads(done.stdout)
+    assert list(found) == list(KINDS)
+    assert found["symmetric"]["mapping"] == "address-and-port-dependent"
+    assert found["ipv6-firewall"]["ipv6"] == "firewalled"
+    assert not found["udp-blocked"]["udp"]
 
 
 def test_missing_privilege_is_one_sentence(tmp_path: Path) -> None:
@@ -99,11 +129,37 @@ def test_missing_tool_names_its_package(tool: str, package: str, monkeypatch: py
     assert f"apt-get install {package}" in result.err
 
 
+@pytest.mark.parametrize("program", ["", "#!/bin/sh\necho miniupnpd 2.3.1, using netfilter backend"])
+def test_missing_or_wrong_miniupnpd_names_the_package(
+    program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the kind that needs it asks for it; Debian has one for iptables, too."""
+    path = tmp_path / "miniupnpd"
+    path.write_text(program)
+    path.chmod(0o700)
+    which = spaces.shutil.which
+
+    def without(name: str, path: str | None = None) -> str | None:
+        return which(name, path=path) if name != "miniupnpd" else str(tmp_path / name) if program else None
+
+    monkeypatch.setattr(spaces.shutil, "which", without)
+    result = p2pnode("lab", "matrix", "upnp", "--json")
+    assert result.code == 1
+    assert result.json["error"]["code"] == "lab"
+    assert "apt-get install miniupnpd-nftables" in result.err
+    assert result.err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (("matrx",), "Did you mean 'matrix'"),
         (("shell", "fulcone"), "did you mean fullcone?"),
+        (("matrix", "public", "cgnt"), "did you mean cgnat?"),
+        (("matrix", "public", "--quick"), "--quick has its own pairs"),
+        (("rome",), "Did you mean 'roam'"),
+        (("lan-ofline",), "Did you mean 'lan-offline'"),
+        (("roam", "--loss", "-1"), "--loss: '-1' is not a number from 0 to 99"),
         (("matrix", "--loss", "100"), "--loss: '100' is not a number from 0 to 99"),
         (("matrix", "--samples", "x"), "--samples: 'x' is not a number from 1 to 50"),
         (("shell", "--delay", "-1"), "--delay: '-1' is not a number from 0 to 10000"),
@@ -115,3 +171,12 @@ def test_wrong_usage_builds_nothing(arguments: tuple[str, ...], sentence: str) -
     assert result.code == 2
     assert sentence in result.err
     assert result.err.count("\n") == 1
+
+
+def test_scenarios_are_listed_in_a_line_each() -> None:
+    """`lab --list` names what the commands are called."""
+    result = p2pnode("lab", "--list")
+    assert result.code == 0
+    lines = result.out.splitlines()
+    assert [line.split()[0] for line in lines] == list(SCENARIOS)
+    assert all(len(line) < 120 for line in lines)

@@ -5,17 +5,22 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import select
+import shutil
 import socket
 import struct
+import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from support.lab import require_lab
+from support.require import require
 
-from p2pnode.simulations.netns import KINDS, Host, Lab, LabError, LabSettings
+from p2pnode.simulations.netns import KINDS, Host, Lab, LabError, LabSettings, Verdict
 from p2pnode.simulations.netns.kinds import kind_named
+from p2pnode.simulations.netns.proof import differences
 
 pytestmark = [pytest.mark.namespace, pytest.mark.slow]
 
@@ -41,28 +46,79 @@ def receive(made: socket.socket, timeout: float = 0.5) -> tuple[bytes, tuple[str
     return made.recvfrom(2048) if select.select([made], [], [], timeout)[0] else None
 
 
-def test_every_kind_is_what_it_is_called(lab: Lab) -> None:
-    """Mapping and filtering as RFC 5780 finds them; ports kept by all but the symmetric router; no hairpin."""
-    verdicts = lab.prove()
-    for name, kind in KINDS.items():
-        verdict = verdicts[name]
-        assert (verdict.mapping, verdict.filtering) == (kind.mapping, kind.filtering)
-        assert verdict.nat is kind.is_router
-        assert verdict.port_kept is (name != "symmetric")
-        assert verdict.hairpin is not kind.is_router
-        assert verdict.public.ip == lab.hosts[name].public_ip
-        print(f"{name}: mapping {verdict.mapping}, filtering {verdict.filtering}")
+@pytest.fixture(scope="module")
+def verdicts(lab: Lab) -> dict[str, Verdict]:
+    """What probing finds behind each kind; already compared with what it must be."""
+    return lab.prove([lab.hosts[kind] for kind in KINDS])
 
 
-def test_a_router_of_another_kind_is_found_out(lab: Lab) -> None:
+def test_every_kind_is_what_it_is_called(lab: Lab, verdicts: dict[str, Verdict]) -> None:
+    """RFC 5780's tests from each host: mapping, filtering, ports, hairpin, TCP, IPv6, port mapping; nothing differs."""
+    for name, verdict in verdicts.items():
+        assert list(differences(KINDS[name], verdict, lab.hosts[name].public_ip)) == []
+        print(
+            f"{name}: mapping {verdict.mapping}, filtering {verdict.filtering}, ports {verdict.allocation}"
+            f" (step {verdict.step}), hairpin {verdict.hairpin}, tcp {verdict.tcp}, ipv6 {verdict.ipv6},"
+            f" nat-pmp {verdict.nat_pmp}, pcp {verdict.pcp}, upnp {verdict.upnp}"
+        )
+
+
+def test_the_kinds_differ_as_their_names_say(verdicts: dict[str, Verdict]) -> None:
+    """The table that the proof compares with is the right one."""
+    found = verdicts
+    independent, by_port = "endpoint-independent", "address-and-port-dependent"
+    shapes = {name: (v.mapping, v.filtering, v.allocation) for name, v in found.items() if v.udp}
+    assert shapes == {
+        "public": (independent, independent, "preserving"),
+        "fullcone": (independent, independent, "preserving"),
+        "address-restricted": (independent, "address-dependent", "preserving"),
+        "port-restricted": (independent, by_port, "preserving"),
+        "symmetric": (by_port, by_port, "random"),
+        "symmetric-sequential": (by_port, by_port, "sequential"),
+        "cgnat": (independent, by_port, "random"),
+        "cgnat-symmetric": (by_port, by_port, "random"),
+        "hairpin": (independent, by_port, "preserving"),
+        "ipv6-firewall": (independent, by_port, "preserving"),
+        "upnp": (independent, by_port, "preserving"),
+    }
+    assert {name for name, v in found.items() if v.hairpin} == {"public", "cgnat", "hairpin"}
+    assert {name: v.tcp for name, v in found.items() if v.tcp_blocked} == {"tcp-443": (443,), "offline": ()}
+    assert {name: v.ipv6 for name, v in found.items() if v.ipv6 != "none"} == {
+        "public": "open",
+        "ipv6-firewall": "firewalled",
+    }
+    assert found["symmetric-sequential"].step == 1
+
+
+FALSE = {
+    ("fullcone", "port-restricted"): "filtering address-and-port-dependent instead of endpoint-independent",
+    ("port-restricted", "address-restricted"): "filtering address-dependent instead of address-and-port-dependent",
+    ("symmetric", "symmetric-sequential"): "allocation sequential instead of random",
+    ("hairpin", "port-restricted"): "hairpin False instead of True",
+    ("udp-blocked", "port-restricted"): "udp True instead of False",
+    ("tcp-443", "udp-blocked"): "tcp (443, 80, 3478) instead of (443,)",
+}
+
+
+def test_a_router_of_another_kind_is_found_out(lab: Lab, verdicts: dict[str, Verdict]) -> None:
     """The proof does not rely on the rules that were meant to be loaded."""
-    host = lab.home("false", "fullcone")
-    assert host.router is not None
-    host.router.kind = kind_named("port-restricted")
-    host.router.reboot()
-    host.router.kind = kind_named("fullcone")
-    with pytest.raises(LabError, match="is not fullcone: mapping endpoint-independent, filtering address-and-port"):
-        lab.prove([host])
+
+    def judged(kinds: tuple[str, str]) -> str:
+        named, is_really = kinds
+        host = lab.hosts[f"false-{named}"]
+        assert host.router is not None
+        host.router.kind = kind_named(is_really)
+        host.router.reboot()
+        host.router.kind = kind_named(named)
+        with pytest.raises(LabError, match=f"is not {named}: ") as refusal:
+            lab.prove([host])
+        return refusal.value.message
+
+    for named, _ in FALSE:
+        lab.home(f"false-{named}", named)
+    with ThreadPoolExecutor(len(FALSE)) as pool:
+        for sentence, message in zip(FALSE.values(), pool.map(judged, FALSE), strict=True):
+            assert sentence in message
 
 
 def test_no_port_is_open_that_nobody_opened(lab: Lab) -> None:
@@ -167,29 +223,16 @@ def test_rebooted_router_has_forgotten_everything(lab: Lab) -> None:
             assert any(f"dport={outside.getsockname()[1]}" in line for line in a.router.conntrack())
 
 
-def test_hosts_behind_one_router_see_each_other_directly(lab: Lab) -> None:
-    """Nothing of it crosses the wire, and outside both have one address."""
-    router = lab.router("shared", "port-restricted")
-    one, other = lab.behind(router, "shared-1"), lab.behind(router, "shared-2")
-    before = router.counts()
-    with sockets(one, other) as (first, second):
-        first.sendto(b"hi", (other.ip, second.getsockname()[1]))
-        got = receive(second)
-        assert got == (b"hi", (one.ip, first.getsockname()[1]))
-    assert (router.counts() - before).packets == 0
-    assert {v.public.ip for v in lab.prove([one, other]).values()} == {router.public_ip}
-
-
 def test_names_are_taken_once(lab: Lab) -> None:
     """A second host or router of a name is refused in a sentence."""
     with pytest.raises(LabError, match="already"):
         lab.public("public")
     with pytest.raises(LabError, match="already"):
-        lab.behind(lab.routers["shared"], "other")
+        lab.behind(lab.routers["fullcone-router"], "other")
 
 
 def test_packets_are_written_for_tcpdump(lab: Lab) -> None:
-    """The file has the header of raw IP packets and whole records."""
+    """tcpdump reads the file, IPv4 and IPv6, and counts as many packets as there are whole records in it."""
     assert lab.settings.pcap is not None
     lab.wire.flush()
     data = Path(lab.settings.pcap).read_bytes()
@@ -198,11 +241,16 @@ def test_packets_are_written_for_tcpdump(lab: Lab) -> None:
     while position < len(data):
         length, original = struct.unpack_from("<II", data, position + 8)
         assert length == original
-        assert data[position + 16] >> 4 == 4
         position += 16 + length
         count += 1
     assert position == len(data)
     assert count > 100
+    require(shutil.which("tcpdump") is not None, "tcpdump is not installed: apt-get install tcpdump")
+    shown = subprocess.run(
+        ["tcpdump", "-n", "-r", str(lab.settings.pcap)], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert len(shown) == count
+    assert {line.split()[1] for line in shown} == {"IP", "IP6"}
 
 
 def test_impossible_settings_are_refused() -> None:

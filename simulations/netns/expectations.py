@@ -1,0 +1,79 @@
+"""What is right for a pair of networks: the path that must be found, or the honest refusal. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from p2pnode.simulations.netns.kinds import ADDRESS_AND_PORT, INDEPENDENT, KINDS, PUBLIC, kind_named
+
+__all__ = ["ONE_CARRIER", "ONE_HAIRPIN_ROUTER", "ONE_ROUTER", "SHARED", "Expected", "Shared", "expected", "known_name"]
+
+ONE_ROUTER, ONE_HAIRPIN_ROUTER, ONE_CARRIER = "one-router", "one-hairpin-router", "one-carrier"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """`results`: paths, or error codes, that are right. `reason`: why it cannot be better; empty for a connection."""
+
+    results: tuple[str, ...]
+    reason: str = ""
+
+    @property
+    def connected(self) -> bool:
+        return not self.reason
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A cell of two hosts that share one router of `kind`; `home`: the kind of their own routers behind it, if any."""
+
+    kind: str
+    expected: Expected
+    home: str = ""
+
+
+LAN = Expected(("lan",))
+DIRECT = Expected(("direct",))
+PUNCHED = Expected(("punched",))
+# What nodes cannot do yet. These cells become connections when they can; until then the refusal must be honest.
+GUESSING = Expected(
+    ("no_path", "both_nats_random"),
+    "neither side can know the other's next public port: this needs guessed ports or a relay, which nodes lack yet",
+)
+NO_UDP = Expected(
+    ("peer_not_found",), "UDP does not pass, so nobody is ever met: this needs a relay over TLS, which nodes lack yet"
+)
+NO_LINE = Expected(("peer_not_found",), "there is no internet")
+
+SHARED = {
+    ONE_ROUTER: Shared("port-restricted", LAN),
+    ONE_HAIRPIN_ROUTER: Shared("hairpin", LAN),
+    ONE_CARRIER: Shared("carrier", PUNCHED, home="cgnat"),
+}
+"""Names that stand for both sides of a cell."""
+
+
+def known_name(name: str) -> str:
+    """Return a name of a kind, or of a shared router. Raise LabError that suggests the nearest."""
+    return name if name in SHARED else kind_named(name).name
+
+
+def expected(a: str, b: str) -> Expected:
+    """Return what is right for two kinds, or twice a name of `SHARED`.
+
+    RFC 5128, section 3.3 "UDP Hole Punching": one side's public port must be known to the other, unless that side lets
+    in what comes from another port of an address that it sent to.
+    """
+    if a == b and a in SHARED:
+        return SHARED[a].expected
+    kinds = (KINDS[a], KINDS[b])
+    if not all(kind.line for kind in kinds):
+        return NO_LINE
+    if not all(kind.udp for kind in kinds):
+        return NO_UDP
+    if PUBLIC in (a, b):
+        return DIRECT
+    easy = [kind for kind in kinds if kind.mapping == INDEPENDENT]
+    if not easy or (len(easy) == 1 and easy[0].filtering == ADDRESS_AND_PORT):
+        return GUESSING
+    return PUNCHED
