@@ -1,7 +1,8 @@
 """The lookup: a continuous search for the nodes nearest to a target. Pure; the caller sends, and reports back.
 
 Differences from Kademlia (2002), section 2.3: no rounds, a query leaves whenever one of alpha slots is free; a *late*
-query gives its slot back, while its answer still counts; beyond 2 nodes of one prefix in the shortlist (public realm)
+query gives its slot back, while its answer still counts, and so does one that nearer nodes have pushed out of the
+shortlist; beyond 2 nodes of one prefix in the shortlist (public realm)
 others only fill places that diverse ones leave empty.
 
 Several *paths* at once, disjoint in what they are told (S/Kademlia, Baumgart and Mies 2007, section 4.4): each begins
@@ -29,6 +30,7 @@ __all__ = ["Lookup"]
 PREFIX_IN_SHORTLIST = 2
 # A liar could name a victim's address under many ids and ports, each asked three times with up to 1,200 bytes.
 SILENT_PER_IP = 4  # queries to one public IP address while nobody there has answered
+FLYING_FACTOR = 2  # times alpha: queries under way at most, with those that hold no slot
 MAX_CANDIDATES = 400  # per path: 20 answers of 20; beyond, the farthest are forgotten: a liar cannot fill memory
 
 
@@ -106,7 +108,7 @@ class Lookup:
         queries: list[Contact] = []
         paths = self._paths
         idle = 0
-        while idle < len(paths) and self._flying < self._alpha and self.queried < self._max_queries:
+        while idle < len(paths) and self._has_slot() and self.queried < self._max_queries:
             number = self._turn
             self._turn = (number + 1) % len(paths)
             path = paths[number]
@@ -165,6 +167,26 @@ class Lookup:
             (c for c in self._by_id.values() if c.state is _ANSWERED), key=lambda candidate: candidate.distance
         )
         return [candidate.contact for candidate in self._diverse_first(answered)]
+
+    def _has_slot(self) -> bool:
+        """Whether another query may leave. One that is no longer among the k nearest of a path holds no slot: what it
+        may tell is known better already."""
+        if self._flying < self._alpha:
+            return True
+        if self._flying >= FLYING_FACTOR * self._alpha:
+            return False
+        wanted: set[int] = set()
+        for path in self._paths:
+            places = self._ksize
+            for candidate in path.candidates:
+                if candidate.state is _FLYING:
+                    wanted.add(candidate.distance)
+                elif candidate.state >= _LATE:
+                    continue
+                places -= 1
+                if not places:
+                    break
+        return len(wanted) < self._alpha
 
     def _settle(self, candidate: _Candidate, state: _State) -> None:
         """Leave one state for another; paths that know the candidate may have something to ask again."""

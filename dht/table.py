@@ -2,6 +2,8 @@
 
 Differences from `kademlia.routing`: only contacts that answered enter; only the bucket of our own id splits, so there
 are at most 160 of ksize contacts each (the original's relaxed splitting made 30,570 buckets of 71 datagrams); the
+three far buckets also remember *acquaintances*, verified contacts for whom there was no place: whoever knows more of
+the far nodes needs a hop less (libtorrent's extended table), and nobody spends a ping on them; the
 nearest are found exactly; one miss drops nobody; one id per IP and port; no clock is read.
 Diversity (security.md S1) orders and never starves: a contact beyond 2 of its prefix in a bucket, or 10 in the table,
 takes a free place, and gives it up to a diverse one.
@@ -26,16 +28,22 @@ MAX_BUCKETS = 160
 PREFIX_PER_BUCKET = 2
 PREFIX_PER_TABLE = 10
 MISSES_TO_DROP = 3
+FAR_CONTACTS = 128  # contacts and acquaintances of the farthest bucket; the next has half as many, down to ksize
 
 
 class Bucket(KBucket):
-    """Contacts that share a number of leading bits with us; at most `ksize`, and as many replacements."""
+    """Contacts that share a number of leading bits with us; at most `ksize`, and as many replacements.
+
+    `acquaintances`: others that answered us of late, at most `spare` of them (0 to 108).
+    """
 
     nodes: OrderedDict[bytes, Contact]
     replacement_nodes: OrderedDict[bytes, Contact]
 
     def __init__(self, low: int, high: int, ksize: int) -> None:
         super().__init__(low, high, ksize, replacementNodeFactor=1)
+        self.acquaintances: OrderedDict[bytes, Contact] = OrderedDict()
+        self.spare = 0
         self.looked_up_at = float("-inf")
 
     def touch_last_updated(self) -> None:
@@ -45,6 +53,10 @@ class Bucket(KBucket):
         """Return the id `random_below` places above the bucket's lowest (modulo its size)."""
         low, high = self.range
         return NodeId((low + random_below % (high - low + 1)).to_bytes(20, "big"))
+
+    def all(self) -> list[Contact]:
+        """Return contacts and acquaintances."""
+        return [*self.nodes.values(), *self.acquaintances.values()] if self.acquaintances else [*self.nodes.values()]
 
     def remember(self, contact: Contact) -> None:
         """Keep for the day when a place becomes free; the newest 20."""
@@ -68,6 +80,7 @@ class Table(RoutingTable):
     def flush(self) -> None:
         self.buckets = [Bucket(0, 2**ID_BITS - 1, self.ksize)]
         self._by_id: dict[bytes, Contact] = {}
+        self._acquaintances: dict[bytes, Contact] = {}
         self._by_address: dict[Address, Contact] = {}
         self._prefixes: Counter[bytes] = Counter()
 
@@ -77,9 +90,13 @@ class Table(RoutingTable):
     def __iter__(self) -> Iterator[Contact]:
         return iter(self._by_id.values())
 
+    def everybody(self) -> list[Contact]:
+        """Return contacts and acquaintances."""
+        return [*self._by_id.values(), *self._acquaintances.values()]
+
     def find(self, node_id: bytes) -> Contact | None:
-        """Return the contact with this id, None when it is not in a bucket."""
-        return self._by_id.get(node_id)
+        """Return the contact or acquaintance with this id."""
+        return self._by_id.get(node_id) or self._acquaintances.get(node_id)
 
     def get_bucket_for(self, node: Node) -> int:
         """Return the bucket's index: the number of leading bits shared with us, or the last bucket's."""
@@ -106,28 +123,29 @@ class Table(RoutingTable):
         if self._by_id.get(node.id) is node:
             self._remove(node, refill=True)
         else:
+            self._forget(node.id)
             self.buckets[self.get_bucket_for(node)].replacement_nodes.pop(node.id, None)
 
     def missed(self, contact: Contact) -> None:
-        """A request to it got no answer. The third miss in a row drops it, if anybody else is there to take over."""
+        """A request to it got no answer. The third miss in a row drops a contact, the first an acquaintance."""
         contact.misses += 1
-        if contact.misses >= MISSES_TO_DROP:
+        if contact.misses >= MISSES_TO_DROP or contact.id not in self._by_id:
             self.remove_contact(contact)
 
     def is_new_node(self, node: Node) -> bool:
         return node.id not in self._by_id
 
     def closest(self, target: bytes, count: int, exclude: bytes = b"") -> list[Contact]:
-        """Return up to `count` contacts nearest to `target` (XOR), nearest first, without the id `exclude`.
+        """Return up to `count` of everybody, nearest to `target` (XOR) first, without the id `exclude`.
 
         Exact. Cost: the buckets looked at, usually one or two. Kademlia (2002), section 2.3, "The node lookup".
         """
         goal = int.from_bytes(target, "big")
         found: list[Contact] = []
         for group in self._groups(goal):
-            ordered = [(contact.long_id ^ goal, contact) for contact in group if contact.id != exclude]
-            ordered.sort()  # distances of different ids differ: contacts are never compared
-            found += [contact for _, contact in ordered]
+            # Distances of different ids differ. Sorting numbers is a third of the cost of sorting pairs.
+            by_distance = {contact.long_id ^ goal: contact for contact in group if contact.id != exclude}
+            found += [by_distance[distance] for distance in sorted(by_distance)]
             if len(found) >= count:
                 return found[:count]
         return found
@@ -160,11 +178,11 @@ class Table(RoutingTable):
         """
         buckets = self.buckets
         index = min(ID_BITS - (goal ^ self._own).bit_length(), len(buckets) - 1)
-        yield list(buckets[index].nodes.values())
+        yield buckets[index].all()
         if index + 1 < len(buckets):
-            yield [contact for bucket in buckets[index + 1 :] for contact in bucket.nodes.values()]
+            yield [contact for bucket in buckets[index + 1 :] for contact in bucket.all()]
         for below in range(index - 1, -1, -1):
-            yield list(buckets[below].nodes.values())
+            yield buckets[below].all()
 
     def _insert(self, contact: Contact) -> bool:
         bucket = self.buckets[self.get_bucket_for(contact)]
@@ -175,9 +193,12 @@ class Table(RoutingTable):
             victim = self._replaceable(bucket, contact)
             if victim is None:
                 bucket.remember(contact)
+                self._acquaint(bucket, contact)
                 return False
             self._remove(victim, refill=False)
             bucket.remember(victim)
+            self._acquaint(bucket, victim)
+        self._forget(contact.id)
         bucket.replacement_nodes.pop(contact.id, None)
         bucket.nodes[contact.id] = contact
         self._by_id[contact.id] = contact
@@ -185,11 +206,26 @@ class Table(RoutingTable):
         self._prefixes[contact.prefix] += 1
         return True
 
+    def _acquaint(self, bucket: Bucket, contact: Contact) -> None:
+        """Remember a contact without a place; the one heard longest ago makes room. At most two of a prefix."""
+        if not bucket.spare or contact.misses or (self._diverse and self._over_limit(bucket, contact, joining=True)):
+            return
+        bucket.acquaintances[contact.id] = self._acquaintances[contact.id] = contact
+        if len(bucket.acquaintances) > bucket.spare:
+            self._forget(next(iter(bucket.acquaintances)))
+
+    def _forget(self, node_id: bytes) -> None:
+        """Forget an acquaintance, if it is one."""
+        contact = self._acquaintances.pop(node_id, None)
+        if contact is not None:
+            del self.buckets[self.get_bucket_for(contact)].acquaintances[node_id]
+
     def _split_last(self) -> None:
         """Split the bucket that holds our own id: those that differ from us in the next bit stay behind."""
         last, shared = self.buckets[-1], len(self.buckets) - 1
         near = Bucket(*self._range(shared + 1, own_side=True), self.ksize)
         last.range = self._range(shared + 1, own_side=False)
+        last.spare = max(0, (FAR_CONTACTS >> shared) - self.ksize)
         # A lookup before the split was most likely one for our own id.
         near.looked_up_at, last.looked_up_at = last.looked_up_at, float("-inf")
         self.buckets.append(near)
@@ -221,7 +257,10 @@ class Table(RoutingTable):
 
     def _over_limit(self, bucket: Bucket, contact: Contact, *, joining: bool) -> bool:
         extra = 1 if joining else 0
-        in_bucket = sum(1 for other in bucket.nodes.values() if other.prefix == contact.prefix)
+        prefix = contact.prefix
+        in_bucket = sum(1 for other in bucket.nodes.values() if other.prefix == prefix)
+        if joining and bucket.acquaintances:
+            in_bucket += sum(1 for other in bucket.acquaintances.values() if other.prefix == prefix)
         return in_bucket + extra > PREFIX_PER_BUCKET or self._prefixes[contact.prefix] + extra > PREFIX_PER_TABLE
 
     def _remove(self, contact: Contact, *, refill: bool) -> None:

@@ -99,3 +99,36 @@ def test_own_id_known_ids_and_second_ids_at_an_address_are_ignored() -> None:
     same_place = Contact(NodeId(b"\x07" * 20), contact(1).address, Realm.PUBLIC)
     own = Contact(OWN, Address("5.5.5.5", 5), Realm.PUBLIC)
     assert search.add([contact(1), contact(1), same_place, own]) == 1
+
+
+def test_paths_are_told_apart() -> None:
+    """An answer extends only the path that asked; a node is asked once; what answered counts for every path."""
+    search = Lookup(TARGET, own_id=OWN, ksize=2, alpha=4, max_queries=100, diverse=True, paths=2)
+    c = [contact(n) for n in range(10, 14)]
+    liars = [contact(n) for n in (1, 2, 3, 4)]
+    honest = contact(5)
+    assert search.add(c) == 4
+    assert search.next_queries() == c  # dealt out in turn: 10 and 12 to the first, 11 and 13 to the second
+    search.answered(c[0], liars)
+    search.answered(c[1], [honest])
+    search.answered(c[2], [])
+    search.answered(c[3], [])
+    asked = search.next_queries()
+    assert set(asked) == {liars[0], liars[1], honest}  # the crowd of liars cannot push the honest one out
+    for each in asked:
+        search.answered(each, [])
+    assert search.finished
+    assert search.queried == 7
+    assert search.closest() == liars[:2]
+
+
+def test_a_query_that_nearer_ones_pushed_out_holds_no_slot() -> None:
+    """Once k nearer nodes are known, those under way to farther ones no longer keep the search from going on."""
+    search = lookup(ksize=3, alpha=2)
+    far = [contact(n) for n in (100, 101)]
+    near = [contact(n) for n in (1, 2, 3)]
+    search.add([*far, contact(102)])
+    assert search.next_queries() == far
+    search.answered(far[0], near)
+    assert search.next_queries() == near[:2]
+    assert search.next_queries() == []

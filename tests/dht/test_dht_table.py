@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 from p2pnode.core.address import Address, Realm
 from p2pnode.core.ids import NodeId
@@ -29,9 +30,31 @@ def test_closest_is_exact_for_any_target() -> None:
         for _ in range(50):
             target = own[:2] + rng.randbytes(18) if rng.random() < 0.3 else rng.randbytes(20)
             goal = int.from_bytes(target, "big")
-            expected = sorted(table, key=lambda c: c.long_id ^ goal)[:20]
+            expected = sorted(table.everybody(), key=lambda c: c.long_id ^ goal)[:20]
             assert table.closest(target, 20) == expected
             assert expected[0] not in table.closest(target, 20, expected[0].id)
+
+
+def test_acquaintances_are_bounded_diverse_and_leave_at_the_first_miss() -> None:
+    """Who finds no place in a far bucket is remembered: at most 108, 44 and 12, two of a prefix; a miss ends it."""
+    rng = random.Random(2)
+    table = Table(OWN, 20, Realm.PUBLIC)
+    for n in range(3000):
+        table.add_contact(contact(rng.randbytes(20), n))
+    assert [len(bucket.acquaintances) for bucket in table.buckets][:4] == [108, 44, 12, 0]
+    assert len(table.everybody()) == len(table) + 108 + 44 + 12
+    prefixes = Counter(c.prefix for bucket in table.buckets[:1] for c in bucket.acquaintances.values())
+    assert max(prefixes.values()) <= 2
+    one = next(iter(table.buckets[0].acquaintances.values()))
+    assert table.find(one.id) is one
+    table.missed(one)
+    assert table.find(one.id) is None
+    other = next(iter(table.buckets[0].acquaintances.values()))
+    loser = next(iter(table.buckets[0].nodes.values()))
+    for _ in range(3):
+        table.missed(loser)  # a place becomes free, and goes to the newest replacement
+    table.add_contact(other)
+    assert len(table.everybody()) == len({c.id for c in table.everybody()})
 
 
 def test_full_bucket_keeps_oldest_live_contact() -> None:
