@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from p2pnode.core.errors import P2PError
 from p2pnode.core.logs import set_up
-from p2pnode.simulations.harness.execution import Execution, Outcome
+from p2pnode.simulations.harness.execution import Execution, Outcome, failed
 from p2pnode.simulations.harness.frames import STOP, decode, encode, read_frame
 from p2pnode.simulations.harness.job import Job
 
@@ -37,9 +37,7 @@ def main() -> None:
         scenario, settings = job.prepare()
         execution = Execution(scenario, job.nodes, job.seed, settings)
     except P2PError as error:
-        outcome = Outcome("failed", job.nodes, job.seed, error=error.message)
-        outcome.found.failures.append(error.message)
-        _leave(stream, outcome)
+        _leave(stream, failed(job.nodes, job.seed, error.message))
         return
     lock = threading.Lock()
     threading.Thread(target=_obey, args=(execution, stream, lock), daemon=True).start()

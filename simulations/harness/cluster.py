@@ -20,9 +20,9 @@ from typing import Any
 import msgspec
 
 from p2pnode.simulations.harness.errors import MissingPackageError, ScenarioFailedError, SettingError
-from p2pnode.simulations.harness.execution import Outcome
+from p2pnode.simulations.harness.execution import Outcome, failed
 from p2pnode.simulations.harness.job import Job
-from p2pnode.simulations.harness.process import run_in_process
+from p2pnode.simulations.harness.process import RunLostError, run_in_process
 from p2pnode.simulations.harness.usage import available_bytes
 
 __all__ = ["Cluster", "make_run", "worker_count"]
@@ -51,8 +51,14 @@ def worker_count(nodes: int, runs: int) -> int:
 
 
 def make_run(job: Job) -> bytes:
-    """Make one run, on a worker; return its Outcome as msgpack. Raise RunLostError."""
-    return msgspec.msgpack.encode(run_in_process(job, wanted=_still_wanted()))
+    """Make one run, on a worker; return its Outcome as msgpack. Raise RunLostError when another try may go well."""
+    try:
+        outcome = run_in_process(job, wanted=_still_wanted())
+    except RunLostError as error:
+        if error.killed:
+            raise
+        outcome = failed(job.nodes, job.seed, error.message)
+    return msgspec.msgpack.encode(outcome)
 
 
 class Cluster:
@@ -110,9 +116,7 @@ class Cluster:
         message = getattr(error, "message", "") or f"The run was lost: {type(error).__name__} {error}"
         if type(error).__name__ == "KilledWorker":
             message = f"{WORKERS_LOST_MAX} workers were lost while they made this run; was there not enough memory?"
-        outcome = Outcome("failed", job.nodes, job.seed, error=message)
-        outcome.found.failures.append(message)
-        return outcome
+        return failed(job.nodes, job.seed, message)
 
     def _connect(self, stack: contextlib.ExitStack) -> Any:
         import distributed

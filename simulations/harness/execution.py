@@ -22,7 +22,7 @@ from p2pnode.simulations.virtual import (
     VirtualWorld,
 )
 
-__all__ = ["Counter", "Execution", "Outcome", "Standing", "State"]
+__all__ = ["Counter", "Execution", "Outcome", "Standing", "State", "failed"]
 
 State = Literal["done", "failed", "interrupted"]
 
@@ -73,6 +73,11 @@ class Outcome:
     """Figures of every run, of the machine rather than of the network; two runs of one seed differ in them."""
     error: str = ""
     traceback: str = ""
+
+
+def failed(nodes: int, seed: int, sentence: str) -> Outcome:
+    """Return what a run gave that came to nothing."""
+    return Outcome("failed", nodes, seed, found=Recorder(failures=[sentence]), error=sentence)
 
 
 class Execution:

@@ -27,7 +27,11 @@ _POLL_S = 0.1
 
 
 class RunLostError(ScenarioFailedError):
-    """The process of a run ended without a word: it was killed, or the interpreter crashed."""
+    """The process of a run ended without a word. `killed`: by a signal, so that another try may go well."""
+
+    def __init__(self, message: str, *, killed: bool) -> None:
+        super().__init__(message)
+        self.killed = killed
 
 
 class RunProcess:
@@ -71,7 +75,7 @@ class RunProcess:
         except queue.Empty:
             return None
         if message is None:
-            raise RunLostError(self._last_words())
+            raise self._lost()
         return message
 
     def stop(self, timeout: float = SNAPSHOT_S) -> Outcome:
@@ -108,16 +112,16 @@ class RunProcess:
             pass
         self._frames.put(None)
 
-    def _last_words(self) -> str:
+    def _lost(self) -> RunLostError:
         code = self._process.wait()
         if code >= 0:
-            return f"The process of the run ended by itself with code {code}."
+            return RunLostError(f"The process of the run ended by itself with code {code}.", killed=False)
         try:
             name = signal.Signals(-code).name
         except ValueError:
             name = f"signal {-code}"
         why = "; was there not enough memory?" if name == "SIGKILL" else "."
-        return f"The process of the run was ended by {name}{why}"
+        return RunLostError(f"The process of the run was ended by {name}{why}", killed=True)
 
 
 def run_in_process(

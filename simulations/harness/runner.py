@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from p2pnode.simulations.harness.cluster import Cluster, worker_count
-from p2pnode.simulations.harness.execution import Outcome, Standing
+from p2pnode.simulations.harness.execution import Outcome, Standing, failed
 from p2pnode.simulations.harness.job import Job, settings_shown
 from p2pnode.simulations.harness.process import RunLostError, run_in_process
 from p2pnode.simulations.harness.scenario import Recorder, Scenario
@@ -39,8 +39,7 @@ def make_one(job: Job, scenario: Scenario, show: Show) -> tuple[Report, Outcome]
         try:
             outcome = run_in_process(job, watch)
         except RunLostError as error:
-            outcome = Outcome("failed", job.nodes, job.seed, error=error.message)
-            outcome.found.failures.append(error.message)
+            outcome = failed(job.nodes, job.seed, error.message)
             outcome.real_s = time.monotonic() - began
     return (
         Report(

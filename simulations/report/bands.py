@@ -57,6 +57,8 @@ def band(values: Sequence[float], *, share: bool = False) -> Band:
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
     half = t_quantile(n - 1) * sd / math.sqrt(n)
     low, high = mean - half, mean + half
+    if min(values) >= 0:  # times, sizes, counts: nothing of ours that is never negative could be
+        low = max(0.0, low)
     if share:
-        low, high = max(0.0, low), min(1.0, high)
+        high = min(1.0, high)
     return Band(mean, low, high, sd, n)

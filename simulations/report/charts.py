@@ -11,7 +11,7 @@ from p2pnode.simulations.report.bands import Band, band
 from p2pnode.simulations.report.fits import FAR, Fit, fit
 from p2pnode.simulations.report.model import Place, Report, Sweep, SweepPoint, place_text
 from p2pnode.simulations.report.sweeping import SEED
-from p2pnode.simulations.report.units import is_share, shown
+from p2pnode.simulations.report.units import COST, is_share, shown
 
 __all__ = ["CHARTS_MAX", "Chart", "Curve", "charts_of"]
 
@@ -57,7 +57,9 @@ class Chart:
 def charts_of(report: Report) -> list[Chart]:
     """Return the plots of a report, those that tell most first; at most CHARTS_MAX."""
     if report.sweep is not None:
-        charts = [*_figures_by_axis(report.sweep), *_sweep_samples(report.sweep), *_sweep_series(report.sweep)]
+        sweep = report.sweep
+        charts = [*_figures_by_axis(sweep, cost=False), *_sweep_samples(sweep), *_sweep_series(sweep)]
+        charts += _figures_by_axis(sweep, cost=True)
     else:
         charts = [*_samples(report), *_series(report)]
     charts = charts[:CHARTS_MAX]
@@ -125,15 +127,18 @@ def _series_chart(names: Sequence[str], curves: list[Curve], points: Sequence[Se
 # sweeps
 
 
-def _figures_by_axis(sweep: Sweep) -> Iterable[Chart]:
-    """Plot each figure over the first axis that is a number and has several values; a curve per other combination."""
+def _figures_by_axis(sweep: Sweep, *, cost: bool) -> Iterable[Chart]:
+    """Plot each figure over the first axis that is a number and has several values; a curve per other combination.
+
+    `cost`: those that every run has, else the scenario's own.
+    """
     axes = {axis: values for axis, values in sweep.axes.items() if axis != SEED and len(values) > 1}
     along = next((a for a, values in axes.items() if all(isinstance(value, (int, float)) for value in values)), None)
     if along is None:
         return
     others = [axis for axis in sweep.axes if axis not in (along, SEED)]
     names = dict.fromkeys(name for point in sweep.points for name in point.figures)
-    for name in _worth_plotting(list(names)):
+    for name in _worth_plotting([name for name in names if (name in COST) is cost]):
         curves, measured = [], []
         for combination in list(product(*(sweep.axes[axis] for axis in others)))[:CURVES_MAX]:
             place = dict(zip(others, combination, strict=True))
@@ -147,7 +152,7 @@ def _figures_by_axis(sweep: Sweep) -> Iterable[Chart]:
         if any(len(curve.x) > 1 for curve in curves):
             chart = Chart(f"{name} by {along}", "", along, name, curves, y_name=name, log_x=_spans(curves))
             chart.caption = _band_caption(sweep)
-            if along == "nodes" and not is_share(name):
+            if along == "nodes" and not is_share(name) and not cost:  # those grow as the nodes do, not as their log
                 _add_fits(chart, name, measured)
             yield chart
 
@@ -158,7 +163,7 @@ def _of_runs(sweep: Sweep, name: str, along: str, place: Place) -> list[Point]:
 
 
 def _worth_plotting(names: Sequence[str]) -> list[str]:
-    """Leave out p90 and p99 where there is a p50, the maximum always, and what is the plan rather than a result."""
+    """Leave out the percentiles but p50 (the distributions show them), and what is the plan rather than a result."""
     kept = [name for name in names if not re.search(r"_(p90|p99|max)(_|$)", name)]
     return [name for name in kept if name not in ("virtual_s", "real_s", "datagrams_per_real_s")]
 

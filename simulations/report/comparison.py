@@ -162,7 +162,7 @@ def write(folder: Path, found: Comparison) -> list[Path]:
     asked = Section("Asked for differently")
     if found.differing:
         rows = [Line([Item(text, "text") for text in row]) for row in found.differing]
-        asked.grids.append(Grid("Settings", ["setting", "first", "second"], rows, numbers=False))
+        asked.grids.append(Grid("Settings", ["setting", "first", "second"], rows))
     page = render(
         title="Comparison", summary=f"{found.first} → {found.second}", headline=" ".join(found.notes), command="",
         marks=[], failures=[], cards=[], sections=[asked, section], footer="p2pnode simulate --compare",

@@ -27,7 +27,11 @@ def versions() -> dict[str, str]:
 
 def place_text(place: Place) -> str:
     """Return "nodes=100, loss=0.2"; "all runs" when nothing but the seed differs."""
-    return ", ".join(f"{axis}={value}" for axis, value in place.items()) or "all runs"
+    return ", ".join(f"{axis}={_short(value)}" for axis, value in place.items()) or "all runs"
+
+
+def _short(value: float | str) -> str:
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
 @dataclass

@@ -18,7 +18,7 @@ from p2pnode.simulations.report.plots import draw_svg
 from p2pnode.simulations.report.sweep_page import sweep_section
 from p2pnode.simulations.report.sweeping import merged_cells, run_figures
 from p2pnode.simulations.report.text import SAMPLE_COLUMNS, headline, headline_names, matrix_of, sample_row, table_rows
-from p2pnode.simulations.report.units import MACHINE, shown
+from p2pnode.simulations.report.units import COST, shown
 
 __all__ = ["page_of", "render"]
 
@@ -79,7 +79,7 @@ def _cards(report: Report) -> list[dict[str, str]]:
     if len(report.sweep.points) != 1:
         return []
     bands = report.sweep.points[0].figures
-    names = headline_names([name for name in bands if name not in MACHINE])
+    names = headline_names([name for name in bands if name not in COST])
     return [_card(name, bands[name].mean, interval_text(name, bands[name])) for name in names]
 
 
@@ -164,7 +164,7 @@ def _setting(report: Report) -> Section:
     section = Section("What was run, and what it cost")
     if report.settings:
         rows = [Line([Item(name), Item(str(value), "text")]) for name, value in report.settings.items()]
-        section.grids.append(Grid("Settings", ["setting", "value"], rows, numbers=False))
+        section.grids.append(Grid("Settings", ["setting", "value"], rows))
     if report.cost:
         section.grids.append(figure_grid("Cost", report.cost))
     return section

@@ -30,12 +30,11 @@ class Line:
 
 @dataclass
 class Grid:
-    """A table. `numbers`: its columns but the first are to the right. `folded`: opened by the reader."""
+    """A table. `folded`: opened by the reader."""
 
     title: str
     columns: list[str]
     rows: list[Line]
-    numbers: bool = True
     folded: bool = False
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import threading
 import warnings
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
 from p2pnode.simulations.report.charts import Chart, Curve
-from p2pnode.simulations.report.units import shown
+from p2pnode.simulations.report.units import MINUTES_FROM_S, shown, unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +30,7 @@ _PNG_DPI = 160
 _STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the page's font
     "font.family": "sans-serif",
-    "font.size": 9,
+    "font.size": 11,
     "text.parse_math": False,  # a user's setting may hold dollar signs
     "axes.edgecolor": LINES,
     "axes.labelcolor": FOREGROUND,
@@ -43,10 +44,12 @@ _STYLE: Any = {
     "ytick.color": FOREGROUND,
     "text.color": FOREGROUND,
     "legend.frameon": False,
-    "legend.fontsize": 8,
+    "legend.fontsize": 10,
     "lines.linewidth": 1.6,
 }
 _LABEL_MAX = 60
+_one_at_a_time = threading.Lock()  # matplotlib's style, and the filter of warnings, belong to the whole process
+_STEPS_S = (6, 12, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400, 172_800)
 
 
 def draw_svg(chart: Chart) -> str:
@@ -55,7 +58,7 @@ def draw_svg(chart: Chart) -> str:
 
     salt = hashlib.sha256(f"{chart.file}/{chart.title}".encode()).hexdigest()[:12]
     style: Any = {**_STYLE, "svg.hashsalt": salt}
-    with mpl.rc_context(style), warnings.catch_warnings():
+    with _one_at_a_time, mpl.rc_context(style), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of letters that its font lacks; the page's has them
         buffer = io.StringIO()
         _figure(chart).savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
@@ -66,11 +69,12 @@ def draw_png(chart: Chart) -> bytes:
     """Return a picture on white."""
     import matplotlib as mpl
 
-    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+    with _one_at_a_time, mpl.rc_context(_STYLE), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of letters that its font lacks
         buffer = io.BytesIO()
         figure = _figure(chart)
-        figure.suptitle(_short(chart.title), fontsize=10)
+        figure.subplots_adjust(top=0.92)
+        figure.suptitle(_short(chart.title), fontsize=12)
         figure.savefig(buffer, format="png", dpi=_PNG_DPI, facecolor="white")
     return buffer.getvalue()
 
@@ -81,7 +85,7 @@ def _figure(chart: Chart) -> Figure:
     figure = Figure(figsize=(_WIDTH, _HEIGHT))
     axes = figure.add_subplot()
     # Room for our longest tick ("1,234 ms") and the axis titles; matplotlib's own layout would take twice the time.
-    figure.subplots_adjust(left=0.125, right=0.985, bottom=0.14, top=0.93)
+    figure.subplots_adjust(left=0.15, right=0.96, bottom=0.16, top=0.97)
     for number, curve in enumerate(chart.curves):
         _draw_curve(axes, curve, COLOURS[_colour_of(chart, number) % len(COLOURS)])
     _dress(axes, "x", chart.x_label, chart.x_name, log=chart.log_x)
@@ -121,7 +125,7 @@ def _draw_curve(axes: Axes, curve: Curve, colour: str) -> None:
 
 def _dress(axes: Axes, which: str, label: str, name: str, *, log: bool) -> None:
     """Label an axis and give its ticks the unit that the name tells."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MultipleLocator, NullFormatter
 
     axis = axes.xaxis if which == "x" else axes.yaxis
     if log:
@@ -130,9 +134,26 @@ def _dress(axes: Axes, which: str, label: str, name: str, *, log: bool) -> None:
         if high < 1000 * low:
             axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axis.set_minor_formatter(NullFormatter())
-    axis.set_major_formatter(FuncFormatter(lambda value, _position: shown(name, float(value), with_per=False)))
+    step = 0.0 if log else _time_step(name, *(axes.get_xlim() if which == "x" else axes.get_ylim()))
+    if step:
+        axis.set_major_locator(MultipleLocator(step))
+    in_hours = step >= 3600
+
+    def tick(value: float, _position: object) -> str:
+        if step:
+            return f"{value / 3600:g} h" if in_hours else f"{value / 60:g} min"
+        return shown(name, float(value), with_per=False)
+
+    axis.set_major_formatter(FuncFormatter(tick))
     axis.set_label_text(_short(label))
     axis.set_tick_params(length=0, which="both")
+
+
+def _time_step(name: str, low: float, high: float) -> float:
+    """Return the distance of ticks that are whole minutes or hours, once times are shown in those; else 0."""
+    if unit(name) != ("s", "") or high < MINUTES_FROM_S:
+        return 0
+    return next((step for step in _STEPS_S if high - low <= 7 * step), 0)
 
 
 def _top(chart: Chart) -> float:

@@ -8,7 +8,7 @@ from p2pnode.simulations.report.bands import Band
 from p2pnode.simulations.report.model import Sweep, SweepPoint, place_text
 from p2pnode.simulations.report.parts import Grid, Item, Line, Section, number_item
 from p2pnode.simulations.report.text import headline_names
-from p2pnode.simulations.report.units import MACHINE, shown
+from p2pnode.simulations.report.units import COST, shown
 
 __all__ = ["sweep_section"]
 
@@ -20,7 +20,7 @@ def sweep_section(sweep: Sweep) -> Section:
     section = Section("Results", ["Means of the runs with their 95 % interval, by Student's t, over the seeds."])
     if sweep.missing:
         section.texts.append(f"{sweep.missing} runs were not made.")
-    names = headline_names(list(dict.fromkeys(n for p in sweep.points for n in p.figures if n not in MACHINE)))
+    names = headline_names(list(dict.fromkeys(n for p in sweep.points for n in p.figures if n not in COST)))
     if len(sweep.points) > 1 and names:
         rows = [_point_line(point, names) for point in sweep.points]
         section.grids.append(Grid("By setting", ["setting", "runs", *names], rows))
@@ -60,9 +60,7 @@ def _runs_grid(sweep: Sweep) -> Grid:
         )
         for run in sweep.runs
     ]
-    return Grid(
-        f"All {len(rows)} runs", ["run", "state", "command, or what went wrong"], rows, numbers=False, folded=True
-    )
+    return Grid(f"All {len(rows)} runs", ["run", "state", "command, or what went wrong"], rows, folded=True)
 
 
 def _plus_minus(name: str, found: Band) -> str:

@@ -38,13 +38,22 @@ def headline(report: Report) -> str:
 
 
 def headline_names(names: Sequence[str]) -> list[str]:
-    """Pick the figures that one looks for first: what succeeded, the middle and the end of times, costs per lookup."""
+    """Pick the figures that one looks for first: what succeeded, the middle and the end of times, costs per lookup.
+
+    What has a `_success` is what the scenario is about: its times and costs come before others.
+    """
     plain = [name for name in names if not re.search(r"_(p\d+|max)(_|$)", name)]
+    succeeded = [name for name in plain if name.endswith("_success")]
+    stems = [name.removesuffix("_success") for name in succeeded]
+
+    def main_first(found: Sequence[str]) -> list[str]:
+        return sorted(found, key=lambda name: not any(stem in name for stem in stems))[:2]
+
     picked = [
-        *[name for name in plain if name.endswith("_success")][:3],
-        *[name for name in names if name.endswith("_p50_s")][:3],
-        *[name for name in names if name.endswith("_p99_s")][:3],
-        *[name for name in plain if "_per_" in name][:3],
+        *succeeded[:2],
+        *main_first([name for name in names if name.endswith("_p50_s")]),
+        *main_first([name for name in names if name.endswith("_p99_s")]),
+        *main_first([name for name in plain if "_per_" in name]),
         *plain,
     ]
     return list(dict.fromkeys(picked))[:HEADLINES_MAX]
@@ -141,7 +150,7 @@ def _sweep_lines(sweep: Sweep) -> list[str]:
             for name, each in point.figures.items()
         ]
         if rows:
-            lines += columns([("mean of the runs", "", "95 % interval (Student's t)"), *rows])
+            lines += columns([("", "mean", "95 % interval"), *rows])
     if sweep.missing:
         lines += ["", f"{sweep.missing} runs were not made."]
     return lines

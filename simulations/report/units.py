@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["MACHINE", "direction", "is_share", "shown", "unit"]
+__all__ = ["COST", "MACHINE", "MINUTES_FROM_S", "direction", "is_share", "shown", "unit"]
 
 MACHINE = ("real_s", "cpu_s", "rss_peak_bytes", "datagrams_per_real_s", "node_virtual_s_per_real_s")
 """Figures of every run that tell of the machine: two runs of one seed agree in all others."""
+COST = ("virtual_s", "datagrams", *MACHINE)
+"""Figures that every run has: what it took, rather than what it found."""
+MINUTES_FROM_S = 180.0
 _WHERE = re.compile(r"(_fit_error|_at_\w+?|_after_\w+?|_later|_under_\w+?)$")
 _PER = re.compile(r"_per_([a-z0-9_]+)$")
 _SIZES = ("B", "kB", "MB", "GB", "TB")
 # Durations of the run itself: neither good nor bad. Rates of the machine are the exception: more is better.
-_NEUTRAL = {"virtual_s"}
+_NEUTRAL = {"virtual_s", "datagrams"}
 _MORE_IS_BETTER = {"node_virtual_s_per_real_s", "datagrams_per_real_s"}
 
 
@@ -55,7 +58,7 @@ def direction(name: str) -> int:
 
 
 def shown(name: str, value: float | None, *, with_per: bool = True) -> str:
-    """Return a value for people, with its unit: 3 or 4 digits, which all figures of ours deserve at most."""
+    """Return a value for people, with its unit."""
     if value is None:
         return "-"
     kind, per = unit(name)
@@ -91,7 +94,7 @@ def _seconds(value: float) -> str:
     size = abs(value)
     if size == 0:
         return "0 s"
-    for limit, factor, name in ((1e-3, 1e6, "us"), (1, 1e3, "ms"), (180, 1, "s"), (10_800, 1 / 60, "min")):
+    for limit, factor, name in ((1e-3, 1e6, "us"), (1, 1e3, "ms"), (MINUTES_FROM_S, 1, "s"), (3 * 3600, 1 / 60, "min")):
         if size < limit:
             return f"{_digits(value * factor)} {name}"
     return f"{_digits(value / 3600)} h"
@@ -105,10 +108,10 @@ def _bytes(value: float) -> str:
 
 
 def _digits(value: float) -> str:
-    """Return whole numbers whole, others with three digits (four where they are near a whole: 99.95)."""
+    """Return whole numbers whole, others with three digits; four between 90 and 100, for 99.95 %."""
     size = abs(value)
     if value == int(value) and size < 1e15:
         return f"{int(value):,}"
     if size >= 1000:
         return f"{value:,.0f}"
-    return f"{value:.4g}" if size >= 90 else f"{value:.3g}"
+    return f"{value:.4g}" if 90 <= size < 100 else f"{value:.3g}"
