@@ -18,7 +18,7 @@ PortProtocol = Literal["nat-pmp", "pcp", "upnp"]
 
 @dataclass(frozen=True)
 class RouterKind:
-    """All parameters of a router. Times in seconds. The defaults are those of a plain home router: port-restricted."""
+    """All parameters of a router. Times in seconds. The defaults are those of `port-restricted`."""
 
     name: str
     text: str
@@ -26,7 +26,7 @@ class RouterKind:
     """False: no router at all, the host has a public address of its own."""
 
     mapping: Rule = INDEPENDENT
-    """RFC 4787, REQ-1. With `overload` the nominal one: what a host sees that shares no port with another."""
+    """RFC 4787, REQ-1. With `overload` what a host sees that shares no port with another."""
     filtering: Rule = ADDRESS_AND_PORT
     """RFC 4787, REQ-8."""
     ports: Allocation = "preserving"
@@ -35,9 +35,10 @@ class RouterKind:
     """How a port is chosen where the preserved one is taken."""
     step: int = 1
     """Distance of sequential ports."""
-    overload: bool = True
-    """Two hosts may share an outside port toward different remote addresses, as with Linux. Only where ports are
-    preserved and filters look at address and port. Against REQ-3; RFC 7857, section 3, allows it."""
+    overload: bool = False
+    """Two hosts may share an outside port toward different remote addresses, as with Linux: a new flow takes the port
+    of its socket's last one, else the private one, else a random one, whichever is free toward that remote. Only where
+    ports are preserved and filters look at address and port. Against REQ-3; RFC 7857, section 3, allows it."""
     parity: bool = False
     """An even port gets an even one. RFC 4787, REQ-4."""
     port_range: tuple[int, int] = (1024, 65535)
@@ -117,13 +118,12 @@ class RouterKind:
 
 _HOME = RouterKind(
     "port-restricted",
-    "one public port for all; only address and port that were sent to may answer: Linux's masquerade",
+    "one public port for all; only address and port that were sent to may answer",
 )
 _CARRIER = RouterKind(
     "carrier",
     "a carrier's router: one random public port for all, of two addresses, at most 1,000 per customer",
     ports="random",
-    overload=False,
     pool=2,
     quota=1000,
     hairpin="external",
@@ -133,16 +133,13 @@ KINDS: dict[str, RouterKind] = {
     kind.name: kind
     for kind in (
         RouterKind(
-            PUBLIC, "no router: a public address of its own", translates=False, filtering=INDEPENDENT, overload=False
+            PUBLIC, "no router: a public address of its own", translates=False, filtering=INDEPENDENT, ipv6="open"
         ),
-        RouterKind(
-            "fullcone", "one public port for all; anybody may send to it", filtering=INDEPENDENT, overload=False
-        ),
+        RouterKind("fullcone", "one public port for all; anybody may send to it", filtering=INDEPENDENT),
         RouterKind(
             "address-restricted",
             "one public port for all; only addresses that were sent to may answer",
             filtering=ADDRESS,
-            overload=False,
         ),
         _HOME,
         RouterKind(
@@ -150,14 +147,18 @@ KINDS: dict[str, RouterKind] = {
             "another random public port for every destination; only that may answer",
             mapping=ADDRESS_AND_PORT,
             ports="random",
-            overload=False,
         ),
         RouterKind(
             "symmetric-sequential",
             "the next public port for every destination; only that may answer",
             mapping=ADDRESS_AND_PORT,
             ports="sequential",
-            overload=False,
+        ),
+        replace(
+            _HOME,
+            name="masquerade",
+            text="Linux's plain masquerade: port-restricted; hosts share a public port toward different destinations",
+            overload=True,
         ),
         replace(_HOME, name="cgnat", text="port-restricted, and behind a carrier's router", carrier=_CARRIER),
         replace(

@@ -81,6 +81,7 @@ class MappingTable:
         self._ports = PortChooser(kind, rng)
         self._by_inside: dict[Hashable, Mapping] = {}
         self._by_outside: dict[Hashable, Mapping] = {}
+        self._by_source: dict[Address, list[Mapping]] = {}  # with overloading only; newest last
         self._sweep_at = _SWEEP_MIN
 
     # Packets
@@ -150,6 +151,7 @@ class MappingTable:
         """Forget all."""
         self._by_inside.clear()
         self._by_outside.clear()
+        self._by_source.clear()
 
     # Inside
 
@@ -184,6 +186,8 @@ class MappingTable:
             self._remove(in_the_way)
         mapping = Mapping(source, external, (key, outside))
         self._by_inside[key] = self._by_outside[outside] = mapping
+        if self._overload:
+            self._by_source.setdefault(source, []).append(mapping)
         return mapping
 
     def _choose(self, now: float, source: Address, to: Address) -> Address | None:
@@ -198,8 +202,18 @@ class MappingTable:
                 return False
             return external != to and not self._is_reserved(external)  # a hairpin to itself would answer itself
 
+        if self._overload and (newest := self._newest(now, source)) is not None and is_free(newest.external.port):
+            return newest.external
         port = self._ports.choose(ip, source.ip, source.port, is_free)
         return None if port is None else Address(ip, port)
+
+    def _newest(self, now: float, source: Address) -> Mapping | None:
+        """The last living flow of an inside address: Linux tries its outside port first (find_appropriate_src)."""
+        flows = self._by_source.get(source)
+        if flows is None:
+            return None
+        flows[:] = [flow for flow in flows if now < flow.expires_at]
+        return flows[-1] if flows else None
 
     def _tcp_out(self, now: float, mapping: Mapping, to: Address, segment: Segment) -> Address | str:
         session = mapping.tcp.get(to)
@@ -249,6 +263,11 @@ class MappingTable:
             self._remove(mapping)
         for mapping in self._by_inside.values():
             mapping.sweep(now)
+        self._by_source = {
+            source: living
+            for source, flows in self._by_source.items()
+            if (living := [flow for flow in flows if now < flow.expires_at])
+        }
         self._ports.keep_blocks_of({mapping.internal.ip for mapping in self._by_inside.values()})
         self._sweep_at = max(_SWEEP_MIN, 2 * len(self._by_inside))
 

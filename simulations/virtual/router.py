@@ -234,18 +234,20 @@ class Home:
         """Build a home of a kind, by name or as it is.
 
         `outside`: public IPv4 addresses; for `public` those of the hosts. `carrier`: the provider's router, shared with
-        other homes; without it a kind behind a carrier gets one of its own. `prefix6`: the /64 of hosts that have IPv6.
-        Raise ValueError.
+        other homes; without it a kind behind a carrier gets one of its own. `prefix6`: the /64 of the hosts where the
+        kind has IPv6; without it there is none. Raise ValueError.
         """
         kind = kind_named(kind) if isinstance(kind, str) else kind
+        prefix = ipaddress.IPv6Network(prefix6) if prefix6 is not None else None
         if not kind.translates:
-            return cls(world, kind, None, list(outside))
+            home = cls(world, kind, None, list(outside))
+            home._prefix6 = prefix
+            return home
         name = name or f"{kind.name}-{outside[0] if outside else len(world.hosts)}"
         if kind.carrier is not None:
             if carrier is None:
                 carrier = VirtualRouter(world, kind.carrier, *outside, inside=CARRIER_INSIDE_IP, name=f"{name}-carrier")
             outside = (carrier.next_inside_ip(),)
-        prefix = ipaddress.IPv6Network(prefix6) if prefix6 is not None else None
         inside6 = str(prefix[1]) if prefix is not None else None
         home = cls(world, kind, VirtualRouter(world, kind, *outside, behind=carrier, inside6=inside6, name=name), [])
         home._prefix6 = prefix
@@ -256,11 +258,16 @@ class Home:
         if self.router is None:
             if not self._free:
                 raise ValueError("there is no public address left for a further host")
-            return self.world.host(self._free.pop(0))
+            ip = self._free.pop(0)
+            return self.world.host(ip, *self._ipv6_beside(ip))
         ip = self.router.next_inside_ip()
-        number = int(ip.rpartition(".")[2])
-        more = (str(self._prefix6[number]),) if self._prefix6 is not None and self.kind.ipv6 != "none" else ()
-        return self.router.host(ip, *more)
+        return self.router.host(ip, *self._ipv6_beside(ip))
+
+    def _ipv6_beside(self, ip: str) -> tuple[str, ...]:
+        """The IPv6 address of the host with this IPv4 address, if it has one."""
+        if self._prefix6 is None or self.kind.ipv6 == "none":
+            return ()
+        return (str(self._prefix6[int(ip.rpartition(".")[2])]),)
 
 
 def _segment_of(packet: TcpPacket) -> Segment:

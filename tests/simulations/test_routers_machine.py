@@ -34,7 +34,6 @@ kinds = st.one_of(
         mapping=st.sampled_from(RULES),
         filtering=st.sampled_from(RULES),
         ports=st.sampled_from(("preserving", "sequential", "random")),
-        overload=st.just(False),
         parity=st.booleans(),
         step=st.sampled_from((1, 2, 3)),
         pool=st.sampled_from((1, 2)),
@@ -50,6 +49,7 @@ kinds = st.one_of(
         RouterKind,
         name=st.just("masquerade"),
         text=st.just(""),
+        overload=st.just(True),
         inbound_refresh=st.booleans(),
         port_range=st.sampled_from(((1024, 65535), (3998, 4003))),
         udp_lifetime_s=st.just(float(LIFETIME)),
@@ -154,7 +154,7 @@ TestRouterMachine.settings = settings(max_examples=150, stateful_step_count=40, 
 
 def test_oracle_notices_a_wrong_router() -> None:
     """A router whose filter is laxer, or whose lifetime is one tick longer, does not pass as the kind it is called."""
-    kind = RouterKind("x", "", filtering=ADDRESS, overload=False)
+    kind = RouterKind("x", "", filtering=ADDRESS)
     for wrong in (replace(kind, filtering=INDEPENDENT), replace(kind, udp_lifetime_s=LIFETIME + 1e-6)):
         machine = RouterMachine()
         machine.begin(kind, 1)

@@ -172,7 +172,7 @@ def test_pcp_map() -> None:
 
 def test_pcp_map_keeps_what_remotes_see_already() -> None:
     """Section 11.3: an inside port with a mapping of its own is opened at that outside port, and keeps it outward."""
-    model = router("upnp", ports="random", overload=False)
+    model = router("upnp", ports="random")
     seen = out(model, 0.0, A, X)
     answer = ask(pcp(model), 1.0, map_pcp(A.port, outside=5000))
     assert struct.unpack("!H", answer[42:44])[0] == seen.port

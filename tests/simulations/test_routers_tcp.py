@@ -27,7 +27,7 @@ def connected(model: RouterModel, now: float = 0.0) -> Address:
 )
 def test_req1_mapping(rule: Rule, distinct: int) -> None:
     """REQ-1: as for UDP, and apart from it."""
-    model = router(mapping=rule, ports="random", overload=False)
+    model = router(mapping=rule, ports="random")
     assert len({tcp_out(model, 0.0, A, to, "syn") for to in (X, X2, Y)}) == distinct
     assert len(model.table("udp").mappings(0.0)) == 0
 
@@ -123,7 +123,7 @@ def test_req7_no_overloading() -> None:
     """REQ-7: as for UDP; Linux shares a port toward different remotes."""
     strict = router("fullcone")
     assert len({tcp_out(strict, 0.0, host, to, "syn") for host, to in ((A, X), (B, Y))}) == 2
-    shared = router("port-restricted")
+    shared = router("masquerade")
     assert len({tcp_out(shared, 0.0, host, to, "syn") for host, to in ((A, X), (B, Y))}) == 1
 
 

@@ -169,7 +169,7 @@ def test_bad_arguments(changes: dict[str, object], code: int) -> None:
 
 def test_conflicts() -> None:
     """Error 718 for another host's port, mapped or in use; one's own is overwritten."""
-    model = router("upnp", ports="random", overload=False)
+    model = router("upnp", ports="random")
     upnp = gateway(model)
     add(upnp)
     other = {"source": Address(B.ip, 9), "InternalClient": B.ip}

@@ -25,7 +25,7 @@ from p2pnode.simulations.virtual import VirtualNetwork, VirtualWorld
 from p2pnode.simulations.virtual.router import VirtualRouter
 
 KINDS: dict[str, RouterKind] = {
-    name: replace(kind_named(name), ports="random", overload=False, inbound_refresh=False)
+    name: replace(kind_named(name), ports="random", inbound_refresh=False)
     for name in ("fullcone", "address-restricted", "port-restricted", "symmetric")
 }
 """The common kinds at their hardest: no port is kept, and only packets from inside keep a mapping for its 30 s."""
