@@ -9,27 +9,48 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from p2pnode import AccountKey, Node, NodeKey, NodeSettings, PeerSpec
 from p2pnode.core.address import Address, Realm, Scope, scope_of
 from p2pnode.core.errors import P2PError
 from p2pnode.core.network import DatagramSocket
 from p2pnode.dht import Dht, DhtSettings, KnownContact
-from p2pnode.simulations.harness.scenario import Run
-from p2pnode.simulations.virtual import VirtualNetwork
+from p2pnode.simulations.harness.scenario import NetworkSettings, Run
+from p2pnode.simulations.routers.kinds import RouterKind, kind_named
+from p2pnode.simulations.routers.population import POPULATIONS
+from p2pnode.simulations.virtual import VirtualHost, VirtualNetwork
+from p2pnode.simulations.virtual.router import Home
 
-__all__ = ["BOOTSTRAP_NODES", "Member", "Population"]
+__all__ = ["BOOTSTRAP_NODES", "Member", "Population", "PopulationSettings"]
 
 PORT = 4747
 BOOTSTRAP_NODES = 3
 
 
+class PopulationSettings(NetworkSettings, frozen=True, kw_only=True):
+    """What the nodes of a scenario are."""
+
+    full: Annotated[bool, Meta(description="whole nodes; false: DHT servers alone")] = True
+    behind: Annotated[float, Meta(ge=0, le=1, description="share of the nodes behind routers")] = 0.0
+    routers: Annotated[str, Meta(description="their kind, or a population of kinds: field, tribler-2010")] = "field"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.routers not in POPULATIONS and not kind_named(self.routers).translates:
+            raise ValueError("routers: nobody is behind a router of kind public")
+        if self.behind and not self.full:
+            raise ValueError("behind: only whole nodes can be behind routers, but full is false")
+
+
 class Member:
     """One node of a population. `node` is None when only its DHT runs. `joined_s`: seconds until it was usable."""
 
-    def __init__(self, network: VirtualNetwork, address: Address, key: NodeKey) -> None:
-        self.network, self.address, self.key = network, address, key
+    def __init__(self, network: VirtualNetwork, address: Address, key: NodeKey, router: str = "public") -> None:
+        """`router`: the kind in front of it."""
+        self.network, self.address, self.key, self.router = network, address, key, router
         self.node: Node | None = None
         self.dht: Dht
         self.joined_s: float | None = None
@@ -57,6 +78,14 @@ class Member:
     def traffic_bytes(self) -> int:
         counters = self.dht.statistics()
         return counters.bytes_in + counters.bytes_out
+
+    @property
+    def hosts(self) -> list[VirtualHost]:
+        """Its host and the routers in front of it."""
+        found: list[VirtualHost] = [self.network.host]
+        while found[-1].gateway is not None:
+            found.append(found[-1].gateway)
+        return found
 
     async def start_node(self, through: Sequence[Member], account: AccountKey, **settings: Any) -> None:
         """Run a whole node. Raise P2PError."""
@@ -107,11 +136,11 @@ class Member:
 class Population:
     """The nodes of a run. The first three are bootstrap nodes, known to all others."""
 
-    def __init__(self, run: Run[Any], *, full: bool = True, dht: DhtSettings | None = None) -> None:
-        """`full`: whole nodes (joining, presence, sessions); else DHT servers with the settings `dht`."""
+    def __init__(self, run: Run[Any]) -> None:
+        """Made as `PopulationSettings` of the run say, where the scenario has them."""
         self._run = run
-        self._full = full
-        self._dht = DhtSettings(serve=frozenset(Realm)) if dht is None else dht
+        settings = run.settings
+        self._settings = settings if isinstance(settings, PopulationSettings) else PopulationSettings()
         self._rng = random.Random(f"{run.seed}/population")
         self._taken: set[str] = set()
         self.members: list[Member] = []
@@ -129,7 +158,7 @@ class Population:
         self._run.progress.phase(phase, count)
         new: list[Member] = []
         while len(self.members) < BOOTSTRAP_NODES and len(new) < count:
-            member = self._make()
+            member = self._make(public=True)
             member.is_bootstrap = True
             self.members.append(member)
             new.append(member)
@@ -176,11 +205,11 @@ class Population:
 
     async def _start(self, member: Member, through: Sequence[Member], settings: dict[str, Any]) -> None:
         try:
-            if self._full:
+            if self._settings.full:
                 account = AccountKey.generate(self._rng.randbytes)
                 await member.start_node(through, account, **settings)
             else:
-                await member.start_dht(through, self._dht)
+                await member.start_dht(through, DhtSettings(serve=frozenset(Realm)))
         except P2PError as error:
             self._run.note(f"A node could not start: {error.message}")
             member.alive = False
@@ -188,10 +217,24 @@ class Population:
             self._run.sample("join_s", member.joined_s)
         self._run.progress.advance()
 
-    def _make(self) -> Member:
-        ip = self._free_ip()
-        network = self._run.world.host(ip)
-        return Member(network, Address(ip, PORT), NodeKey.generate(self._rng.randbytes))
+    def _make(self, *, public: bool = False) -> Member:
+        key = NodeKey.generate(self._rng.randbytes)
+        if public or not self._settings.behind or self._rng.random() >= self._settings.behind:
+            ip = self._free_ip()
+            return Member(self._run.world.host(ip), Address(ip, PORT), key)
+        kind = self._draw_router()
+        pool = kind.carrier.pool if kind.carrier is not None else kind.pool
+        home = Home.build(self._run.world, kind, *(self._free_ip() for _ in range(pool)))
+        network = home.host()
+        return Member(network, Address(network.host.addresses()[0], PORT), key, kind.name.partition("+")[0])
+
+    def _draw_router(self) -> RouterKind:
+        population = POPULATIONS.get(self._settings.routers)
+        if population is None:
+            return kind_named(self._settings.routers)
+        while not (kind := population.draw(self._rng)).translates:
+            pass
+        return kind
 
     def _free_ip(self) -> str:
         while True:

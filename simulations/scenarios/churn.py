@@ -7,14 +7,14 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from p2pnode.simulations.harness.population import Member, Population
+from p2pnode.simulations.harness.population import Member, Population, PopulationSettings
 from p2pnode.simulations.harness.records import Written, measure_holders, read_all, write_one
-from p2pnode.simulations.harness.scenario import NetworkSettings, Run, Scenario
+from p2pnode.simulations.harness.scenario import Run, Scenario
 
 __all__ = ["SCENARIO", "Settings"]
 
 
-class Settings(NetworkSettings, frozen=True, kw_only=True):
+class Settings(PopulationSettings, frozen=True, kw_only=True):
     """Of `churn`."""
 
     session_min: Annotated[float, Meta(gt=0, description="mean minutes that a node stays (exponential)")] = 15.0
@@ -23,13 +23,12 @@ class Settings(NetworkSettings, frozen=True, kw_only=True):
     refresh_s: Annotated[float, Meta(gt=0, description="seconds between two writes of a record by its author")] = 300.0
     gets: Annotated[int, Meta(ge=1, le=1_000_000, description="records to look up")] = 1000
     records: Annotated[int, Meta(ge=1, le=100_000, description="records kept by their authors, who stay")] = 50
-    full: Annotated[bool, Meta(description="whole nodes; false: DHT servers alone")] = True
 
 
 async def run(run: Run[Settings]) -> None:
     """Keep `run.nodes` nodes alive on average while they come and go; authors and bootstrap nodes stay."""
     settings = run.settings
-    population = Population(run, full=settings.full)
+    population = Population(run)
     await population.grow(run.nodes, seconds=60.0)
     await population.settle(60.0)
     written: list[Written] = []

@@ -9,9 +9,9 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from p2pnode.simulations.harness.population import Population
+from p2pnode.simulations.harness.population import Population, PopulationSettings
 from p2pnode.simulations.harness.records import read_all, write_all
-from p2pnode.simulations.harness.scenario import NetworkSettings, Run, Scenario, Table
+from p2pnode.simulations.harness.scenario import Run, Scenario, Table
 
 __all__ = ["SCENARIO", "Settings", "fit"]
 
@@ -19,12 +19,12 @@ FAR = 1_000_000
 COSTS = ("lookup_s", "lookup_hops", "datagrams_per_lookup", "bytes_per_lookup", "put_s")
 
 
-class Settings(NetworkSettings, frozen=True, kw_only=True):
+class Settings(PopulationSettings, frozen=True, kw_only=True):
     """Of `growth`. `--nodes` is the last size; the others are a tenth, a hundredth, ... of it, down to 100."""
 
+    full: Annotated[bool, Meta(description="whole nodes; false: DHT servers alone")] = False
     gets: Annotated[int, Meta(ge=1, le=1_000_000, description="records to look up at each size")] = 500
     records: Annotated[int, Meta(ge=1, le=100_000, description="records written at each size")] = 50
-    full: Annotated[bool, Meta(description="whole nodes; false: DHT servers alone")] = False
     joins_per_s: Annotated[float, Meta(gt=0, description="arrivals per second")] = 10.0
     idle_s: Annotated[float, Meta(ge=0, description="seconds of rest at each size, for the cost of idling")] = 120.0
 
@@ -43,7 +43,7 @@ async def run(run: Run[Settings]) -> None:
     sizes = [run.nodes]
     while sizes[0] >= 1000:
         sizes.insert(0, sizes[0] // 10)
-    population = Population(run, full=settings.full)
+    population = Population(run)
     medians: dict[str, list[float]] = {name: [] for name in (*COSTS, "idle_datagrams_per_node_per_s")}
     table = Table("By size", ["nodes", "found", *medians], [])
     for size in sizes:

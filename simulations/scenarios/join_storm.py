@@ -6,26 +6,25 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from p2pnode.simulations.harness.population import Population
+from p2pnode.simulations.harness.population import Population, PopulationSettings
 from p2pnode.simulations.harness.records import read_all, write_all
-from p2pnode.simulations.harness.scenario import NetworkSettings, Run, Scenario
+from p2pnode.simulations.harness.scenario import Run, Scenario
 
 __all__ = ["SCENARIO", "Settings"]
 
 
-class Settings(NetworkSettings, frozen=True, kw_only=True):
+class Settings(PopulationSettings, frozen=True, kw_only=True):
     """Of `join-storm`."""
 
     join_s: Annotated[float, Meta(gt=0, description="seconds within which all arrive")] = 10.0
     gets: Annotated[int, Meta(ge=1, le=1_000_000, description="records to look up right afterwards")] = 200
     records: Annotated[int, Meta(ge=1, le=100_000, description="records written right afterwards")] = 20
-    full: Annotated[bool, Meta(description="whole nodes; false: DHT servers alone")] = True
 
 
 async def run(run: Run[Settings]) -> None:
     """Join within seconds; write and read at once."""
     settings = run.settings
-    population = Population(run, full=settings.full)
+    population = Population(run)
     joined = await population.grow(run.nodes, seconds=settings.join_s)
     newcomers = [member for member in joined if not member.is_bootstrap]
     run.figure("join_success", sum(member.joined_s is not None for member in newcomers) / max(1, len(newcomers)))

@@ -6,29 +6,28 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from p2pnode.simulations.harness.population import Population
+from p2pnode.simulations.harness.population import Population, PopulationSettings
 from p2pnode.simulations.harness.records import read_all, write_all
-from p2pnode.simulations.harness.scenario import NetworkSettings, Run, Scenario, Table
+from p2pnode.simulations.harness.scenario import Run, Scenario, Table
 
 __all__ = ["SCENARIO", "Settings"]
 
 RUNGS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4)
 
 
-class Settings(NetworkSettings, frozen=True, kw_only=True):
+class Settings(PopulationSettings, frozen=True, kw_only=True):
     """Of `loss-ladder`. `loss` is that of joining and writing."""
 
     gets: Annotated[int, Meta(ge=1, le=1_000_000, description="records to look up on each rung")] = 200
     records: Annotated[int, Meta(ge=1, le=100_000, description="records written before")] = 50
     most: Annotated[float, Meta(ge=0, le=0.9, description="the last rung: rungs above are left out")] = 0.4
-    full: Annotated[bool, Meta(description="whole nodes; false: DHT servers alone")] = True
     settle_s: Annotated[float, Meta(ge=0, description="seconds before the first record is written")] = 120.0
 
 
 async def run(run: Run[Settings]) -> None:
     """Write once, read on every rung."""
     settings = run.settings
-    population = Population(run, full=settings.full)
+    population = Population(run)
     await population.grow(run.nodes, seconds=60.0)
     await population.settle(settings.settle_s)
     written = await write_all(run, population, count=settings.records, value_bytes=500)
