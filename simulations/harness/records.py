@@ -126,12 +126,23 @@ async def read_all(
         for _ in range(gets):
             each = run.rng.choice(written)
             pool = population.alive if readers is None else readers
-            reader = population.choice(pool)
-            while not reader.alive or reader is each.author or holds(reader, each.record):
-                reader = population.choice(pool)
+            reader = _reader(population, pool, each)
+            if reader is None:
+                run.require(False, "Every node wrote or holds a record that was to be read: more nodes are needed.")
+                return
             tasks.create_task(get(each, reader))
             await asyncio.sleep(run.rng.expovariate(rate))
     run.figure(f"{name}_success", sum(found) / len(found))
+
+
+def _reader(population: Population, pool: Sequence[Member], each: Written) -> Member | None:
+    """Draw a node that neither wrote nor holds the record, None when there is none."""
+    for _ in range(20):  # nearly always the first is one
+        reader = population.choice(pool)
+        if reader.alive and reader is not each.author and not holds(reader, each.record):
+            return reader
+    fit = [m for m in pool if m.alive and m is not each.author and not holds(m, each.record)]
+    return population.choice(fit) if fit else None
 
 
 async def read_one(run: Run[Any], each: Written, reader: Member, name: str) -> bool:
