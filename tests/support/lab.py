@@ -18,8 +18,10 @@ from support.require import require
 from p2pnode import P2PError
 from p2pnode.simulations.netns import check_possible
 
-__all__ = ["LabCommand", "lab_command", "require_lab", "until"]
+__all__ = ["WHOLE", "LabCommand", "lab_command", "require_lab", "until"]
 
+WHOLE = os.environ.get("P2PNODE_LAB") == "full"
+"""Whether everything is to run: `.ci/slow.d/20-lab`. The ordinary test command runs a part that tells most."""
 _MARK = "LAB_TEST_MARK"
 
 

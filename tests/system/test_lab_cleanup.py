@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.cli import p2pnode
-from support.lab import lab_command, require_lab, until
+from support.lab import WHOLE, lab_command, require_lab, until
 
 from p2pnode.simulations.netns import KINDS, spaces
 from p2pnode.simulations.netns.scenario_names import SCENARIOS
@@ -59,7 +59,7 @@ def test_miniupnpd_ends_with_the_laboratory(end: str, tmp_path: Path) -> None:
         until(command.gone, 3, "everything is gone")
 
 
-@pytest.mark.parametrize("scenario", ["roam", "udp-blocked", "lan-offline", "bootstrap-gone"])
+@pytest.mark.parametrize("scenario", ["roam", *(["udp-blocked", "lan-offline", "bootstrap-gone"] if WHOLE else [])])
 def test_a_scenario_that_is_interrupted_leaves_nothing(scenario: str, tmp_path: Path) -> None:
     """Exit 130 within 2 s, also from within its own threads."""
     with lab_command(tmp_path, scenario) as command:

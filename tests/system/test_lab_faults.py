@@ -6,14 +6,13 @@ With P2PNODE_LAB=full: sixty connects under loss instead of six, and a whole min
 from __future__ import annotations
 
 import itertools
-import os
 import statistics
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support.lab import require_lab, until
+from support.lab import WHOLE, require_lab, until
 
 from p2pnode import P2PError
 from p2pnode.simulations.netns import Lab, LabNode
@@ -21,7 +20,6 @@ from p2pnode.simulations.netns.matrix import trace_of
 
 pytestmark = [pytest.mark.namespace, pytest.mark.slow]
 
-WHOLE = os.environ.get("P2PNODE_LAB") == "full"
 PAIRS = 60 if WHOLE else 6
 IDLE_S = 60.0 if WHOLE else 3.0
 
