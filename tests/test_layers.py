@@ -45,6 +45,8 @@ WITHOUT_IO = tuple(
         "node": "addresses events interfaces lan_machine lan_wire offer offer_guard peerspec presence reachability "
         "settings trace",
         "chat": "contacts hall language limits model outbox protocol",
+        "simulations/probing": "judgement messages settings verdict",
+        "simulations/routers": "grants http kinds natpmp openings pcp population ports router table tcp_states upnp words",
         "simulations/netns": "errors expectations kinds public_addresses rules scenario_names wire",
     }.items()
     for name in names.split()

@@ -17,7 +17,7 @@ TICK = 1e-6
 
 
 def test_rfc6092_nothing_comes_in_unasked() -> None:
-    """REC-10 and 33: a packet from outside passes only where one went out; addresses and ports stay what they are."""
+    """Section 3.2.3: a packet from outside passes only where one went out; addresses and ports stay what they are."""
     model = router("ipv6-firewall")
     assert back(model, 0.0, X6, A6) == "unsolicited"
     assert out(model, 0.0, A6, X6) == A6
@@ -26,7 +26,7 @@ def test_rfc6092_nothing_comes_in_unasked() -> None:
 
 
 def test_rfc6092_endpoint_independent_filtering() -> None:
-    """REC-17 recommends it: one packet out opens the port for all."""
+    """Section 3.2.3 recommends it: one packet out opens the port for all."""
     model = router("ipv6-firewall", ipv6_filtering=INDEPENDENT)
     out(model, 0.0, A6, X6)
     assert back(model, 1.0, Y6, A6) == A6
@@ -34,7 +34,7 @@ def test_rfc6092_endpoint_independent_filtering() -> None:
 
 
 def test_rfc6092_state_ends() -> None:
-    """REC-14: idle state goes after the lifetime of the kind; both sides' packets count."""
+    """Section 3.2.3: idle state goes after the lifetime of the kind; both sides' packets count."""
     model = router("ipv6-firewall", udp_lifetime_s=120.0)
     out(model, 0.0, A6, X6)
     assert back(model, 119.0, X6, A6) == A6
@@ -43,7 +43,7 @@ def test_rfc6092_state_ends() -> None:
 
 
 def test_rfc6092_tcp_simultaneous_open() -> None:
-    """REC-31: both sides' SYNs cross, and the firewall lets the other one in."""
+    """Section 3.3.1: both sides' SYNs cross, and the firewall lets the other one in."""
     model = router("ipv6-firewall")
     assert tcp_in(model, 0.0, X6, A6, "syn") == "unsolicited"
     assert tcp_out(model, 0.1, A6, X6, "syn") == A6
