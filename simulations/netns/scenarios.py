@@ -16,7 +16,7 @@ from p2pnode.simulations.netns.probes import Verdict
 from p2pnode.simulations.netns.scenario_names import SCENARIOS, LabScenario, scenario_named
 from p2pnode.simulations.report import Report
 
-__all__ = ["Tell", "matrix_report", "probe_kinds", "run_scenario"]
+__all__ = ["Tell", "matrix_report", "probe_kinds", "report_of_matrix", "run_scenario"]
 
 Tell = Callable[[str], None]
 """Takes what is under way, for people."""
@@ -44,6 +44,15 @@ def matrix_report(settings: LabSettings, plan: Plan, options: str = "", tell: Te
     with Lab(settings) as lab:
         cells, verdicts = run_matrix(lab, plan, progress=tell)
         nodes, dropped = len(lab.nodes), lab.wire.dropped()
+    report = report_of_matrix(cells, verdicts, settings, nodes=nodes, real_s=time.monotonic() - began, options=options)
+    report.extra["dropped"] = dropped
+    return report
+
+
+def report_of_matrix(
+    cells: list[Cell], verdicts: dict[str, Verdict], settings: LabSettings, *, nodes: int, real_s: float, options: str
+) -> Report:
+    """Return the report of cells, whichever laboratory they were measured in. `verdicts`: by name, as probed."""
     found = Recorder()
     for cell in cells:
         _record(cell, found)
@@ -55,12 +64,11 @@ def matrix_report(settings: LabSettings, plan: Plan, options: str = "", tell: Te
     }
     found.tables.append(_kinds_table(verdicts))
     scenario = SCENARIOS["matrix"]
-    report = _report(scenario, found, settings, nodes=nodes, real_s=time.monotonic() - began, options=options)
+    report = _report(scenario, found, settings, nodes=nodes, real_s=real_s, options=options)
     report.extra = {
         "cells": [cell.to_json() for cell in cells],
         "as_expected": good == len(cells),
         "kinds": {name: verdict.to_json() for name, verdict in verdicts.items()},
-        "dropped": dropped,
     }
     return report
 

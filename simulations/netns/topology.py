@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import socket
-import struct
 from collections.abc import Callable
 from typing import TypeVar
 
+from p2pnode.simulations.netns.conntrack import forget_connections
 from p2pnode.simulations.netns.errors import LabError
 from p2pnode.simulations.netns.gateway import PortMapper
 from p2pnode.simulations.netns.kinds import PUBLIC, NatKind
@@ -23,11 +22,6 @@ T = TypeVar("T")
 
 FIRST_HOST = 10
 MAPPING_S = 30.0  # the shortest common life of an unused mapping; Linux itself has 30 s, and 120 s once answered
-
-# Fixed by the kernel (nfnetlink_conntrack.h)
-_NETLINK_NETFILTER = 12
-_CT_DELETE = (1 << 8) | 2
-_REQUEST_ACK = 1 | 4
 
 
 class Host:
@@ -238,7 +232,7 @@ class Router:
         self.load()
         if self.port_mapper is not None:
             self.port_mapper.restart()
-        self.space.run(_forget_connections)
+        self.space.run(forget_connections)
 
     def renumber(self, ip: str) -> None:
         """Take another public address, as many lines do every night; what was mapped is forgotten."""
@@ -268,15 +262,3 @@ class Router:
         seconds = str(max(1, round(self._mapping_s)))
         self.space.write("netfilter/nf_conntrack_udp_timeout", seconds)
         self.space.write("netfilter/nf_conntrack_udp_timeout_stream", seconds)
-
-
-def _forget_connections() -> None:
-    """Flush the connection table of the namespace that the thread is in (what `conntrack -F` does)."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as netlink:
-        netlink.bind((0, 0))
-        netlink.settimeout(10)
-        netlink.send(struct.pack("=IHHII", 20, _CT_DELETE, _REQUEST_ACK, 1, 0) + bytes(4))
-        answer = netlink.recv(4096)
-    number = -struct.unpack_from("=i", answer, 16)[0]
-    if number:
-        raise LabError(f"The kernel keeps the router's connections: {os.strerror(number)}.")
