@@ -46,7 +46,8 @@ WITHOUT_IO = tuple(
         "settings trace",
         "chat": "contacts hall language limits model outbox protocol",
         "simulations/probing": "judgement messages settings verdict",
-        "simulations/routers": "grants http kinds natpmp openings pcp population ports router table tcp_states upnp words",
+        "simulations/routers": "grants http kinds natpmp openings pcp population ports router table tcp_states upnp "
+        "words",
         "simulations/netns": "errors expectations kinds public_addresses rules scenario_names wire",
     }.items()
     for name in names.split()
