@@ -186,7 +186,7 @@ class VirtualLoop(BaseEventLoop):
         if self.is_closed():
             raise RuntimeError("Event loop is closed")
         if self.clocks_differ and (process := RUNNING.get()) is not None:
-            when += process.lag_s
+            when = process.world_time(when)
         timer = asyncio.TimerHandle(when, callback, args, self, context)
         self.put_timer(timer)
         return timer

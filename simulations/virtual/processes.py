@@ -15,6 +15,7 @@ itself, the wires, the routers) belongs to no process.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextvars import Context, ContextVar
@@ -41,6 +42,16 @@ class Process:
         self.dead = False
         self.parked_ready: list[asyncio.Handle] = []
         self.parked_timers: list[asyncio.TimerHandle] = []
+
+    def world_time(self, when: float) -> float:
+        """Return the first moment of the world at which the clock of the process shows at least `when`.
+
+        Rounded down by a bit, a timer would be due before its time has come, and set itself again without end.
+        """
+        at = when + self.lag_s
+        while at - self.lag_s < when:
+            at = math.nextafter(at, math.inf)
+        return at
 
 
 class _Loop(Protocol):
@@ -73,12 +84,12 @@ def thaw(loop: Any, processes: Iterable[Process], slept_s: float) -> None:
     for process in processes:
         process.asleep = False
         loop_.sleepers.discard(process)
+        due = [(timer.when() - process.lag_s, timer) for timer in process.parked_timers if not timer.cancelled()]
         process.lag_s += slept_s
         loop_.clocks_differ = True
-        for timer in process.parked_timers:
-            if not timer.cancelled():
-                timer._when += slept_s  # type: ignore[attr-defined]
-                loop_.put_timer(timer)
+        for when, timer in due:
+            timer._when = process.world_time(when)  # type: ignore[attr-defined]
+            loop_.put_timer(timer)
         loop_._ready.extend(process.parked_ready)
         process.parked_timers, process.parked_ready = [], []
 

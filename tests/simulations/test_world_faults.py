@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -125,6 +126,35 @@ def test_suspended_host_stands_still() -> None:
         assert len(other.ticks) == 114
 
     run_virtual(main)
+
+
+def test_a_timer_of_a_host_that_slept_is_never_early() -> None:
+    """Whatever the fractions of seconds slept: a timer fires when the clock of its process shows its time."""
+
+    async def main(world: VirtualWorld) -> None:
+        network = world.host("10.0.0.1")
+        rng = random.Random(1)
+        early: list[float] = []
+
+        async def tick() -> None:
+            loop = asyncio.get_running_loop()
+            for _ in range(50):
+                when = loop.time() + rng.random()
+                fired = loop.create_future()
+                loop.call_at(when, lambda: fired.set_result(loop.time()))  # noqa: B023
+                if await fired < when:
+                    early.append(when)
+
+        for _ in range(40):
+            running = asyncio.create_task(network.run(tick()))
+            await asyncio.sleep(rng.random())
+            faults.suspend(network)
+            await asyncio.sleep(rng.random() * 1000)
+            faults.resume(network)
+            await running
+        assert not early
+
+    run_virtual(main, until=None)
 
 
 def test_what_becomes_ready_in_a_suspended_host_waits() -> None:
