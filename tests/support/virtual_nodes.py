@@ -18,6 +18,12 @@ def spec_of(node: Node) -> PeerSpec:
     return PeerSpec(f"{node.peer_id}@{address}", peer=node.peer_id, hosts=((address.ip, address.port),))
 
 
+def network_of(node: Node) -> VirtualNetwork:
+    """The network that a node was given: its host and process."""
+    assert isinstance(node.network, VirtualNetwork)
+    return node.network
+
+
 def make_node(
     network: VirtualNetwork,
     number: int,
@@ -46,15 +52,18 @@ def make_node(
 
 @asynccontextmanager
 async def lan_of(world: VirtualWorld, count: int, **settings: Any) -> AsyncIterator[list[Node]]:
-    """`count` started nodes on one LAN, each joined through the first; all stopped afterwards."""
+    """`count` started nodes on one LAN, each joined through the first; all stopped afterwards.
+
+    Each is started inside its process, so it can be suspended and killed.
+    """
     nodes: list[Node] = []
     try:
         for number in range(count):
             network = world.host(f"10.0.0.{number + 1}")
             node = make_node(network, number, through=nodes[:1], **settings)
-            await node.start()
+            await network.run(node.start())
             nodes.append(node)
         yield nodes
     finally:
         for node in nodes:
-            await node.stop()
+            await network_of(node).run(node.stop())
