@@ -9,6 +9,7 @@ from dataclasses import asdict
 
 from p2pnode.simulations.harness.scenario import Cell as ReportCell
 from p2pnode.simulations.harness.scenario import Recorder, Table
+from p2pnode.simulations.netns.expectations import SHARED
 from p2pnode.simulations.netns.kinds import KINDS
 from p2pnode.simulations.netns.lab import Lab, LabSettings
 from p2pnode.simulations.netns.matrix import Cell, Plan, run_matrix
@@ -91,7 +92,9 @@ def _record(cell: Cell, found: Recorder) -> None:
         "The message did not arrive once." if data["connected"] and not data["delivered_once"] else None,
     ]
     reason = " ".join(part for part in parts if part)
-    found.matrices.setdefault("matrix", []).append(ReportCell(cell.a, cell.b, word, data["connected"], reason))
+    title = "Hosts that share a router" if cell.a in SHARED else "Pairs of networks"
+    for row, column in dict.fromkeys(((cell.a, cell.b), (cell.b, cell.a))):
+        found.matrices.setdefault(title, []).append(ReportCell(row, column, word, data["connected"], reason))
     for attempt in cell.attempts:
         name = "connect_s" if attempt.connected else "refusal_s"
         found.samples.setdefault(name, []).append(round(attempt.seconds, 3))
