@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -47,6 +48,7 @@ def add(app: typer.Typer) -> None:
             "p2pnode lab matrix --quick",
             "p2pnode lab roam --output DIR",
             "p2pnode lab shell port-restricted symmetric",
+            "p2pnode lab --docker matrix --quick          in containers, with the engine that runs here",
         ),
     )
     lab.callback()(_lab)
@@ -83,9 +85,14 @@ def add(app: typer.Typer) -> None:
 def _lab(
     ctx: typer.Context,
     listing: Annotated[bool, typer.Option("--list", help="The scenarios, a line each.")] = False,
+    docker: Annotated[
+        bool, typer.Option("--docker", help="With matrix: nodes and routers in containers instead of namespaces.")
+    ] = False,
 ) -> None:
-    from p2pnode.cli.output import table
+    from p2pnode.cli.output import table, usage_error
 
+    if docker and ctx.invoked_subcommand != "matrix":
+        raise usage_error("--docker is for the matrix: p2pnode lab --docker matrix")
     if listing:
         for line in table([(scenario.name, scenario.summary) for scenario in SCENARIOS.values()]):
             invocation_of(ctx).line(line)
@@ -121,15 +128,26 @@ def _matrix(
     if kinds and quick:
         raise usage_error("--quick has its own pairs; name kinds or say --quick.")
     wanted = _known_kinds(kinds or [])
+    in_containers = ctx.parent is not None and bool(ctx.parent.params["docker"])
+    if in_containers and any(option is not None for option in (seed, delay, loss, pcap)):
+        raise usage_error("--seed, --delay, --loss and --pcap are of the namespaces' wire, which containers lack.")
     folder = _folder(output)
-    _enter_user_namespace(invocation)
+    if not in_containers:
+        _enter_user_namespace(invocation)
     from p2pnode.simulations.netns import matrix, scenarios
     from p2pnode.simulations.netns import report as texts
 
-    plan = matrix.QUICK if quick else matrix.pairs_plan(wanted) if wanted else matrix.FULL
     options = [*wanted, *(["--quick"] if quick else []), *([f"--samples {count}"] if count != 1 else [])]
+    if in_containers:
+        from p2pnode.simulations.docker import matrix as containers
+
+        plan = containers.QUICK if quick else matrix.pairs_plan(wanted) if wanted else containers.FULL
+        run = containers.matrix_report
+    else:
+        plan = matrix.QUICK if quick else matrix.pairs_plan(wanted) if wanted else matrix.FULL
+        run = functools.partial(scenarios.matrix_report, settings)
     with _telling(invocation) as tell:
-        report = scenarios.matrix_report(settings, dataclasses.replace(plan, samples=count), " ".join(options), tell)
+        report = run(dataclasses.replace(plan, samples=count), " ".join(options), tell)
     _show(invocation, report, folder, texts.matrix_text)
 
 
