@@ -293,10 +293,12 @@ class VirtualWorld:
         delay, loss = wires.between(one, other, medium, self.delay, loss)
         if wires.blocks and wires.blocked(one, other):
             counts["partitioned"] += 1
-        elif too_big(size, (up, down)):
+        elif (up is not None or down is not None) and too_big(size, (up, down)):
             counts["too_big"] += 1
         elif loss and self.rng.random() < loss:
             counts["lost"] += 1
+        elif up is None and down is None:
+            self.loop.wire_at(self._cross_wire(self.loop.now(), delay, flow), receive, *args)
         else:
             Trip(self.loop, counts, size, lambda at: self._cross_wire(at, delay, flow), receive, args).begin(up, down)
 
