@@ -1,10 +1,12 @@
-"""Making the runs of a sweep in parallel, through Dask: on processes of this machine, or on a cluster that exists.
+"""Making the runs of a sweep in parallel, through Dask: on this machine, or on a cluster that exists.
 
-A worker makes one run at a time, in a process of the run's own (`process.py`). When a worker is lost, Dask gives its
-runs to others; a run's result depends on its job alone, so it does not matter who makes it, or how often. A result is
-kept under the number of its run: it cannot come twice.
+A worker makes one run at a time, in a process of the run's own (`process.py`): here as there. When a worker is lost,
+Dask gives its runs to others; when a run's process is killed, it is made again. A run's result depends on its job
+alone, so it does not matter who makes it, or how often. A result is kept under the number of its run: it cannot come
+twice.
 
-The local cluster listens on loopback only, with certificates made for it: who can reach a scheduler can run code.
+The workers of this machine are threads of this process, each waiting for the process of its run; they and the
+scheduler talk within memory and listen nowhere. (Whoever can reach a Dask scheduler can run code through it.)
 """
 
 from __future__ import annotations
@@ -30,12 +32,9 @@ __all__ = ["Cluster", "make_run", "worker_count"]
 # What a full node needs at most, and an interpreter with everything imported: bounds how many runs go at once.
 NODE_BYTES, PROCESS_BYTES = 3_000_000, 120_000_000
 CONNECT_S = 10
-# A run whose worker died this often is at fault itself (it takes all memory).
-WORKERS_LOST_MAX = 4
-RETRIES = 2  # of a run whose own process was killed
+RETRIES = 3  # of a run whose own process was killed; one that is killed this often takes too much memory itself
 
 _CONFIG = {
-    "distributed.scheduler.allowed-failures": WORKERS_LOST_MAX,
     "distributed.scheduler.worker-saturation": 1.0,  # a run waits at the scheduler, not behind another run
     "distributed.comm.timeouts.connect": f"{CONNECT_S}s",
     "distributed.admin.tick.limit": "60s",  # a busy machine is no news
@@ -65,7 +64,7 @@ class Cluster:
     """Workers to make runs on. Use it as a context."""
 
     def __init__(self, scheduler: str | None, workers: int) -> None:
-        """`scheduler`: address of an existing one; None: `workers` processes of this machine."""
+        """`scheduler`: address of an existing one; None: `workers` runs at once on this machine."""
         self._scheduler, self._workers = scheduler, workers
         self._stack = contextlib.ExitStack()
         self._client: Any  # distributed.Client: that package has no types
@@ -106,16 +105,19 @@ class Cluster:
             future.release()
 
     def _outcome(self, future: Any, job: Job) -> Outcome:
-        error = future.exception() if future.status != "finished" else None
-        if error is None and future.status == "finished":
+        try:
             return msgspec.msgpack.decode(future.result(), type=Outcome)
-        if isinstance(error, ModuleNotFoundError):
+        except RunLostError as error:
+            message = error.message
+        except ModuleNotFoundError as error:
             raise MissingPackageError(
                 f"The workers at {self._scheduler} lack {error.name}: install the same p2pnode there."
-            )
-        message = getattr(error, "message", "") or f"The run was lost: {type(error).__name__} {error}"
-        if type(error).__name__ == "KilledWorker":
-            message = f"{WORKERS_LOST_MAX} workers were lost while they made this run; was there not enough memory?"
+            ) from error
+        except Exception as error:  # noqa: BLE001 - a worker may be lost in any way; its other runs go on
+            kind = type(error).__name__
+            message = f"The run was lost by its Dask cluster ({kind})."
+            if kind == "KilledWorker":
+                message = "Each worker that made this run was lost; was there not enough memory?"
         return failed(job.nodes, job.seed, message)
 
     def _connect(self, stack: contextlib.ExitStack) -> Any:
@@ -133,27 +135,17 @@ class Cluster:
         return client(cluster, timeout=CONNECT_S, set_as_default=False)
 
     def _local(self, folder: str) -> Any:
-        """Return a cluster of this machine, on loopback only, for those who have its certificate."""
+        """Return a cluster within this process."""
         import distributed
-        from distributed.security import Security
 
         from p2pnode.simulations.harness.dask_quiet import QuietScheduler, QuietWorker
 
         cluster: Any = distributed.SpecCluster
-        security: Any = Security
-        common = {"host": "127.0.0.1", "security": security.temporary(), "protocol": "tls://"}
-        options = {
-            **common,
-            "worker_class": QuietWorker,
-            "nthreads": 1,
-            "local_directory": folder,
-            "memory_limit": 0,  # the runs have processes of their own, which `worker_count` reckons with
-            "silence_logs": logging.CRITICAL,
-        }
+        common = {"protocol": "inproc://"}
+        options = {**common, "nthreads": 1, "local_directory": folder, "memory_limit": 0}
         return cluster(
-            scheduler={"cls": QuietScheduler, "options": {**common, "port": 0, "dashboard": False}},
-            workers={number: {"cls": distributed.Nanny, "options": options} for number in range(self._workers)},
-            security=common["security"],
+            scheduler={"cls": QuietScheduler, "options": {**common, "dashboard": False}},
+            workers={number: {"cls": QuietWorker, "options": options} for number in range(self._workers)},
             silence_logs=logging.CRITICAL,
         )
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from p2pnode.core.errors import P2PError
 from p2pnode.simulations.harness import usage
 from p2pnode.simulations.harness.loading import where_in
-from p2pnode.simulations.harness.scenario import NetworkSettings, Recorder, Run, Scenario
+from p2pnode.simulations.harness.scenario import NetworkSettings, Recorder, Run, Scenario, Table
 from p2pnode.simulations.virtual import (
     VirtualBlockedError,
     VirtualDeadlockError,
@@ -88,6 +88,7 @@ class Execution:
         self.counter = Counter()
         self.loop = VirtualLoop(seed)
         world = VirtualWorld(seed, delay=settings.delay, loss=settings.loss, keep_trace=False, loop=self.loop)
+        world.counts_traffic = True
         self.run: Run[Any] = Run(world, nodes, seed, settings, self.counter)
         self._began = usage.Reading.now()
 
@@ -126,6 +127,7 @@ class Execution:
             notes=list(found.notes),
             failures=list(found.failures),
         )
+        _add_traffic(copy, run.world)
         _drop_nonsense(copy)
         datagrams = run.world.counts["sent"]
         cost = {
@@ -141,6 +143,28 @@ class Execution:
 
     async def _main(self) -> None:
         await self.scenario.run(self.run)
+
+
+def _add_traffic(found: Recorder, world: VirtualWorld) -> None:
+    """Add what every run tells of its wires: bytes of each host (UDP payload, in and out), datagrams by kind."""
+    kinds: dict[str, list[int]] = {}
+    per_node = []
+    for host in list(world.hosts):
+        rows = list(host.traffic.items())
+        if rows:
+            per_node.append(float(sum(row[1] + row[3] for _, row in rows)))
+        for kind, row in rows:
+            total = kinds.setdefault(kind, [0, 0])
+            total[0] += row[0]
+            total[1] += row[1]
+    if not per_node:
+        return
+    found.samples.setdefault("bytes_per_node", per_node)
+    sent = sum(total[0] for total in kinds.values())
+    table = Table("Datagrams sent, by kind", ["kind", "datagrams", "share", "sent_bytes"], [])
+    for kind, (count, size) in sorted(kinds.items(), key=lambda item: -item[1][1]):
+        table.rows.append([kind, count, count / sent if sent else 0.0, size])
+    found.tables.append(table)
 
 
 def _drop_nonsense(found: Recorder) -> None:

@@ -16,8 +16,8 @@ from types import ModuleType
 
 from p2pnode.core.errors import P2PError
 from p2pnode.simulations.harness.errors import ScenarioFileError, SettingError
-from p2pnode.simulations.harness.scenario import Scenario
-from p2pnode.simulations.harness.settings import nearest
+from p2pnode.simulations.harness.scenario import NetworkSettings, Scenario
+from p2pnode.simulations.harness.settings import describe, nearest
 
 __all__ = ["Source", "load", "names", "source_of", "where_in"]
 
@@ -91,6 +91,12 @@ def load(source: Source) -> Scenario:
     scenario = getattr(module, "SCENARIO", None)
     if not isinstance(scenario, Scenario):
         raise ScenarioFileError(f"{source.target} defines no SCENARIO = Scenario(...).")
+    try:
+        if not issubclass(scenario.settings, NetworkSettings):
+            raise TypeError("they are no subclass of NetworkSettings")
+        describe(scenario.settings)
+    except TypeError as exc:  # msgspec's: limits that do not go with a type, types it does not know
+        raise ScenarioFileError(f"{source.target}: its settings cannot be: {exc}.") from exc
     return scenario
 
 

@@ -81,19 +81,21 @@ def make_sweep(
         sweep=sweep,
     )
     count = workers or worker_count(max(each.nodes for each in plan.jobs), len(plan.jobs))
-    where = scheduler or f"{count} {'process' if count == 1 else 'processes'}"
+    where = f"{count} {'process' if count == 1 else 'processes'}"
     cost = dict.fromkeys(("cpu_s", "rss_peak_bytes", "datagrams"), 0.0)
     failures: dict[int, str] = {}
 
     def tell() -> tuple[str, float | None]:
         done, real_s = len(sweep.runs), time.monotonic() - began
-        left = f", about {shown('s', real_s / done * sweep.missing)} left" if done else ""
-        text = f"{scenario.name}: {done} of {len(plan.jobs)} runs on {where}, {shown('s', report.virtual_s)} virtual"
-        return f"{text}, {shown('s', real_s)} real{left}", done / len(plan.jobs)
+        left = f", about {_about(real_s / done * sweep.missing)} left" if done else ""
+        text = f"{scenario.name}: {done} of {len(plan.jobs)} runs on {where}, {_about(report.virtual_s or 0.0)} virtual"
+        return f"{text}, {_about(real_s)} real{left}", done / len(plan.jobs)
 
     with show(tell):
         try:
             with Cluster(scheduler, count) as cluster:
+                if scheduler is not None:
+                    where = f"{cluster.workers()} workers at {scheduler}"
                 for number, outcome in cluster.make(plan.jobs):
                     _enter(report, plan, number, outcome, cost, failures)
         except KeyboardInterrupt:
@@ -141,9 +143,10 @@ def _telling(scenario: Scenario, job: Job, standing: Standing, real_s: float) ->
     steps = f" {standing.steps:,} of {standing.total:,}" if standing.total else ""
     left = ""
     if share and share < 1:
-        left = f", {standing.phase} for about {shown('s', standing.phase_real_s * (1 - share) / share)} more"
+        left = f", about {_about(standing.phase_real_s * (1 - share) / share)} left of it"
     text = f"{scenario.name}, {job.nodes:,} nodes: {standing.phase}{steps}"
-    return (
-        f"{text}, {shown('s', round(standing.virtual_s, 1))} virtual, {shown('s', round(real_s, 1))} real{left}",
-        share,
-    )
+    return f"{text}{left}; {_about(standing.virtual_s)} virtual, {_about(real_s)} real", share
+
+
+def _about(seconds: float) -> str:
+    return shown("s", float(round(seconds)))

@@ -110,7 +110,7 @@ def read_seed(text: str | None, option: str = "--seed") -> int:
 
 
 def _whole(text: str, option: str, least: int, most: int, what: str) -> int:
-    value = int(text) if len(text) < 30 and text.strip().isdecimal() else -1
+    value = int(text) if len(text) < 30 and text.isascii() and text.strip().isdecimal() else -1
     if not least <= value <= most:
         raise SettingError(f"{option} {text[:40]}: {what} a whole number from {least:,} to {most:,}.")
     return value
