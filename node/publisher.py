@@ -28,6 +28,9 @@ DEVICES_REFRESH_S = 1800.0  # it never changes by itself; holders come and go
 RETRY_S = 15.0  # after a publish that nobody stored
 LOOK_EVERY_S = 5.0  # how often the network's size is compared
 GROWTH = 2.0  # half of the nearest nodes of a network that has doubled since the publish lack our record
+# The wall clock went ahead of the monotonic one: the machine slept (Linux stops CLOCK_MONOTONIC then) or its clock was
+# set. Either way the times in what we signed are no longer true, and our timers know nothing of it.
+SLEPT_S = 30.0
 JITTER = 0.1  # share of the refresh time, so that a network restarted at once does not beat in step
 
 
@@ -67,6 +70,7 @@ class Publisher:
         self._due_at: dict[Realm, float] = {}
         self._devices_due_at: dict[Realm, float] = {}
         self._size_at_publish: dict[Realm, float] = {}
+        self._wall_ahead_s = network.wall() - network.monotonic()
 
     def wake(self) -> None:
         """Look again now: addresses or realms may have changed."""
@@ -84,6 +88,12 @@ class Publisher:
     async def publish_due(self) -> None:
         """Publish in every realm where it is due or an address has changed."""
         now = self._network.monotonic()
+        wall_ahead_s = self._network.wall() - now
+        if abs(wall_ahead_s - self._wall_ahead_s) > SLEPT_S:
+            log.info("clock_jumped", seconds=round(wall_ahead_s - self._wall_ahead_s))
+            self._due_at = dict.fromkeys(self._due_at, 0.0)
+            self._devices_due_at.clear()
+            self._wall_ahead_s = wall_ahead_s
         due = []
         for realm in self._dht.realms():
             where = self._where(realm)
