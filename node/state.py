@@ -7,7 +7,6 @@ node: it is set aside and said so. The highest `seq` seen of records that outliv
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -54,7 +53,7 @@ class _File(msgspec.Struct, array_like=True):
 class NodeState:
     """The remembered state; `path` None keeps it in memory only."""
 
-    def __init__(self, path: Path | None, token_bytes: Callable[[int], bytes] = secrets.token_bytes) -> None:
+    def __init__(self, path: Path | None, token_bytes: Callable[[int], bytes]) -> None:
         """`token_bytes` names the temporary file, as in `core.atomic`."""
         self._path = path
         self._token_bytes = token_bytes

@@ -56,6 +56,18 @@ IO_MODULES = {
     "asyncio", "concurrent", "datetime", "http", "multiprocessing", "pathlib", "select", "selectors", "shutil",
     "signal", "socket", "socketserver", "sqlite3", "subprocess", "tempfile", "threading", "time", "uvloop",
 }  # fmt: skip
+# What differs in every run: it comes through `Network`, so that a simulation repeats (docs/world.md, "Determinism").
+CLOCKS_AND_CHANCE = re.compile(
+    r"time\.(time|monotonic|perf_counter|process_time)(_ns)?|os\.(urandom|getrandom|getpid)|secrets\.\w+|uuid\.\w+"
+    r"|random\.(?!Random$)\w+|threading\.\w+|(datetime|dt|date)\.(now|utcnow|today)|asyncio\.to_thread"
+    r"|(\w+\.)*run_in_executor|random\.Random\(\)"
+)
+CLOCKS_AND_CHANCE_IN_SQL = re.compile(r"CURRENT_(TIME|DATE)|'now'|\brandom(blob)?\(", re.IGNORECASE)
+THROUGH_NETWORK = ("core", "dht", "nat", NODE, "chat")
+NOT_THROUGH_NETWORK = {
+    "core/real_network.py": "the other side of `Network`",
+    "node/home.py": "the lock and the files of a home, before and after any node runs",
+}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "jsonpickle", "marshal", "shelve"}
 FORBIDDEN_CALLS = {"eval", "exec", "os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"}
 
@@ -227,6 +239,49 @@ def test_machines_do_no_io(file: str) -> None:
     assert not imported & IO_MODULES
     calls = {dotted(node.func) for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)}
     assert not calls & {"open", "io.open", "os.open", "print", "input", "random.random", "os.urandom"}
+
+
+def clocks_and_chance(tree: ast.Module) -> Iterator[str]:
+    """Yield each use of a clock, of entropy or of a thread of the system, SQLite's included, as `line: what`."""
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Call) and dotted(node.func) == "random.Random" and not node.args:
+            names = ["random.Random()"]
+        elif isinstance(node, ast.Attribute):
+            names = [dotted(node)]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from (f"{node.lineno}: {sql[0]}" for sql in CLOCKS_AND_CHANCE_IN_SQL.finditer(node.value))
+        line = getattr(node, "lineno", 0)
+        yield from (f"{line}: {name}" for name in names if CLOCKS_AND_CHANCE.fullmatch(name))
+
+
+@pytest.mark.parametrize("path", sources(*THROUGH_NETWORK), ids=shown)
+def test_clocks_and_chance_come_through_network(path: Path) -> None:
+    """No node code asks the system for time, entropy or threads, or a simulation would differ from run to run."""
+    if shown(path) not in NOT_THROUGH_NETWORK:
+        assert not list(clocks_and_chance(tree_of(path)))
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("import time\nat = time.monotonic()", True),
+        ("from time import time", True),
+        ("def f(token_bytes=secrets.token_bytes): ...", True),
+        ("rng = random.Random()", True),
+        ("rng = random.Random(seed)\nrng.random()", False),
+        ("random.shuffle(peers)", True),
+        ("await loop.run_in_executor(None, work)", True),
+        ("sql = \"UPDATE t SET at = datetime('now')\"", True),
+        ("sql = 'SELECT randomblob(16)'", True),
+        ("loop.time(); network.token_bytes(8); asyncio.timeout(3)", False),
+    ],
+)
+def test_the_guard_of_clocks_and_chance_itself(code: str, found: bool) -> None:
+    """It sees calls, references, imports and SQL."""
+    assert bool(list(clocks_and_chance(ast.parse(code)))) is found
 
 
 def test_d1_no_pickle_no_eval_no_shell() -> None:

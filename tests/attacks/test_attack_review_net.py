@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Coroutine
 
 import pytest
@@ -229,7 +230,7 @@ def test_c1_a_lookup_sends_few_queries_to_an_address_that_never_answers() -> Non
 
 def test_v3_thousands_of_presences_do_not_push_a_device_record_out() -> None:
     """V3: the highest `seq` of a device list stays remembered while strangers make us look for 10,000 nodes."""
-    state = NodeState(None)
+    state = NodeState(None, os.urandom)
     devices = bytes(32) + b"devices"
     assert state.accept_seq(devices, 5)
     for number in range(10_000):
@@ -240,7 +241,7 @@ def test_v3_thousands_of_presences_do_not_push_a_device_record_out() -> None:
 
 def test_r2_a_liar_cannot_raise_our_sequence_beyond_use() -> None:
     """R2: "I hold seq 2^63-1" is not believed; what a clock wrong by hours makes, is."""
-    state, wall = NodeState(None), 1_700_000_000.0
+    state, wall = NodeState(None, os.urandom), 1_700_000_000.0
     state.raise_seq(b"s", 2**63 - 1, wall)
     assert state.next_seq(b"s", wall) == int(wall * 1000)
     ahead = int((wall + 3600) * 1000)

@@ -14,13 +14,13 @@ CONTACT = RememberedContact(bytes(20), Address("8.8.8.8", 4747).pack(), bytes(32
 
 def reopened(state: NodeState, path: Path) -> NodeState:
     state.write(state.encode())
-    return NodeState(path)
+    return NodeState(path, os.urandom)
 
 
 def test_state_survives_a_restart(tmp_path: Path) -> None:
     """Contacts, own and seen sequence numbers come back."""
     path = tmp_path / "state.msgpack"
-    state = NodeState(path)
+    state = NodeState(path, os.urandom)
     state.remember_contacts([CONTACT])
     first = state.next_seq(b"salt", 1000.0)
     assert state.accept_seq(b"key", 7)
@@ -33,7 +33,7 @@ def test_state_survives_a_restart(tmp_path: Path) -> None:
 
 def test_own_seq_rises_when_the_clock_goes_back() -> None:
     """A clock set back does not produce a lower sequence number."""
-    state = NodeState(None)
+    state = NodeState(None, os.urandom)
     assert state.next_seq(b"s", 1000.0) == 1_000_000
     assert state.next_seq(b"s", 10.0) == 1_000_001
     assert state.next_seq(b"s", 2000.0) == 2_000_000
@@ -41,7 +41,7 @@ def test_own_seq_rises_when_the_clock_goes_back() -> None:
 
 def test_v3_seen_seq_is_remembered_and_older_refused() -> None:
     """The highest seq seen of a key wins; an equal one is the same record."""
-    state = NodeState(None)
+    state = NodeState(None, os.urandom)
     assert state.accept_seq(b"k", 5)
     assert state.accept_seq(b"k", 5)
     assert not state.accept_seq(b"k", 4)
@@ -50,7 +50,7 @@ def test_v3_seen_seq_is_remembered_and_older_refused() -> None:
 
 def test_seen_keys_are_bounded() -> None:
     """A reader of very many keys forgets the longest unused."""
-    state = NodeState(None)
+    state = NodeState(None, os.urandom)
     state.accept_seq(b"first", 9)
     for i in range(MAX_SEEN):
         state.accept_seq(i.to_bytes(4, "big"), 1)
@@ -59,7 +59,7 @@ def test_seen_keys_are_bounded() -> None:
 
 def test_empty_contacts_do_not_replace_remembered_ones() -> None:
     """A node that lost the network keeps whom it knew."""
-    state = NodeState(None)
+    state = NodeState(None, os.urandom)
     state.remember_contacts([CONTACT])
     state.remember_contacts([])
     assert state.contacts == [CONTACT]
@@ -70,7 +70,7 @@ def test_damaged_state_is_set_aside(tmp_path: Path, damage: bytes) -> None:
     """The node starts cold, and the damaged file is kept."""
     path = tmp_path / "state.msgpack"
     path.write_bytes(damage)
-    state = NodeState(path)
+    state = NodeState(path, os.urandom)
     assert state.contacts == []
     kept = path.with_name("state.msgpack.damaged")
     assert kept.exists() == (not path.exists())
