@@ -39,12 +39,17 @@ class Crawl:
     def __init__(
         self, transport: Transport, engine: Engine, target: NodeId, realm: Realm, on_finished: Callable[[Crawl], None],
         *, quorum: int | None = None, alpha: int | None = None,
+        on_answered: Callable[[Contact, bytes], None] | None = None,
     ) -> None:  # fmt: skip
-        """`quorum`: end when so many nodes returned the best record; None: search nodes, not records."""
+        """`quorum`: end when so many nodes returned the best record; None: search nodes, not records.
+
+        `on_answered(contact, token)`: each useful answer, also of late ones after the end.
+        """
         settings = engine.settings
         self._transport, self._engine = transport, engine
         self._target, self.realm = target, realm
         self._on_finished: Callable[[Crawl], None] | None = on_finished
+        self._on_answered = on_answered
         self._quorum = quorum
         self._request: Request = FindNode(target) if quorum is None else Get(target)
         self.lookup = Lookup(
@@ -96,9 +101,12 @@ class Crawl:
 
     def _done(self, contact: Contact, outcome: Outcome) -> None:
         self._calls.pop(contact.id, None)
-        if self._on_finished is None:
-            return  # late calls outlive the lookup: their answer has served the table and the round trips already
         answer = outcome.answer
+        if self._on_finished is None:
+            # Late calls outlive the lookup: their answer serves the table, the round trips, and a writer.
+            if self._on_answered is not None and isinstance(answer, Nodes):
+                self._on_answered(outcome.contact or contact, answer.token)
+            return
         if isinstance(answer, Nodes if self._quorum is None else Value):
             contacts = self._judge_untrusted(answer, outcome)
             if contacts is None:
@@ -107,6 +115,8 @@ class Crawl:
                 self.tokens[contact.id] = answer.token
                 self.answered[contact.id] = outcome.contact or contact
                 self.lookup.answered(contact, contacts)
+                if self._on_answered is not None:
+                    self._on_answered(outcome.contact or contact, answer.token)
                 if isinstance(answer, Value) and answer.record is not None:
                     self._found_untrusted(answer.record, outcome.contact or contact)
         else:

@@ -42,7 +42,8 @@ class GetResult:
 class PutResult:
     """`stored`: other nodes that confirmed, of `tried`. `local`: we keep it too, being among the nearest.
 
-    `refused`: error codes by name, and `timeout`, with how often.
+    `refused`: error codes by name, and `timeout`, with how often. `settled`: False when enough had confirmed, and more
+    stores were still under way.
     """
 
     stored: int
@@ -50,3 +51,4 @@ class PutResult:
     local: bool = False
     elapsed_s: float = 0.0
     refused: dict[str, int] = field(default_factory=dict)
+    settled: bool = True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 import structlog
@@ -20,7 +19,7 @@ from p2pnode.dht.contact import Contact, KnownContact, unpack_address_untrusted
 from p2pnode.dht.crawl import Crawl
 from p2pnode.dht.engine import Engine
 from p2pnode.dht.members import Members
-from p2pnode.dht.messages import Error, ErrorCode, Ping, Put, Stored
+from p2pnode.dht.messages import Error, ErrorCode, Ping
 from p2pnode.dht.protocol import DhtProtocol
 from p2pnode.dht.records import SignedRecord, record_key
 from p2pnode.dht.results import GetResult, HelloResult, PutResult
@@ -30,12 +29,12 @@ from p2pnode.dht.signalling import Signalling
 from p2pnode.dht.statistics import KINDS, DhtStatistics
 from p2pnode.dht.storage import RecordStorage
 from p2pnode.dht.tokens import PutTokens
+from p2pnode.dht.writing import Writer
 
 __all__ = ["Dht"]
 
 log = structlog.get_logger(__name__)
 
-OWN_PREFIX = b"own records"  # in the storage's accounts; prefixes of addresses have 3 or 6 bytes
 MAX_BOOTSTRAP = 20  # contacts asked at once, per realm
 SETTLE_PAUSES = (0.5, 2.0, 8.0, 30.0)  # seconds between looks around while the table is small
 
@@ -62,6 +61,7 @@ class Dht(Signalling, Server):
             token_bytes=network.token_bytes,
         )  # fmt: skip
         self.protocol: DhtProtocol = DhtProtocol(self._engine, network, storage)
+        self._writer = Writer(self.protocol, self._members, storage, network, settings)
         self._start_signalling()
         self._upkeep: asyncio.Task[None] | None = None
         self._settling: dict[Realm, asyncio.Task[None]] = {}
@@ -102,6 +102,7 @@ class Dht(Signalling, Server):
         self._upkeep = None
         for task in tasks:
             task.cancel()
+        await self._writer.stop()
         self.protocol.close()
         await self._stop_signalling()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -209,41 +210,12 @@ class Dht(Signalling, Server):
             answered=sum(len(crawl.answered) for crawl in crawls),
         )
 
-    async def put(self, record: SignedRecord, *, realms: Iterable[Realm]) -> PutResult:
-        """Store the record on the nodes nearest to its key in each realm, and say honestly how many confirmed."""
-        started = self.network.monotonic()
-        chosen = self.realms() & frozenset(realms)
-        results = await asyncio.gather(*(self._put_in(realm, record) for realm in chosen))
-        refused: Counter[str] = Counter()
-        for result in results:
-            refused.update(result.refused)
-        return PutResult(
-            stored=sum(result.stored for result in results),
-            tried=sum(result.tried for result in results),
-            local=any(result.local for result in results),
-            elapsed_s=self.network.monotonic() - started,
-            refused=dict(refused),
-        )
+    async def put(self, record: SignedRecord, *, realms: Iterable[Realm], enough: int | None = None) -> PutResult:
+        """Store the record on the nodes nearest to its key in each realm, and say honestly how many confirmed.
 
-    async def _put_in(self, realm: Realm, record: SignedRecord) -> PutResult:
-        crawl = await self.protocol.crawl(record.key, realm)
-        holders = [crawl.answered[contact.id] for contact in crawl.lookup.closest()]
-        outcomes = await asyncio.gather(
-            *(self.protocol.request(c.address, NodeId(c.id), Put(crawl.tokens[c.id], record)) for c in holders)
-        )
-        refused = Counter(_refusal(outcome) for outcome in outcomes)
-        stored = refused.pop("", 0)
-        local = self._store_own(realm, record, holders)
-        return PutResult(stored, len(holders), local, 0.0, dict(refused))
-
-    def _store_own(self, realm: Realm, record: SignedRecord, holders: Sequence[Contact]) -> bool:
-        """Keep it here too when we are among the nearest ourselves."""
-        if realm not in self.serving:
-            return False
-        goal = int.from_bytes(record.key, "big")
-        if len(holders) >= self.settings.ksize and holders[-1].long_id ^ goal < self.node.long_id ^ goal:
-            return False
-        return self.storage.store(record, realm, OWN_PREFIX, self.network.monotonic(), self.network.wall()) is None
+        `enough`: return as soon as so many have it in each realm; the rest goes on. None: wait for all.
+        """
+        return await self._writer.put(record, self.realms() & frozenset(realms), enough)
 
     def _own_copy(self, realm: Realm, key: NodeId, wall: float) -> SignedRecord | None:
         record = self.storage.read(realm, key, self.network.monotonic())
@@ -369,13 +341,3 @@ def _seq(record: SignedRecord) -> int:
 
 def _ignore(_: Outcome) -> None:
     """An answer nobody waits for."""
-
-
-def _refusal(outcome: Outcome) -> str:
-    """Return "" when stored, else why not."""
-    if isinstance(outcome.answer, Stored):
-        return ""
-    if isinstance(outcome.answer, Error):
-        known = outcome.answer.code in set(ErrorCode)
-        return ErrorCode(outcome.answer.code).name.lower() if known else "unknown"
-    return outcome.reason or "wrong_answer"

@@ -31,6 +31,7 @@ GROWTH = 2.0  # half of the nearest nodes of a network that has doubled since th
 # The wall clock went ahead of the monotonic one: the machine slept (Linux stops CLOCK_MONOTONIC then) or its clock was
 # set. Either way the times in what we signed are no longer true, and our timers know nothing of it.
 SLEPT_S = 30.0
+ENOUGH = 8  # holders that must have confirmed before we go on; the others get it meanwhile
 JITTER = 0.1  # share of the refresh time, so that a network restarted at once does not beat in step
 
 
@@ -111,26 +112,31 @@ class Publisher:
         """Say goodbye in every realm where we are published."""
         realms = [realm for realm, where in self._published.items() if where.addresses or where.rendezvous]
         self._published.clear()
-        await asyncio.gather(*(self._put_presence(realm, _Where((), ())) for realm in realms))
+        await asyncio.gather(*(self._put_presence(realm, _Where((), ()), enough=None) for realm in realms))
 
     def _where(self, realm: Realm) -> _Where:
         return _Where(self._addresses().get(realm, ()), self._rendezvous() if realm is Realm.PUBLIC else ())
 
     async def _publish(self, realm: Realm, where: _Where) -> None:
+        await asyncio.gather(self._publish_presence(realm, where), self._publish_devices(realm))
+
+    async def _publish_presence(self, realm: Realm, where: _Where) -> None:
         now = self._network.monotonic()
-        stored = await self._put_presence(realm, where)
-        if stored:
+        if await self._put_presence(realm, where):
             self._published[realm] = where
             refresh = self._settings.presence_refresh
             self._due_at[realm] = now + refresh * (1 - JITTER * self._network.rng.random())
         else:
             self._due_at[realm] = now + RETRY_S
+
+    async def _publish_devices(self, realm: Realm) -> None:
+        now = self._network.monotonic()
         if self._devices_due_at.get(realm, 0.0) <= now:
             value = encode_devices([self._key.peer_id])
             if await self._put(self._account, DEVICES_SALT, value, DEVICES_LIFETIME_S, realm):
                 self._devices_due_at[realm] = now + DEVICES_REFRESH_S
 
-    async def _put_presence(self, realm: Realm, where: _Where) -> int:
+    async def _put_presence(self, realm: Realm, where: _Where, enough: int | None = ENOUGH) -> int:
         presence = Presence(
             where.addresses,
             self._key.x25519_public,
@@ -139,9 +145,11 @@ class Publisher:
             rendezvous=where.rendezvous,
         )
         lifetime = self._settings.presence_lifetime
-        return await self._put(self._key, presence_salt(realm), presence.encode(), lifetime, realm)
+        return await self._put(self._key, presence_salt(realm), presence.encode(), lifetime, realm, enough)
 
-    async def _put(self, key: SigningKey, salt: bytes, value: bytes, lifetime: float, realm: Realm) -> int:
+    async def _put(
+        self, key: SigningKey, salt: bytes, value: bytes, lifetime: float, realm: Realm, enough: int | None = ENOUGH
+    ) -> int:
         wall = self._network.wall()
         record = SignedRecord.sign(
             key,
@@ -151,7 +159,7 @@ class Publisher:
             expires=int(wall + lifetime),
             value=value,
         )
-        result = await self._dht.put(record, realms=[realm])
+        result = await self._dht.put(record, realms=[realm], enough=enough)
         if not result.stored:
             log.warning("publish_not_stored", realm=realm.value, salt=salt.decode(), tried=result.tried)
         return result.stored

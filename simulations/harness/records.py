@@ -20,6 +20,7 @@ LIFE_S = 6 * 3600.0
 PUTS_PER_S = 10.0
 GETS_PER_S = 50.0
 SALT = b"simulation"
+ENOUGH = 8
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,23 @@ class Written:
 
 
 async def write_one(run: Run[Any], author: Member, *, value_bytes: int, key: NodeKey | None = None) -> Written:
-    """Sign a random value, with a new key or as the next version under `key`, and store it from `author`'s node."""
+    """Sign a random value, with a new key or as the next version under `key`, and store it from `author`'s node.
+
+    Half of the writers go on when eight holders have confirmed (`put_early_s`), the others wait for all (`put_s`).
+    """
     key = NodeKey.generate(run.rng.randbytes) if key is None else key
     wall = author.network.wall()
     record = SignedRecord.sign(
         key, network_tag("public"), salt=SALT, seq=int(wall * 1000), expires=int(wall + LIFE_S),
         value=run.rng.randbytes(value_bytes),
     )  # fmt: skip
-    result = await author.dht.put(record, realms=[Realm.PUBLIC])
-    run.sample("put_s", result.elapsed_s)
-    run.sample("put_holders", result.stored)
+    early = run.rng.random() < 0.5
+    result = await author.dht.put(record, realms=[Realm.PUBLIC], enough=ENOUGH if early else None)
+    if early:
+        run.sample("put_early_s", result.elapsed_s)
+    else:
+        run.sample("put_s", result.elapsed_s)
+        run.sample("put_holders", result.stored)
     return Written(record, author, key)
 
 

@@ -1,0 +1,155 @@
+"""Writing a record: search for the nodes nearest to its key, and store it on each as soon as it is surely one of them.
+
+Kademlia (2002), section 2.3, stores when the search has ended. Here the size of the network tells how near a node must
+be to be among the k nearest, so most stores leave with the first answers, and the writer may go on when enough nodes
+have confirmed ("optimistic provide", Trautwein et al., "Design and Evaluation of IPFS", SIGCOMM 2022, measured it for
+IPFS). The rest goes on behind it. A node that answers only after the search has ended gets the record, too, when it is
+nearer than those that have it: a datagram that was lost must not make a wrong node the holder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from p2pnode.core.address import Realm
+from p2pnode.core.ids import NodeId
+from p2pnode.core.network import Network
+from p2pnode.core.tasks import TaskSet
+from p2pnode.dht.calls import Outcome
+from p2pnode.dht.contact import Contact
+from p2pnode.dht.lookup import PREFIX_IN_SHORTLIST
+from p2pnode.dht.members import Members
+from p2pnode.dht.messages import Error, ErrorCode, Put, Stored
+from p2pnode.dht.protocol import DhtProtocol
+from p2pnode.dht.records import SignedRecord
+from p2pnode.dht.results import PutResult
+from p2pnode.dht.settings import DhtSettings
+from p2pnode.dht.storage import RecordStorage
+
+__all__ = ["Writer"]
+
+OWN_PREFIX = b"own records"  # in the storage's accounts; prefixes of addresses have 3 or 6 bytes
+ID_SPACE = 2**160
+
+
+class Writer:
+    """Puts records out, in any number of realms at once."""
+
+    def __init__(
+        self, protocol: DhtProtocol, members: Members, storage: RecordStorage, network: Network, settings: DhtSettings
+    ) -> None:
+        self.protocol, self.members, self.storage = protocol, members, storage
+        self.network, self.settings = network, settings
+        self._tasks = TaskSet()
+
+    async def put(self, record: SignedRecord, realms: Iterable[Realm], enough: int | None) -> PutResult:
+        """Store `record`; return when all who should have it answered or gave up, or `enough` in each realm have it."""
+        started = self.network.monotonic()
+        changed = asyncio.Event()
+        writes = [_Write(self, realm, record, changed.set) for realm in realms]
+        for write in writes:
+            self._tasks.spawn(write.run())
+        while not all(write.settled or (enough is not None and write.stored >= enough) for write in writes):
+            changed.clear()
+            await changed.wait()
+        refused: Counter[str] = Counter()
+        for write in writes:
+            refused.update(write.refused)
+        return PutResult(
+            stored=sum(write.stored for write in writes),
+            tried=sum(len(write.sent) for write in writes),
+            local=any(write.local for write in writes),
+            elapsed_s=self.network.monotonic() - started,
+            refused=dict(refused),
+            settled=all(write.settled for write in writes),
+        )
+
+    async def stop(self) -> None:
+        """End what still goes on."""
+        await self._tasks.cancel()
+
+
+class _Write:
+    """One record in one realm."""
+
+    def __init__(self, writer: Writer, realm: Realm, record: SignedRecord, changed: Callable[[], None]) -> None:
+        self._writer, self._realm, self._record, self._changed = writer, realm, record, changed
+        self._goal = int.from_bytes(record.key, "big")
+        table = writer.members.tables[realm]
+        # Where the k-th nearest is to be expected; after the search, where it is.
+        self._radius = int(ID_SPACE * min(1.0, writer.settings.ksize / table.estimated_size()))
+        self._prefixes: Counter[bytes] = Counter()
+        self._searched = False
+        self.sent: set[bytes] = set()
+        self._waiting = 0
+        self.stored = 0
+        self.local = False
+        self.refused: Counter[str] = Counter()
+
+    @property
+    def settled(self) -> bool:
+        """Whether the search has ended and every store was answered or given up."""
+        return self._searched and not self._waiting
+
+    async def run(self) -> None:
+        try:
+            crawl = await self._writer.protocol.crawl(self._record.key, self._realm, on_answered=self._answered)
+            holders = [crawl.answered[contact.id] for contact in crawl.lookup.closest()]
+            if len(holders) >= self._writer.settings.ksize:
+                self._radius = holders[-1].long_id ^ self._goal
+            for holder in holders:
+                self._send(holder, crawl.tokens[holder.id])
+            self.local = self._keep_own(holders)
+        finally:
+            self._searched = True
+            self._changed()
+
+    def _answered(self, contact: Contact, token: bytes) -> None:
+        """A node answered the search, maybe after its end."""
+        if contact.long_id ^ self._goal > self._radius or contact.id in self.sent:
+            return
+        # Prefix limits of a record's holders (security.md S1): the search itself fills places that stay empty.
+        if self._realm is not Realm.PUBLIC or self._prefixes[contact.prefix] < PREFIX_IN_SHORTLIST:
+            self._send(contact, token)
+
+    def _send(self, contact: Contact, token: bytes) -> None:
+        if contact.id in self.sent:
+            return
+        self.sent.add(contact.id)
+        self._prefixes[contact.prefix] += 1
+        self._waiting += 1
+        self._writer.protocol.start_call(
+            contact.address, NodeId(contact.id), Put(token, self._record), on_done=self._done
+        )
+
+    def _done(self, outcome: Outcome) -> None:
+        self._waiting -= 1
+        why = _refusal(outcome)
+        if why:
+            self.refused[why] += 1
+        else:
+            self.stored += 1
+        self._changed()
+
+    def _keep_own(self, holders: list[Contact]) -> bool:
+        """Keep it here too when we are among the nearest ourselves."""
+        writer = self._writer
+        if self._realm not in writer.members.serving:
+            return False
+        own = int.from_bytes(writer.protocol.engine.node_id, "big") ^ self._goal
+        if len(holders) >= writer.settings.ksize and holders[-1].long_id ^ self._goal < own:
+            return False
+        now, wall = writer.network.monotonic(), writer.network.wall()
+        return writer.storage.store(self._record, self._realm, OWN_PREFIX, now, wall) is None
+
+
+def _refusal(outcome: Outcome) -> str:
+    """Return "" when stored, else why not."""
+    if isinstance(outcome.answer, Stored):
+        return ""
+    if isinstance(outcome.answer, Error):
+        known = outcome.answer.code in set(ErrorCode)
+        return ErrorCode(outcome.answer.code).name.lower() if known else "unknown"
+    return outcome.reason or "wrong_answer"
