@@ -6,7 +6,6 @@ Each figure is printed beside its bar and beside a yardstick of this machine, me
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import socket
 import sqlite3
@@ -22,23 +21,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from support.processes import Peer, Processes, environment, processes
+from table import Table
 
 from p2pnode import Home
 from p2pnode.api.client import Client
 from p2pnode.api.types import ConnectAnswer, ConnectRequest, SendAnswer, SendRequest
-
-
-class Table:
-    """Collects figures and prints them with their bars."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, object]] = []
-
-    def add(self, what: str, value: float, unit: str, bar: float | None, beside: str = "") -> None:
-        verdict = "" if bar is None else ("holds" if value <= bar else "DOES NOT HOLD")
-        self.rows.append({"what": what, "value": round(value, 4), "unit": unit, "bar": bar, "verdict": verdict})
-        limit = "" if bar is None else f"(at most {bar:g} {unit}: {verdict})"
-        print(f"{what:52} {value:10.3f} {unit:4} {limit:34} {beside}", flush=True)
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -173,11 +160,7 @@ def main() -> None:
         ready_times(table, running, boot, 2 if options.short else 7)
         messages(table, running, boot, root, 100 if options.short else 1000)
         idle(table, running, boot, 20 if options.short else 120)
-    if options.json:
-        options.json.write_text(json.dumps(table.rows, indent=1))
-    bad = [row for row in table.rows if row["verdict"] == "DOES NOT HOLD"]
-    print(f"{len(table.rows) - len(bad)} passed, {len(bad)} failed")
-    sys.exit(bool(bad))
+    sys.exit(table.finish(options.json))
 
 
 if __name__ == "__main__":
