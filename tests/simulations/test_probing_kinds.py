@@ -117,6 +117,7 @@ def test_unasked_is_unknown() -> None:
     assert verdict.mapping == INDEPENDENT
 
 
+@pytest.mark.slow
 def test_some_loss_is_survived() -> None:
     """With 10 % lost each way three tries in 3 s find the same in nine of ten runs at least."""
     kind = KINDS["address-restricted"]

@@ -11,6 +11,7 @@ import random
 from dataclasses import replace
 from itertools import product
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -148,8 +149,9 @@ class RouterMachine(RuleBasedStateMachine):
                 assert len({session[:3] for session in alive if session[0].ip == host}) <= QUOTA
 
 
-TestRouterMachine = RouterMachine.TestCase
-TestRouterMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+@pytest.mark.slow
+class TestRouterMachine(RouterMachine.TestCase):  # type: ignore[misc]
+    settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 
 
 def test_oracle_notices_a_wrong_router() -> None:

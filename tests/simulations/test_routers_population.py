@@ -56,6 +56,7 @@ def test_measured_totals_are_kept() -> None:
     assert all(each.share > 0.004 for each in POPULATIONS["field"].shares)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", POPULATIONS)
 def test_draws_follow_the_shares(name: str) -> None:
     """20,000 draws: each kind within four standard deviations, traits too; the same seed, the same peers."""
