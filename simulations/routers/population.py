@@ -24,7 +24,7 @@ from typing import Literal
 
 from p2pnode.simulations.routers.kinds import RouterKind, kind_named
 
-__all__ = ["POPULATIONS", "Population", "Share", "Traits", "population_named"]
+__all__ = ["POPULATIONS", "Population", "Share", "Traits"]
 
 
 @dataclass(frozen=True)
@@ -148,10 +148,3 @@ POPULATIONS: dict[str, Population] = {
         ),
     )
 }
-
-
-def population_named(name: str) -> Population:
-    """Return a population. Raise ValueError with all names."""
-    if name not in POPULATIONS:
-        raise ValueError(f"There is no population {name[:40]!r}; there are: {', '.join(POPULATIONS)}.")
-    return POPULATIONS[name]

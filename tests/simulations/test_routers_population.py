@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from p2pnode.simulations.routers.kinds import kind_named
-from p2pnode.simulations.routers.population import POPULATIONS, Population, Share, population_named
+from p2pnode.simulations.routers.population import POPULATIONS, Population, Share
 from p2pnode.simulations.routers.words import ADDRESS_AND_PORT, INDEPENDENT
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
 from p2pnode.simulations.virtual.router import Home
@@ -93,8 +93,6 @@ def test_drawn_kinds_can_be_built() -> None:
 
 
 def test_shares_must_sum_up() -> None:
-    """A population that does not, and one that there is not, are refused in a sentence."""
+    """A population whose shares do not is refused in a sentence."""
     with pytest.raises(ValueError, match=r"x: the shares sum up to 0\.5, not to 1"):
         Population("x", "", (Share("public", 0.5, "assumed", ""),))
-    with pytest.raises(ValueError, match="there are: field, tribler-2010"):
-        population_named("mars")
