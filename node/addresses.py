@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from p2pnode.core.address import Address, Realm, Scope, realm_of
 from p2pnode.core.network import Interface
@@ -22,6 +23,13 @@ def own_addresses(
     wherever it is: somebody chose it. IPv4 first (today the better tested path on most home networks), otherwise in
     the system's order.
     """
+    return dict(_own_addresses(tuple(bound), tuple(interfaces), allow_documentation))
+
+
+@lru_cache(maxsize=256)  # asked several times a minute, for ever, and the answer seldom changes
+def _own_addresses(
+    bound: tuple[Address, ...], interfaces: tuple[Interface, ...], allow_documentation: bool
+) -> dict[Realm, tuple[Address, ...]]:
     found: dict[Realm, dict[Address, None]] = {}
     available = [ip for interface in advertised(interfaces) for ip in interface.addresses]
     for local in sorted(bound, key=lambda a: a.is_ipv6):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from p2pnode.core.address import Scope, scope_of
 from p2pnode.core.network import Interface
@@ -56,7 +57,11 @@ def classify(interface: Interface) -> InterfaceKind:
     """
     if interface.addresses and all(scope_of(ip) is Scope.LOOPBACK for ip in interface.addresses):
         return InterfaceKind.LOOPBACK
-    name = interface.name.lower()
+    return _by_name(interface.name.lower())
+
+
+@lru_cache(maxsize=256)  # asked several times a minute, for ever, of the few names that a host has
+def _by_name(name: str) -> InterfaceKind:
     for kind, patterns in _PATTERNS:
         if any(fnmatchcase(name, pattern) for pattern in patterns):
             return kind

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from p2pnode.core.address import Address
-from p2pnode.core.network import TcpStream
+from p2pnode.core.network import Interface, TcpStream
 from p2pnode.simulations.virtual.links import Link
 from p2pnode.simulations.virtual.network import VirtualNetwork
 from p2pnode.simulations.virtual.places import is_local, is_loopback, is_public, kind_of, segment_of
@@ -57,6 +57,7 @@ class VirtualHost:
         self._up = True
         self._suspended_at: float | None = None
         self._addresses: dict[str, str | None] = {}  # address -> segment
+        self._interfaces: tuple[Interface, ...] | None = None  # None: to be made anew
         self._segments: dict[str, list[str]] = {}
         self._public: dict[bool, list[str]] = {False: [], True: []}  # by "is IPv6"
         self._rng = random.Random(f"{world.seed}/{name}/host")
@@ -137,12 +138,15 @@ class VirtualHost:
         """Segments that the host is on, each with the host's addresses there. Not to be changed."""
         return self._segments
 
-    def by_interface(self) -> list[list[str]]:
-        """Own addresses as an interface list shows them: those of one segment together, other public ones alone."""
-        found: dict[str, list[str]] = {}
-        for ip, segment in self._addresses.items():
-            found.setdefault(segment or f"public/{ip}", []).append(ip)
-        return list(found.values())
+    def interfaces(self) -> tuple[Interface, ...]:
+        """Loopback, then one per segment; public addresses on no segment each have their own."""
+        if self._interfaces is None:
+            found: dict[str, list[str]] = {}
+            for ip, segment in self._addresses.items():
+                found.setdefault(segment or f"public/{ip}", []).append(ip)
+            cards = (Interface(f"eth{i}", tuple(ips)) for i, ips in enumerate(found.values()))
+            self._interfaces = (Interface("lo", LOOPBACK_IPS), *cards)
+        return self._interfaces
 
     def has(self, ip: str) -> bool:
         """Whether packets for this address are for this host."""
@@ -302,6 +306,7 @@ class VirtualHost:
             self.world.loop.call_soon(changed, context=process.context)
 
     def _sort_addresses(self) -> None:
+        self._interfaces = None
         self._segments = {}
         self._public = {False: [], True: []}
         for ip, segment in self._addresses.items():

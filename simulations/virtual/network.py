@@ -13,7 +13,7 @@ from p2pnode.core.address import Address, Scope, scope_of
 from p2pnode.core.network import Cancel, DatagramHandler, DatagramSocket, Interface, MulticastSocket, Network, TcpStream
 from p2pnode.simulations.virtual.places import WALL_AT_START_S
 from p2pnode.simulations.virtual.processes import RUNNING, Process
-from p2pnode.simulations.virtual.sockets import LOOPBACK_IPS, VirtualDatagramSocket, VirtualMulticastSocket
+from p2pnode.simulations.virtual.sockets import VirtualDatagramSocket, VirtualMulticastSocket
 from p2pnode.simulations.virtual.tcp import connect
 
 if TYPE_CHECKING:
@@ -98,9 +98,7 @@ class VirtualNetwork(Network):
         return cancel
 
     def interfaces(self) -> list[Interface]:
-        found = [Interface("lo", LOOPBACK_IPS)]
-        found += [Interface(f"eth{i}", tuple(ips)) for i, ips in enumerate(self.host.by_interface())]
-        return found
+        return list(self.host.interfaces())
 
     def watch_interfaces(self, changed: Callable[[], None]) -> Cancel:
         watcher = (self.process, changed)
