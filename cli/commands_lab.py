@@ -57,7 +57,7 @@ def add(app: typer.Typer) -> None:
         help=SCENARIOS["matrix"].summary + " Exit 1 when one is not as expected.",
         epilog=examples(
             "p2pnode lab matrix --quick                   six telling pairs, within a minute",
-            "p2pnode lab matrix cgnat public symmetric    all pairs of these",
+            "p2pnode lab matrix cgnat public one-carrier  all pairs of these",
             "p2pnode lab matrix --samples 5 --json",
             "p2pnode lab matrix --loss 10 --output DIR",
         ),
@@ -127,7 +127,9 @@ def _matrix(
     count = _number("--samples", samples, 1, 1, 50, int)
     if kinds and quick:
         raise usage_error("--quick has its own pairs; name kinds or say --quick.")
-    wanted = _known_kinds(kinds or [])
+    from p2pnode.simulations.netns.expectations import known_name
+
+    wanted = _known(kinds or [], known_name)
     in_containers = ctx.parent is not None and bool(ctx.parent.params["docker"])
     if in_containers and any(option is not None for option in (seed, delay, loss, pcap)):
         raise usage_error("--seed, --delay, --loss and --pcap are of the namespaces' wire, which containers lack.")
@@ -210,15 +212,14 @@ def _kinds(ctx: typer.Context, json: JsonOption = None) -> None:
         invocation.line(line)
 
 
-def _known_kinds(names: list[str]) -> list[str]:
-    """Return the names of kinds of networks. Wrong usage, with the nearest, when there is none of a name."""
+def _known(names: list[str], look_up: Callable[[str], object]) -> list[str]:
+    """Return names of kinds of networks. Wrong usage, with the nearest, when there is none of a name."""
     from p2pnode.cli.output import usage_error
-    from p2pnode.simulations.netns import KINDS, LabError
-    from p2pnode.simulations.netns.kinds import kind_named
+    from p2pnode.simulations.netns import LabError
 
     try:
         for name in names:
-            kind_named(name, of=KINDS)
+            look_up(name)
     except LabError as error:
         raise usage_error(error.message) from error
     return names
@@ -242,8 +243,10 @@ def _shell(
 ) -> None:
     invocation = invocation_of(ctx)
     settings = _settings(seed, delay, loss, pcap)
-    wanted = _known_kinds(kinds or ["port-restricted", "port-restricted"])
     from p2pnode.simulations.netns import shell
+    from p2pnode.simulations.netns.kinds import kind_named
+
+    wanted = _known(kinds or ["port-restricted", "port-restricted"], kind_named)
 
     _enter_user_namespace(invocation)
     raise typer.Exit(shell.play(settings, wanted, plain=plain, note=invocation.note))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from p2pnode.simulations.netns.kinds import ADDRESS_AND_PORT, INDEPENDENT, KINDS, PUBLIC, kind_named
+from p2pnode.simulations.netns.errors import LabError, nearest
+from p2pnode.simulations.netns.kinds import ADDRESS_AND_PORT, INDEPENDENT, KINDS, PUBLIC
 
 __all__ = ["ONE_CARRIER", "ONE_HAIRPIN_ROUTER", "ONE_ROUTER", "SHARED", "Expected", "Shared", "expected", "known_name"]
 
@@ -55,7 +56,9 @@ SHARED = {
 
 def known_name(name: str) -> str:
     """Return a name of a kind, or of a shared router. Raise LabError that suggests the nearest."""
-    return name if name in SHARED else kind_named(name).name
+    if name not in KINDS and name not in SHARED:
+        raise LabError(f"There is no kind of network {name[:40]!r}; {nearest(name, (*KINDS, *SHARED))}")
+    return name
 
 
 def expected(a: str, b: str) -> Expected:

@@ -20,12 +20,10 @@ for Unicast UDP") words in brackets.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from p2pnode.simulations.netns.errors import LabError
+from p2pnode.simulations.netns.errors import LabError, nearest
 
 __all__ = ["ADDRESS", "ADDRESS_AND_PORT", "INDEPENDENT", "KINDS", "PUBLIC", "NatKind", "kind_named"]
 
@@ -128,11 +126,9 @@ KINDS: dict[str, NatKind] = {
 _EVERY = {**KINDS, **_CARRIERS}
 
 
-def kind_named(name: str, *, of: Mapping[str, NatKind] = _EVERY) -> NatKind:
-    """Return a kind, also a carrier's router unless `of` says otherwise. Raise LabError that suggests the nearest."""
-    kind = of.get(name)
+def kind_named(name: str, *, carriers: bool = False) -> NatKind:
+    """Return a kind; with `carriers` also a carrier's router. Raise LabError that suggests the nearest name."""
+    kind = (_EVERY if carriers else KINDS).get(name)
     if kind is None:
-        near = difflib.get_close_matches(name.lower(), KINDS, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(KINDS)}."
-        raise LabError(f"There is no kind of router {name[:40]!r}; {hint}")
+        raise LabError(f"There is no kind of network {name[:40]!r}; {nearest(name, KINDS)}")
     return kind

@@ -131,7 +131,7 @@ class Lab:
         `carrier`: the router before it; without, one that needs such a router gets its own, `NAME-carrier`.
         """
         self._check_name(name)
-        known = kind_named(kind)
+        known = kind_named(kind, carriers=True)
         if known.carrier and carrier is None:
             carrier = self.router(f"{name}-carrier", known.carrier)
         made = Router(
@@ -241,9 +241,10 @@ class Lab:
 
     # Proof
 
-    def prove(self, hosts: Iterable[Host] | None = None) -> dict[str, Verdict]:
+    def prove(self, hosts: Iterable[Host] | None = None, *, tries: int = 3) -> dict[str, Verdict]:
         """Probe what stands before each host (default: all), and compare with what it should be.
 
+        `tries`: how often, with longer waits each time, before a wrong verdict counts: a busy machine answers late.
         Raise LabError when a network is not of the kind it is called; nothing may be concluded from it then. Losses are
         switched off meanwhile: a lost answer looks like a filter.
         """
@@ -252,7 +253,7 @@ class Lab:
             ips = self._addresses.next_ip(), self._addresses.next_ip()
             self._prober = Prover(self.wire, ips, self._addresses.next_prefix(), delay_s=self.settings.delay_s)
         with self._without_loss():
-            self.verdicts.update(self._prober.prove(wanted))
+            self.verdicts.update(self._prober.prove(wanted, tries=tries))
         return {host.name: self.verdicts[host.name] for host in wanted}
 
     @contextlib.contextmanager

@@ -12,25 +12,25 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from p2pnode.core.errors import P2PError
-from p2pnode.simulations.netns.expectations import ONE_ROUTER, SHARED, expected, known_name
+from p2pnode.simulations.netns.expectations import ONE_ROUTER, SHARED, expected
 from p2pnode.simulations.netns.kinds import KINDS, PUBLIC
-from p2pnode.simulations.netns.lab import Lab, LabSettings
+from p2pnode.simulations.netns.lab import Lab
 from p2pnode.simulations.netns.nodes import LabNode
 from p2pnode.simulations.netns.probes import Verdict
 
 __all__ = [
-    "FULL", "QUICK", "Attempt", "Cell", "PlainCell", "Plan", "pairs_of", "pairs_plan", "run_matrix", "run_pairs",
-    "trace_of",
+    "FULL", "QUICK", "Attempt", "Cell", "Plan", "pairs_of", "pairs_plan", "run_matrix", "trace_of",
 ]  # fmt: skip
 
 _REFUSED_AT_A_TIME = 8
 _PUBLIC_NODES = 4  # besides the bootstrap nodes
 _TEXT = "laboratory {}"
+_READY_S = 90.0  # dozens of processes start at once
 
 
 @dataclass(frozen=True)
@@ -77,19 +77,16 @@ QUICK = Plan(
 FULL = Plan((*itertools.combinations_with_replacement(KINDS, 2), *((name, name) for name in SHARED)))
 
 
-def pairs_plan(kinds: Iterable[str]) -> Plan:
-    """Return the plan of all pairs of some kinds, each with itself as well."""
-    return Plan(tuple(itertools.combinations_with_replacement(dict.fromkeys(kinds), 2)))
-
-
-class PlainCell(NamedTuple):
-    """What a cell comes to, in whichever world. `path`: None unless connected; `code`: of the refusal, else None."""
-
-    a: str
-    b: str
-    connected: bool
-    path: str | None
-    code: str | None
+def pairs_plan(names: Iterable[str]) -> Plan:
+    """Return the plan of all pairs of some kinds, each also with itself; names of `SHARED` are cells of their own."""
+    chosen = dict.fromkeys(names)
+    kinds = [name for name in chosen if name not in SHARED]
+    return Plan(
+        (
+            *itertools.combinations_with_replacement(kinds, 2),
+            *((name, name) for name in chosen if name in SHARED),
+        )
+    )
 
 
 @dataclass
@@ -131,12 +128,6 @@ class Cell:
             for t in self.attempts
         )
 
-    @property
-    def plain(self) -> PlainCell:
-        """The first attempt in short."""
-        first = self.attempts[0]
-        return PlainCell(self.a, self.b, first.connected, first.path, first.code)
-
     def to_json(self) -> dict[str, Any]:
         """Return the cell as docs/lab.md has it; medians over the attempts, of the successful ones where some are."""
         good = [t for t in self.attempts if t.connected]
@@ -161,13 +152,6 @@ class Cell:
         }
 
 
-def run_pairs(pairs: Iterable[tuple[str, str]], settings: LabSettings | None = None) -> list[PlainCell]:
-    """Run one connect per pair of kinds in a laboratory of its own. Raise LabError, also for an unknown kind."""
-    cells = tuple((known_name(a), known_name(b)) for a, b in pairs)
-    with Lab(settings or LabSettings()) as lab:
-        return [cell.plain for cell in run_matrix(lab, Plan(cells))[0]]
-
-
 def run_matrix(
     lab: Lab, plan: Plan, *, progress: Callable[[str], None] = lambda _text: None
 ) -> tuple[list[Cell], dict[str, Verdict]]:
@@ -178,7 +162,7 @@ def run_matrix(
     progress("Starting nodes and probing networks")
     nodes = _start(lab, plan)
     for node in lab.nodes.values():
-        node.ready()
+        node.ready(_READY_S)
     work = [(cell, pair) for cell in plan.cells for pair in pairs_of(nodes, cell, plan.samples_of(cell))]
     # In any order but that of the plan: a node should not have to do all its connects at once.
     order = list(range(len(work)))

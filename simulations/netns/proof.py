@@ -17,7 +17,7 @@ from p2pnode.simulations.probing.verdict import PRESERVING, RANDOM, SEQUENTIAL
 __all__ = ["Prover", "differences"]
 
 _AT_A_TIME = 8  # probes wait most of the time
-_PATIENCE = (1, 3)  # a wrong verdict is asked for again with longer waits: a busy machine answers late
+_LONGER = 2  # a wrong verdict is asked for again with longer waits: a busy machine answers late
 _ALLOCATION = {"kept": PRESERVING, "pooled": RANDOM, "random": RANDOM, "sequential": SEQUENTIAL}
 
 
@@ -37,14 +37,15 @@ class Prover:
             self._space.close()
             raise
 
-    def prove(self, hosts: Sequence[Host]) -> dict[str, Verdict]:
-        """Probe each host's network; raise LabError when one is not what it is called."""
+    def prove(self, hosts: Sequence[Host], *, tries: int) -> dict[str, Verdict]:
+        """Probe each host's network, up to `tries` times; raise LabError when one is not what it is called."""
         with ThreadPoolExecutor(_AT_A_TIME) as pool:
-            return dict(zip((host.name for host in hosts), pool.map(self._prove, hosts), strict=True))
+            found = pool.map(lambda host: self._prove(host, tries), hosts)
+            return dict(zip((host.name for host in hosts), found, strict=True))
 
-    def _prove(self, host: Host) -> Verdict:
-        for patience in _PATIENCE:
-            verdict = self.probe(host, wait_s=patience * self._wait_s)
+    def _prove(self, host: Host, tries: int) -> Verdict:
+        for number in range(tries):
+            verdict = self.probe(host, wait_s=self._wait_s * _LONGER**number)
             wrong = list(differences(kind_named(host.kind), verdict, host.public_ip))
             if not wrong:
                 return verdict

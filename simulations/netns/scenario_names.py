@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
-from p2pnode.simulations.netns.errors import LabError
+from p2pnode.simulations.netns.errors import LabError, nearest
 
 __all__ = ["SCENARIOS", "LabScenario", "scenario_named"]
 
@@ -41,7 +40,5 @@ def scenario_named(name: str) -> LabScenario:
     """Return a scenario. Raise LabError that suggests the nearest name."""
     scenario = SCENARIOS.get(name)
     if scenario is None:
-        near = difflib.get_close_matches(name.lower(), SCENARIOS, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(SCENARIOS)}."
-        raise LabError(f"There is no scenario {name[:40]!r}; {hint}")
+        raise LabError(f"There is no scenario {name[:40]!r}; {nearest(name, SCENARIOS)}")
     return scenario

@@ -11,17 +11,29 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 from support.require import require
 
 from p2pnode import P2PError
-from p2pnode.simulations.netns import check_possible
+from p2pnode.simulations.netns import LabSettings, check_possible
+from p2pnode.simulations.netns.matrix import FULL, QUICK, Plan
+from p2pnode.simulations.netns.report import matrix_text
+from p2pnode.simulations.netns.scenarios import matrix_report
+from p2pnode.simulations.report import Report
 
-__all__ = ["WHOLE", "LabCommand", "lab_command", "require_lab", "until"]
+__all__ = ["PLAN", "WHOLE", "LabCommand", "lab_command", "measured_matrix", "require_lab", "until"]
 
 WHOLE = os.environ.get("P2PNODE_LAB") == "full"
 """Whether everything is to run: `.ci/slow.d/20-lab`. The ordinary test command runs a part that tells most."""
+# What the quick matrix lacks, one of each sort: a carrier, IPv6 behind a firewall, no UDP, one carrier for both
+_MORE = (
+    ("cgnat", "ipv6-firewall"), ("ipv6-firewall", "ipv6-firewall"), ("cgnat", "udp-blocked"),
+    ("one-carrier", "one-carrier"),
+)  # fmt: skip
+PLAN = Plan(FULL.cells, samples=3) if WHOLE else Plan((*QUICK.cells, *_MORE))
+"""The cells that the tests measure."""
 _MARK = "LAB_TEST_MARK"
 
 
@@ -31,6 +43,15 @@ def require_lab() -> None:
         check_possible()
     except P2PError as error:
         require(False, error.message)
+
+
+@lru_cache(maxsize=1)
+def measured_matrix() -> Report:
+    """Return the report of `PLAN`, measured once for all tests of this process."""
+    require_lab()
+    report = matrix_report(LabSettings(), PLAN)
+    print("\n" + "\n".join(matrix_text(report)))
+    return report
 
 
 def until(check: Callable[[], bool], timeout: float, what: str) -> float:

@@ -1,7 +1,7 @@
 """The matrix: real nodes behind real kernel routers connect by id alone; the wire outside is the witness.
 
-The six pairs of `p2pnode lab matrix --quick` by default. With P2PNODE_LAB=full all 105 pairs of kinds, those that
-connect three times each between different hosts, and hosts that share a router.
+The six pairs of `p2pnode lab matrix --quick` and four more by default. With P2PNODE_LAB=full all 105 pairs of kinds,
+those that connect three times each between different hosts, and hosts that share a router.
 """
 
 from __future__ import annotations
@@ -10,27 +10,19 @@ import statistics
 from typing import Any
 
 import pytest
-from support.lab import WHOLE, require_lab
+from support.lab import PLAN, WHOLE, measured_matrix
 
-from p2pnode.simulations.netns import LabSettings
 from p2pnode.simulations.netns.expectations import expected
-from p2pnode.simulations.netns.matrix import FULL, QUICK, Plan, run_pairs
-from p2pnode.simulations.netns.report import matrix_text
-from p2pnode.simulations.netns.scenarios import matrix_report
 from p2pnode.simulations.report import Report
 
 pytestmark = [pytest.mark.namespace, pytest.mark.slow]
 
-PLAN = Plan(FULL.cells, samples=3) if WHOLE else QUICK
 REFUSED = [cell for cell in PLAN.cells if not expected(*cell).connected]
 
 
 @pytest.fixture(scope="module")
 def report() -> Report:
-    require_lab()
-    made = matrix_report(LabSettings(), PLAN)
-    print("\n" + "\n".join(matrix_text(made)))
-    return made
+    return measured_matrix()
 
 
 def cell_of(report: Report, pair: tuple[str, str]) -> dict[str, Any]:
@@ -76,11 +68,3 @@ def test_time_and_proof(report: Report) -> None:
     assert not report.found.failures
     shown = {(cell.row, cell.column) for cells in report.found.matrices.values() for cell in cells}
     assert shown == {*PLAN.cells, *((b, a) for a, b in PLAN.cells)}
-
-
-def test_pairs_for_a_comparison_with_another_world() -> None:
-    """`run_pairs` gives plain cells, here for IPv6 behind firewalls, which is punched."""
-    require_lab()
-    assert run_pairs([("ipv6-firewall", "ipv6-firewall")]) == [
-        ("ipv6-firewall", "ipv6-firewall", True, "punched", None)
-    ]
