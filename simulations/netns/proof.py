@@ -84,7 +84,7 @@ def differences(kind: NatKind, verdict: Verdict, public_ip: str) -> Iterator[str
         for name in ("nat_pmp", "pcp", "upnp"):
             found[name], right[name] = getattr(verdict, name), kind.port_mapping
     for name, value in found.items():
-        if value != right[name] and not (name in ("nat_pmp", "pcp", "upnp") and value is None):
+        if value != right[name]:
             yield f"{name} {value} instead of {right[name]}"
 
 

@@ -6,10 +6,10 @@ import contextlib
 import select
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
-from support.lab import require_lab, until
+from support.lab import require_lab
 
 from p2pnode.simulations.netns import Host, Lab, LabError
 
@@ -179,8 +179,8 @@ def test_renumbered_line_has_another_public_address(lab: Lab) -> None:
     lab.prove([host])
 
 
-def nat_pmp(host: Host, request: bytes) -> bytes:
-    """Ask the router; RFC 6886, "NAT Port Mapping Protocol (NAT-PMP)"."""
+def ask_router(host: Host, request: bytes) -> bytes:
+    """Send to the port of NAT-PMP and PCP; return the answer."""
     assert host.router is not None
     with host.udp_socket() as made:
         made.sendto(request, (host.router.lan_ip, 5351))
@@ -189,19 +189,39 @@ def nat_pmp(host: Host, request: bytes) -> bytes:
     return got[0]
 
 
-def test_upnp_router_opens_a_port_when_asked(lab: Lab) -> None:
-    """By NAT-PMP, at the real miniupnpd: strangers reach the host then; a reboot closes it again."""
-    host, outside = lab.home("mapped", "upnp"), lab.hosts["one"].udp_socket()
+def open_by_nat_pmp(host: Host) -> int:
+    """RFC 6886, section 3.3 "Requesting a Mapping"; return the public port."""
+    answer = ask_router(host, struct.pack("!BBHHHI", 0, 1, 0, PORT, PORT, 3600))
+    _, _, result, _, _, public_port, _ = struct.unpack("!BBHIHHI", answer)
+    assert result == 0
+    return int(public_port)
+
+
+def open_by_pcp(host: Host) -> int:
+    """RFC 6887, section 11 "MAP Opcode"; return the public port."""
+    own = bytes(10) + b"\xff\xff" + socket.inet_aton(host.ip)
+    any_address = bytes(10) + b"\xff\xff" + bytes(4)
+    head = struct.pack("!BBHI", 2, 1, 0, 3600) + own
+    answer = ask_router(host, head + b"nonce-of-12b" + struct.pack("!B3xHH", 17, PORT, PORT) + any_address)
+    assert answer[:2] == b"\x02\x81"
+    assert answer[3] == 0
+    assert answer[56:60] == socket.inet_aton(host.public_ip)
+    return int.from_bytes(answer[42:44], "big")
+
+
+@pytest.mark.parametrize("open_port", [open_by_nat_pmp, open_by_pcp])
+def test_upnp_router_opens_a_port_when_asked(lab: Lab, open_port: Callable[[Host], int]) -> None:
+    """At the real miniupnpd: strangers reach the host then; a reboot closes the port again, and the daemon is back."""
+    host = lab.home(f"mapped-{open_port.__name__}", "upnp")
+    outside, stranger = lab.hosts["one"].udp_socket(), lab.hosts["one"]
     assert host.router is not None
     with opened(outside), host.udp_socket(PORT) as inside:
         outside.sendto(b"knock", (host.public_ip, PORT))
         assert receive(inside, 0.3) is None
-        assert socket.inet_ntoa(nat_pmp(host, b"\0\0")[8:12]) == host.public_ip
-        answer = nat_pmp(host, struct.pack("!BBHHHI", 0, 1, 0, PORT, PORT, 3600))
-        assert struct.unpack("!BBHIHHI", answer)[2::3] == (0, PORT)
+        assert open_port(host) == PORT
         outside.sendto(b"knock", (host.public_ip, PORT))
-        assert receive(inside) == (b"knock", (lab.hosts["one"].ip, outside.getsockname()[1]))
+        assert receive(inside) == (b"knock", (stranger.ip, outside.getsockname()[1]))
         host.router.reboot()
         outside.sendto(b"knock", (host.public_ip, PORT))
         assert receive(inside, 0.3) is None
-        until(lambda: nat_pmp(host, b"\0\0")[3] == 0, 5, "the restarted daemon answers")
+        assert open_port(host) == PORT
