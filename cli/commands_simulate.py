@@ -21,9 +21,36 @@ if TYPE_CHECKING:
 
 __all__ = ["add"]
 
-# Of the two seconds that Ctrl-C may take: plots are drawn for this long, the rest is for what else is written.
-DRAW_S = 0.6
+# Of the two seconds that Ctrl-C may take: waited this long for what draws to be loaded, and plots drawn for this long.
+WARM_S, DRAW_S = 0.6, 0.6
 WORKERS_MAX = 1024
+
+
+class _Output:
+    """Where a report goes. Made, and tried, before the run: an hour later it would be a pity."""
+
+    def __init__(self, folder: str, *, png: bool) -> None:
+        """Raise OSError, MissingPackageError."""
+        from p2pnode.simulations.report import require_report_packages, warm_up
+
+        require_report_packages()
+        self.folder, self._png = Path(folder).expanduser(), png
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=self.folder):
+            pass
+        # While the run goes on in a process of its own, so that a Ctrl-C need not wait for it.
+        self._warming = threading.Thread(target=warm_up, daemon=True)
+        self._warming.start()
+
+    def write(self, report: Report) -> list[Path]:
+        """Write the report; after Ctrl-C without the plots that there is no time for."""
+        from p2pnode.simulations.report import write_report
+
+        draw_until = float("inf")
+        if report.interrupted:
+            self._warming.join(WARM_S)
+            draw_until = 0.0 if self._warming.is_alive() else time.monotonic() + DRAW_S
+        return write_report(self.folder, report, png=self._png, draw_until=draw_until)
 
 
 def add(app: typer.Typer) -> None:
@@ -97,11 +124,10 @@ def _simulate(
         if (scheduler is not None or workers is not None) and not sweeps:
             raise SettingError("--scheduler and --workers go with --sweep.")
         job, scenario = _job(given[0], nodes, seed, sets or [], config["log-level"], config["log-format"])
-        folder = _folder(output)
         if sweeps:
-            code = _sweep(invocation, job, scenario, sweeps, scheduler, workers, folder, png=png)
+            code = _sweep(invocation, job, scenario, sweeps, scheduler, workers, output, png=png)
         else:
-            code = _one(invocation, job, scenario, folder, png=png)
+            code = _one(invocation, job, scenario, None if output is None else _Output(output, png=png))
     except SettingError as error:
         raise usage_error(error.message) from error
     raise typer.Exit(code)
@@ -128,14 +154,14 @@ def _job(
     return Job(source, read_nodes(scenario, nodes), read_seed(seed), given, level, form), scenario
 
 
-def _one(invocation: Invocation, job: Job, scenario: Scenario, folder: Path | None, *, png: bool) -> int:
+def _one(invocation: Invocation, job: Job, scenario: Scenario, output: _Output | None) -> int:
     from p2pnode.simulations.harness.runner import make_one
 
     report, outcome = make_one(job, scenario, invocation.progress)
     error = _error_of(report, outcome, job)
     if outcome.traceback and job.log_level == "debug":
         invocation.note(outcome.traceback)
-    return _hand_over(invocation, report, folder, error, png=png)
+    return _hand_over(invocation, report, output, error)
 
 
 def _error_of(report: Report, outcome: Outcome, job: Job) -> str:
@@ -155,7 +181,7 @@ def _sweep(
     sweeps: list[str],
     scheduler: str | None,
     workers: str | None,
-    folder: Path | None,
+    output: str | None,
     *,
     png: bool,
 ) -> int:
@@ -171,6 +197,7 @@ def _sweep(
         if not 1 <= count <= WORKERS_MAX:
             raise SettingError(f"--workers {workers[:40]}: a whole number from 1 to {WORKERS_MAX:,}.")
     require_packages("A sweep", "dask", "distributed")
+    place = None if output is None else _Output(output, png=png)
     command = sweep_command(job, axes)
     report = make_sweep(every, scenario, job, command, invocation.progress, scheduler=scheduler, workers=count)
     failures = report.found.failures
@@ -178,15 +205,14 @@ def _sweep(
     if failures:
         more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
         error = f"{len(failures)} of {len(every.jobs)} runs failed: {failures[0]}{more}"
-    return _hand_over(invocation, report, folder, error, png=png)
+    return _hand_over(invocation, report, place, error)
 
 
-def _hand_over(invocation: Invocation, report: Report, folder: Path | None, error: str, *, png: bool) -> int:
+def _hand_over(invocation: Invocation, report: Report, output: _Output | None, error: str) -> int:
     """Print and write the report; return the exit code."""
     from p2pnode import clean
-    from p2pnode.simulations.report import as_json, as_text, write_report
+    from p2pnode.simulations.report import as_json, as_text
 
-    interrupted_at = time.monotonic() if report.interrupted else float("inf")
     if error:
         report.extra["error"] = {"code": "scenario_failed", "message": error}
     if invocation.json:
@@ -194,30 +220,14 @@ def _hand_over(invocation: Invocation, report: Report, folder: Path | None, erro
     else:
         for line in as_text(report):
             invocation.line(line)
-    if folder is not None:
-        paths = write_report(folder, report, png=png, draw_until=interrupted_at + DRAW_S)
+    if output is not None:
+        paths = output.write(report)
         invocation.note(f"Written: {', '.join(str(path) for path in paths[:2])}{' and PNG' if len(paths) > 2 else ''}")
     if error:
         invocation.note(f"p2pnode: {clean(error, limit=2000)}")
     if report.interrupted:
         return 130
     return 1 if error else 0
-
-
-def _folder(output: str | None) -> Path | None:
-    """Make the folder and try it now: an hour later it would be a pity. Raise OSError, MissingPackageError."""
-    if output is None:
-        return None
-    from p2pnode.simulations.report import require_report_packages, warm_up
-
-    require_report_packages()
-    folder = Path(output).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-        pass
-    # While the run goes on in a process of its own, so that a Ctrl-C need not wait for it.
-    threading.Thread(target=warm_up, daemon=True).start()
-    return folder
 
 
 def _list(invocation: Invocation, target: str | None) -> None:
@@ -265,10 +275,10 @@ def _compare(invocation: Invocation, files: list[str], output: str | None) -> in
 
     if len(files) != 2:
         raise SettingError(f"--compare takes two JSON files, not {len(files)}.")
-    folder = _folder(output)
+    place = None if output is None else _Output(output, png=False)
     found = comparison.compare(*(comparison.read(Path(name).expanduser()) for name in files))
-    if folder is not None:
-        invocation.note(f"Written: {', '.join(str(path) for path in comparison.write(folder, found))}")
+    if place is not None:
+        invocation.note(f"Written: {', '.join(str(path) for path in comparison.write(place.folder, found))}")
     if invocation.json:
         invocation.line(comparison.as_json(found))
     else:

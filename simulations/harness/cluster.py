@@ -31,7 +31,7 @@ __all__ = ["Cluster", "make_run", "worker_count"]
 
 # What a full node needs at most, and an interpreter with everything imported: bounds how many runs go at once.
 NODE_BYTES, PROCESS_BYTES = 3_000_000, 120_000_000
-CONNECT_S = 10
+CONNECT_S = 5
 RETRIES = 3  # of a run whose own process was killed; one that is killed this often takes too much memory itself
 
 _CONFIG = {
@@ -72,6 +72,7 @@ class Cluster:
     def __enter__(self) -> Cluster:
         """Connect. Raise SettingError, ScenarioFailedError when nobody answers."""
         import dask
+        import distributed  # noqa: F401 - its defaults must be there before ours, or they go when ours do
 
         with contextlib.ExitStack() as stack:
             stack.enter_context(dask.config.set(_CONFIG))
