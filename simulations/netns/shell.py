@@ -12,6 +12,7 @@ from pathlib import Path
 
 from p2pnode.simulations.netns.lab import Lab, LabSettings
 from p2pnode.simulations.netns.nodes import node_environment
+from p2pnode.simulations.netns.probes import Verdict
 from p2pnode.simulations.netns.spaces import find_tool
 from p2pnode.simulations.netns.topology import Host
 
@@ -30,11 +31,7 @@ def play(settings: LabSettings, kinds: Sequence[str], *, plain: bool, note: Call
         hosts = [lab.home(name, kind) for name, kind in zip(_NAMES, kinds, strict=False)]
         verdicts = lab.prove(hosts)
         for host in hosts:
-            v = verdicts[host.name]
-            note(
-                f"{host.name}: {host.kind}, {host.ip}, seen as {host.public_ip};"
-                f" mapping {v.mapping}, filtering {v.filtering}"
-            )
+            note(f"{host.name}: {host.kind}, {_addresses(host)}; {_in_words(verdicts[host.name])}")
         for node in bootstrap:
             node.ready()
         folder = _programs(lab, hosts)
@@ -46,6 +43,19 @@ def play(settings: LabSettings, kinds: Sequence[str], *, plain: bool, note: Call
             note(f"For a shell in host {host.name}, in another terminal: {folder / host.name}")
         note("This is a shell in host a; try: p2pnode join alice")
         return _wait(lab, [str(folder / hosts[0].name)])
+
+
+def _addresses(host: Host) -> str:
+    own = ", ".join(ip for ip in (host.ip, host.ipv6) if ip is not None)
+    return own if host.router is None else f"{own}, seen as {host.public_ip}"
+
+
+def _in_words(verdict: Verdict) -> str:
+    """Say what was probed there."""
+    if not verdict.udp:
+        ports = ", ".join(map(str, verdict.tcp or ()))
+        return f"no UDP; TCP to port {ports} passes" if ports else "no internet"
+    return f"mapping {verdict.mapping}, filtering {verdict.filtering}"
 
 
 def _wait(lab: Lab, argv: list[str]) -> int:
