@@ -41,8 +41,6 @@ class VirtualHost:
         """Seconds by which the wall clock of this host is wrong."""
         self.lag_s = 0.0
         """Seconds that it has slept: its monotonic clock is that much behind the world's."""
-        self.gateway: VirtualHost | None = None
-        """The router that takes what is for no neighbour; it must share a segment with this host."""
         self.links: dict[str | None, Link] = {}
         """Its access link by segment (None: the internet), see `VirtualWorld.set_link`."""
         self.region: str | None = None
@@ -60,6 +58,8 @@ class VirtualHost:
         self._interfaces: tuple[Interface, ...] | None = None  # None: to be made anew
         self._segments: dict[str, list[str]] = {}
         self._public: dict[bool, list[str]] = {False: [], True: []}  # by "is IPv6"
+        self._only_public: tuple[str | None, str | None] | None = None  # IPv4 and IPv6, when there is nothing else
+        self._gateway: VirtualHost | None = None
         self._rng = random.Random(f"{world.seed}/{name}/host")
         self._networks_made = 0
 
@@ -82,6 +82,16 @@ class VirtualHost:
     def suspended_at(self, value: float | None) -> None:
         self._suspended_at = value
         self._silence()
+
+    @property
+    def gateway(self) -> VirtualHost | None:
+        """The router that takes what is for no neighbour; it must share a segment with this host."""
+        return self._gateway
+
+    @gateway.setter
+    def gateway(self, value: VirtualHost | None) -> None:
+        self._gateway = value
+        self._sort_addresses()
 
     def network(self) -> VirtualNetwork:
         """Return a further `Network` for a further node on this host."""
@@ -159,6 +169,11 @@ class VirtualHost:
         """
         ip = to.ip
         free = bound in _WILDCARDS
+        if free and self._only_public is not None:
+            other = self.world.internet.get(ip)
+            if other is not None and other is not self and other.gateway is None:
+                source = self._only_public[":" in ip]
+                return None if source is None else (source, other)
         if ip in self._addresses:
             return (ip if free else bound), self
         six = ":" in ip
@@ -220,29 +235,25 @@ class VirtualHost:
     def deliver(self, data: bytes, source: Address, to: Address, group: str | None) -> None:
         """Take a datagram from the wire. `group`: the segment it was multicast on, None for unicast."""
         world = self.world
+        counts = world.counts
         if self.silent is not None:
-            world.counts[self.silent] += 1
+            counts[self.silent] += 1
             return
-        sockets: list[VirtualDatagramSocket] | list[VirtualMulticastSocket]
         if group is not None:
-            sockets = [each for each in self.groups.get(to, ()) if group in each.joined]
-        elif to.ip not in self._addresses and not is_loopback(to.ip):
-            world.counts["no_host"] += 1  # it has moved meanwhile
+            self._deliver_to_group(data, source, to, group)
             return
-        else:
-            # A plain tuple is equal to an Address and quicker made.
-            one = self.udp.get(to) or self.udp.get(("::" if ":" in to.ip else "0.0.0.0", to.port))  # type: ignore[call-overload]
-            sockets = [one] if one is not None else []
-        if not sockets:
-            world.counts["no_socket"] += 1
+        if to.ip not in self._addresses and not is_loopback(to.ip):
+            counts["no_host"] += 1  # it has moved meanwhile
             return
-        world.counts["delivered"] += 1
+        # A plain tuple is equal to an Address and quicker made.
+        one = self.udp.get(to) or self.udp.get(("::" if ":" in to.ip else "0.0.0.0", to.port))  # type: ignore[call-overload]
+        if one is None:
+            counts["no_socket"] += 1
+            return
+        counts["delivered"] += 1
         if world.counts_traffic:
-            row = self.traffic.setdefault(kind_of(data) if group is None else "multicast", [0, 0, 0, 0])
-            row[2] += 1
-            row[3] += len(data)
-        for each in sockets:
-            each.receive(data, source)
+            self._count_in(kind_of(data), len(data))
+        one.receive(data, source)
 
     def send_tcp(self, packet: TcpPacket, source: Address, to: Address) -> None:
         """Send a TCP packet from one of the own addresses."""
@@ -275,6 +286,19 @@ class VirtualHost:
             self.send_tcp(TcpPacket(rst=True, ack=True, seq=packet.acked), to, source)
 
     # Parts
+
+    def _deliver_to_group(self, data: bytes, source: Address, to: Address, group: str) -> None:
+        sockets = [each for each in self.groups.get(to, ()) if group in each.joined]
+        self.world.counts["delivered" if sockets else "no_socket"] += 1
+        if sockets and self.world.counts_traffic:
+            self._count_in("multicast", len(data))
+        for each in sockets:
+            each.receive(data, source)
+
+    def _count_in(self, kind: str, size: int) -> None:
+        row = self.traffic.setdefault(kind, [0, 0, 0, 0])
+        row[2] += 1
+        row[3] += size
 
     def _source(self, own: list[str], six: bool, bound: str, free: bool) -> str | None:
         for ip in own:
@@ -314,6 +338,10 @@ class VirtualHost:
                 self._segments.setdefault(segment, []).append(ip)
             if is_public(ip):
                 self._public[":" in ip].append(ip)
+        if self._segments or self._gateway is not None:
+            self._only_public = None
+        else:
+            self._only_public = (next(iter(self._public[False]), None), next(iter(self._public[True]), None))
 
 
 def _os_error(code: int) -> OSError:

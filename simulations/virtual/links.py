@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -204,19 +205,21 @@ class Lane:
         rate = self.profile.rate_bps
         return 0.0 if rate is None else max(0.0, self._free_at - now) * rate / 8
 
-    def pass_on(self, now: float, size: int) -> float | str:
-        """Take a packet of `size` bytes, headers included; return when it is through, or why it is not.
+    def pass_on(self, now: float, size: int, counts: Counter[str]) -> float | None:
+        """Take a packet of `size` bytes, headers included; return when it is through, None when it is not.
 
-        Reasons: "queue_full", "lost". `now` must not go back.
+        Then `counts["queue_full"]` or `counts["lost"]` grows. `now` must not go back.
         """
         profile = self.profile
         leaves_at = now
         if profile.rate_bps is not None:
             if self.queued_bytes(now) + size > profile.queue_bytes + _ROUNDING_BYTES:
-                return "queue_full"
+                counts["queue_full"] += 1
+                return None
             leaves_at = self._free_at = max(now, self._free_at) + size * 8 / profile.rate_bps
         if profile.loss and self._is_lost(profile.loss):
-            return "lost"
+            counts["lost"] += 1
+            return None
         delay = profile.delay
         through_at = leaves_at + (delay(self._rng) if callable(delay) else delay)
         if profile.reorder and self._rng.random() < profile.reorder:
@@ -226,9 +229,12 @@ class Lane:
         self._last_exit_at = through_at
         return through_at
 
-    def doubles(self) -> bool:
-        """Draw whether a packet comes twice."""
-        return self.profile.duplicate > 0 and self._rng.random() < self.profile.duplicate
+    def doubles(self, counts: Counter[str]) -> bool:
+        """Draw whether a packet comes twice; then `counts["duplicated"]` grows."""
+        if not self.profile.duplicate or self._rng.random() >= self.profile.duplicate:
+            return False
+        counts["duplicated"] += 1
+        return True
 
     def _is_lost(self, loss: float | Bursts) -> bool:
         if not isinstance(loss, Bursts):

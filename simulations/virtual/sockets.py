@@ -49,7 +49,8 @@ class VirtualDatagramSocket:
             return
         source_ip, other = route
         source = self.local if source_ip == self.local.ip else Address(source_ip, self.local.port)
-        world.note(host, source, to, kind_of(data), len(data))
+        if world.notes:
+            world.note(host, source, to, kind_of(data), len(data))
         world.carry(bytes(data), source, to, host, other, None)
 
     def _send_to_group(self, data: bytes, group: Address) -> bool:

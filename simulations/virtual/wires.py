@@ -7,20 +7,25 @@ delay and loss, `VirtualWorld` does not come here.
 
 from __future__ import annotations
 
+import random
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from p2pnode.simulations.virtual.links import Delay, Lane, Link
+from p2pnode.core.address import Address
+from p2pnode.simulations.virtual.links import Delay, Lane
 from p2pnode.simulations.virtual.loop import VirtualLoop
 
 if TYPE_CHECKING:
     from p2pnode.simulations.virtual.host import VirtualHost
 
-__all__ = ["Block", "Segment", "Wires"]
+__all__ = ["Block", "Flow", "Segment", "Wires", "medium_of"]
 
 Receive = Callable[..., object]
+Flow = tuple["VirtualHost", Address, Address]
+"""A TCP connection's packets of one direction on one hop: from this host, by these addresses."""
+_ORDER_MAX = 4096  # flows remembered before those without packets under way are forgotten
 
 
 @dataclass(frozen=True)
@@ -39,25 +44,25 @@ class Block:
     destinations: frozenset[VirtualHost]
 
 
-@dataclass(eq=False)
 class Wires:
     """Whatever is special about the paths between hosts."""
 
-    pairs: dict[frozenset[VirtualHost], Delay] = field(default_factory=dict)
-    """Own one-way delay of the wire between two hosts."""
-    segments: dict[str, Segment] = field(default_factory=dict)
-    core: dict[tuple[str, str], Delay] = field(default_factory=dict)
-    """One-way delay between two regions of the internet, for hosts that have a region."""
-    blocks: list[Block] = field(default_factory=list)
-    has_links: bool = False
+    def __init__(self, loop: VirtualLoop, rng: random.Random) -> None:
+        self.pairs: dict[frozenset[VirtualHost], Delay] = {}
+        """Own one-way delay of the wire between two hosts."""
+        self.segments: dict[str, Segment] = {}
+        self.core: dict[tuple[str, str], Delay] = {}
+        """One-way delay between two regions of the internet, for hosts that have a region."""
+        self.blocks: list[Block] = []
+        self.has_links = False
+        self._loop = loop
+        self._rng = rng
+        self._order: dict[Flow, float] = {}
 
     @property
     def plain(self) -> bool:
         """Whether all wires are the world's own."""
         return not (self.pairs or self.segments or self.core or self.blocks or self.has_links)
-
-    def blocked(self, one: VirtualHost, other: VirtualHost) -> bool:
-        return any(one in block.sources and other in block.destinations for block in self.blocks)
 
     def between(
         self, one: VirtualHost, other: VirtualHost, medium: str | None, delay: Delay, loss: float
@@ -72,6 +77,80 @@ class Wires:
             delay = self.pairs.get(frozenset((one, other)), delay)
         return delay, loss
 
+    def draw(self, delay: Delay) -> float:
+        return max(0.0, delay(self._rng)) if callable(delay) else delay
+
+    def travel(
+        self,
+        counts: Counter[str],
+        size: int,
+        delay: Delay,
+        loss: float,
+        one: VirtualHost,
+        other: VirtualHost,
+        receive: Receive,
+        args: tuple[Any, ...],
+        flow: Flow | None = None,
+    ) -> None:
+        """Send an IP packet of `size` bytes from `one` to `other`; call `receive(*args)` when it arrives.
+
+        `counts`: what becomes of it otherwise. `delay`, `loss`: the world's own. `flow`: the wire keeps its order.
+        """
+        medium = medium_of(one, other)
+        up, down = one.links.get(medium), other.links.get(medium)
+        delay, loss = self.between(one, other, medium, delay, loss)
+        if self.blocks and any(one in block.sources and other in block.destinations for block in self.blocks):
+            counts["partitioned"] += 1
+        elif (up is not None and size > up.profile.mtu) or (down is not None and size > down.profile.mtu):
+            counts["too_big"] += 1
+        elif loss and self._rng.random() < loss:
+            counts["lost"] += 1
+        else:
+            rest = (delay, flow, None if down is None else down.down, counts, size, receive, args)
+            now = self._loop.now()
+            if up is None:
+                self._cross(now, *rest)
+                return
+            lane = up.up
+            for _ in range(2 if lane.doubles(counts) else 1):
+                if (at := lane.pass_on(now, size, counts)) is not None:
+                    self._cross(at, *rest)
+
+    def _cross(
+        self,
+        at: float,
+        delay: Delay,
+        flow: Flow | None,
+        lane: Lane | None,
+        counts: Counter[str],
+        size: int,
+        receive: Receive,
+        args: tuple[Any, ...],
+    ) -> None:
+        """Put a packet on the wire at `at`. `lane`: what lies behind."""
+        at += self.draw(delay)
+        if flow is not None:
+            at = self._in_order(flow, at)
+        if lane is None:
+            self._loop.wire_at(at, receive, *args)
+        else:
+            self._loop.wire_at(at, self._enter, lane, counts, size, receive, args)
+
+    def _enter(self, lane: Lane, counts: Counter[str], size: int, receive: Receive, args: tuple[Any, ...]) -> None:
+        """A packet has reached the receiver's downlink."""
+        now = self._loop.now()
+        for _ in range(2 if lane.doubles(counts) else 1):
+            if (at := lane.pass_on(now, size, counts)) is not None:
+                self._loop.wire_at(at, receive, *args)
+
+    def _in_order(self, flow: Flow, at: float) -> float:
+        """Return when a packet of a flow leaves the wire: not before those in front of it."""
+        if len(self._order) >= _ORDER_MAX:
+            now = self._loop.now()
+            self._order = {key: value for key, value in self._order.items() if value > now}
+        self._order[flow] = at = max(self._order.get(flow, 0.0), at)
+        return at
+
 
 def medium_of(one: VirtualHost, other: VirtualHost) -> str | None:
     """Return the segment that both are on, None when the internet lies between them."""
@@ -80,71 +159,3 @@ def medium_of(one: VirtualHost, other: VirtualHost) -> str | None:
         if segment in theirs:
             return segment
     return None
-
-
-class Trip:
-    """One packet over one hop. `counts`: where it ends up. `receive(*args)` is called when it arrives."""
-
-    __slots__ = ("_args", "_counts", "_cross_wire", "_down", "_loop", "_receive", "_size")
-
-    def __init__(
-        self,
-        loop: VirtualLoop,
-        counts: Counter[str],
-        size: int,
-        cross_wire: Callable[[float], float],
-        receive: Receive,
-        args: tuple[Any, ...],
-    ) -> None:
-        """`cross_wire`: when a packet that enters the wire at a given time leaves it."""
-        self._loop = loop
-        self._counts = counts
-        self._size = size
-        self._cross_wire = cross_wire
-        self._receive = receive
-        self._args = args
-        self._down: Lane | None = None
-
-    def begin(self, up: Link | None, down: Link | None) -> None:
-        """Send it over these links, None where there is none."""
-        now = self._loop.now()
-        if down is not None:
-            self._down = down.down
-        if up is None:
-            self._cross(now)
-            return
-        self._through(up.up, now, self._cross)
-        if up.up.doubles():
-            self._counts["duplicated"] += 1
-            self._through(up.up, now, self._cross)
-
-    def _through(self, lane: Lane, now: float, further: Callable[[float], object]) -> None:
-        at = lane.pass_on(now, self._size)
-        if isinstance(at, str):
-            self._counts[at] += 1
-        else:
-            further(at)
-
-    def _cross(self, at: float) -> None:
-        arrives_at = self._cross_wire(at)
-        if self._down is None:
-            self._loop.wire_at(arrives_at, self._receive, *self._args)
-        else:
-            self._loop.wire_at(arrives_at, self._enter)
-
-    def _enter(self) -> None:
-        lane = self._down
-        assert lane is not None  # noqa: S101 - set before `_cross`
-        now = self._loop.now()
-        self._through(lane, now, self._arrive)
-        if lane.doubles():
-            self._counts["duplicated"] += 1
-            self._through(lane, now, self._arrive)
-
-    def _arrive(self, at: float) -> None:
-        self._loop.wire_at(at, self._receive, *self._args)
-
-
-def too_big(size: int, links: Iterable[Link | None]) -> bool:
-    """Whether an IP packet of `size` bytes is above the MTU of one of the links."""
-    return any(link is not None and size > link.profile.mtu for link in links)

@@ -25,7 +25,7 @@ from p2pnode.simulations.virtual.loop import VirtualLoop
 from p2pnode.simulations.virtual.network import VirtualNetwork
 from p2pnode.simulations.virtual.places import INTERNET, LOOPBACK_DELAY_S, is_public, space_of
 from p2pnode.simulations.virtual.tcp_packet import TcpPacket
-from p2pnode.simulations.virtual.wires import Segment, Trip, Wires, medium_of, too_big
+from p2pnode.simulations.virtual.wires import Segment, Wires, medium_of
 
 __all__ = ["Delay", "Loss", "TraceEntry", "VirtualWorld", "host_of", "run_virtual"]
 
@@ -36,7 +36,6 @@ Loss = float | Callable[[Address, Address, bytes], float]
 UDP_HEADERS = {False: 28, True: 48}
 TCP_HEADERS = {False: 40, True: 60}
 _HASH_LINES = 1024  # lines that wait to be hashed
-_TCP_ORDER_MAX = 4096  # flows remembered before those without packets under way are forgotten
 
 
 class TraceEntry(NamedTuple):
@@ -81,10 +80,11 @@ class VirtualWorld:
         """
         self.tcp_counts: Counter[str] = Counter()
         """The same for TCP packets."""
-        self.counts_traffic = False
-        """Whether hosts keep their `traffic`: datagrams and bytes by kind."""
         self.hosts: list[VirtualHost] = []
         self._keep_trace = keep_trace
+        self._counts_traffic = False
+        self.notes = keep_trace or hash_trace
+        """Whether what is sent is to be noted at all."""
         self._hash = hashlib.sha256() if hash_trace else None
         self._lines: list[str] = []
         if loop is None:
@@ -93,11 +93,12 @@ class VirtualWorld:
                 raise TypeError("a virtual world needs a virtual loop")
             loop = running
         self.loop = loop
-        self._wires = Wires()
+        self._wires = Wires(loop, self.rng)
         self._plain = True
-        self._spaces: dict[str, dict[str, VirtualHost]] = {INTERNET: {}}
+        self.internet: dict[str, VirtualHost] = {}
+        """Who has which public address."""
+        self._spaces: dict[str, dict[str, VirtualHost]] = {INTERNET: self.internet}
         self._segments: dict[str, dict[VirtualHost, None]] = {}
-        self._tcp_order: dict[tuple[VirtualHost, Address, Address], float] = {}
 
     def host(self, *ips: str, lan: str | None = None, name: str = "") -> VirtualNetwork:
         """Make a host with these addresses (and loopback) and return its first `Network`.
@@ -158,6 +159,16 @@ class VirtualWorld:
 
     # The trace
 
+    @property
+    def counts_traffic(self) -> bool:
+        """Whether hosts keep their `traffic`: datagrams and bytes by kind. Off at first."""
+        return self._counts_traffic
+
+    @counts_traffic.setter
+    def counts_traffic(self, value: bool) -> None:
+        self._counts_traffic = value
+        self.notes = value or self._keep_trace or self._hash is not None
+
     def note(self, host: VirtualHost, source: Address, to: Address, kind: str, size: int) -> None:
         """Enter what `host` sent into the trace."""
         if self._keep_trace:
@@ -168,7 +179,7 @@ class VirtualWorld:
             if len(lines) >= _HASH_LINES:
                 self._hash.update("".join(lines).encode())
                 lines.clear()
-        if self.counts_traffic:
+        if self._counts_traffic:
             row = host.traffic.setdefault(kind, [0, 0, 0, 0])
             row[0] += 1
             row[1] += size
@@ -211,7 +222,7 @@ class VirtualWorld:
         if not is_public(ip):
             space = self._spaces.get(segment)
             return None if space is None else space.get(ip)
-        host = self._spaces[INTERNET].get(ip)
+        host = self.internet.get(ip)
         return host if host is not None and ip in host.segments().get(segment, ()) else None
 
     def entrance(self, ip: str, source: VirtualHost) -> VirtualHost | None:
@@ -219,7 +230,7 @@ class VirtualWorld:
 
         A host behind routers is entered by the outermost, or by the one behind `source` when that is a router of it.
         """
-        host = self._spaces[INTERNET].get(ip)
+        host = self.internet.get(ip)
         while host is not None and host.gateway is not None and host.gateway is not source:
             host = host.gateway
         return host
@@ -239,18 +250,21 @@ class VirtualWorld:
             counts[one.silent] += 1
         elif one is other:
             self.loop.wire_at(self.loop.now() + LOOPBACK_DELAY_S, other.deliver, data, source, to, group)
-        elif not self._plain:
-            loss = self.loss(source, to, data) if callable(self.loss) else self.loss
-            size = len(data) + UDP_HEADERS[":" in to.ip]
-            self._travel(counts, size, loss, one, other, other.deliver, (data, source, to, group))
         else:
-            loss = self.loss(source, to, data) if callable(self.loss) else self.loss
-            if loss and self.rng.random() < loss:
+            loss = self.loss
+            if callable(loss):
+                loss = loss(source, to, data)
+            if not self._plain:
+                size = len(data) + UDP_HEADERS[":" in to.ip]
+                args = (data, source, to, group)
+                self._wires.travel(counts, size, self.delay, loss, one, other, other.deliver, args)
+            elif loss and self.rng.random() < loss:
                 counts["lost"] += 1
-                return
-            delay = self.delay
-            at = self.loop.now() + (delay(self.rng) if callable(delay) else delay)
-            self.loop.wire_at(at, other.deliver, data, source, to, group)
+            else:
+                delay = self.delay
+                if callable(delay):
+                    delay = delay(self.rng)
+                self.loop.wire_at(self.loop.now() + delay, other.deliver, data, source, to, group)
 
     def carry_tcp(
         self, packet: TcpPacket, source: Address, to: Address, one: VirtualHost, other: VirtualHost | None
@@ -267,55 +281,14 @@ class VirtualWorld:
         else:
             loss = 0.0 if callable(self.loss) else self.loss
             size = len(packet.data) + TCP_HEADERS[":" in to.ip]
-            self._travel(counts, size, loss, one, other, other.deliver_tcp, (packet, source, to), (one, source, to))
+            args, flow = (packet, source, to), (one, source, to)
+            self._wires.travel(counts, size, self.delay, loss, one, other, other.deliver_tcp, args, flow)
 
     def delay_between(self, one: VirtualHost, other: VirtualHost) -> float:
         """Draw the one-way delay of the wire for the next packet (seconds), without the links at its ends."""
         if one is other:
             return LOOPBACK_DELAY_S
-        return self._draw(self._wires.between(one, other, medium_of(one, other), self.delay, 0.0)[0])
-
-    def _travel(
-        self,
-        counts: Counter[str],
-        size: int,
-        loss: float,
-        one: VirtualHost,
-        other: VirtualHost,
-        receive: Callable[..., object],
-        args: tuple[Any, ...],
-        flow: tuple[VirtualHost, Address, Address] | None = None,
-    ) -> None:
-        """One hop over wires and links that may be special. `flow`: keep its order on the wire."""
-        wires = self._wires
-        medium = medium_of(one, other)
-        up, down = one.links.get(medium), other.links.get(medium)
-        delay, loss = wires.between(one, other, medium, self.delay, loss)
-        if wires.blocks and wires.blocked(one, other):
-            counts["partitioned"] += 1
-        elif (up is not None or down is not None) and too_big(size, (up, down)):
-            counts["too_big"] += 1
-        elif loss and self.rng.random() < loss:
-            counts["lost"] += 1
-        elif up is None and down is None:
-            self.loop.wire_at(self._cross_wire(self.loop.now(), delay, flow), receive, *args)
-        else:
-            Trip(self.loop, counts, size, lambda at: self._cross_wire(at, delay, flow), receive, args).begin(up, down)
-
-    def _draw(self, delay: Delay) -> float:
-        return max(0.0, delay(self.rng)) if callable(delay) else delay
-
-    def _cross_wire(self, at: float, delay: Delay, flow: tuple[VirtualHost, Address, Address] | None) -> float:
-        """Return when a packet that enters the wire at `at` leaves it."""
-        out_at = at + self._draw(delay)
-        if flow is not None:
-            order = self._tcp_order
-            out_at = max(order.get(flow, 0.0), out_at)
-            if len(order) >= _TCP_ORDER_MAX:
-                now = self.loop.now()
-                self._tcp_order = order = {key: value for key, value in order.items() if value > now}
-            order[flow] = out_at
-        return out_at
+        return self._wires.draw(self._wires.between(one, other, medium_of(one, other), self.delay, 0.0)[0])
 
 
 def host_of(one: VirtualNetwork | VirtualHost) -> VirtualHost:

@@ -6,6 +6,7 @@ import asyncio
 import math
 import random
 import statistics
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -75,7 +76,9 @@ def test_impossible_parameters_are_refused(wrong: Callable[[], object]) -> None:
 def test_bursts_have_their_share_and_mean_length(loss: float, length: float) -> None:
     """400,000 packets: the share lost and the mean length of a run of losses are within 6 % (bursts vary)."""
     lane = Lane(LaneProfile(loss=Bursts(loss, length)), random.Random(3))
-    lost = [lane.pass_on(0.0, 100) == "lost" for _ in range(400_000)]
+    counts: Counter[str] = Counter()
+    lost = [lane.pass_on(0.0, 100, counts) is None for _ in range(400_000)]
+    assert counts == {"lost": sum(lost)}
     runs = sum(now and not before for before, now in zip([False, *lost], lost, strict=False))
     print(f"wanted {loss} in bursts of {length}: {sum(lost) / len(lost):.4f} in bursts of {sum(lost) / runs:.2f}")
     assert sum(lost) / len(lost) == pytest.approx(loss, rel=0.06)
@@ -87,31 +90,34 @@ def test_elliotts_variant_loses_in_both_states() -> None:
     """With losses in the good state and not all in the bad one the share follows the formula."""
     bursts = Bursts(0.1, 10, good_loss=0.01, bad_loss=0.5)
     lane = Lane(LaneProfile(loss=bursts), random.Random(4))
-    lost = sum(lane.pass_on(0.0, 100) == "lost" for _ in range(200_000))
+    lost = sum(lane.pass_on(0.0, 100, Counter()) is None for _ in range(200_000))
     assert lost / 200_000 == pytest.approx(0.1 * 0.5 + 0.9 * 0.01, rel=0.06)
     assert bursts.loss == pytest.approx(0.059)
 
 
 def test_queue_delays_are_exact() -> None:
     """At 8,000 bit/s a byte takes 1 ms: packets leave one after the other; the queue that is full drops the next."""
+    counts: Counter[str] = Counter()
     lane = Lane(LaneProfile(delay=0.5, rate_bps=8_000, queue_bytes=350), random.Random(0))
-    assert [lane.pass_on(0.0, 100) for _ in range(3)] == pytest.approx([0.6, 0.7, 0.8])
+    assert [lane.pass_on(0.0, 100, counts) for _ in range(3)] == pytest.approx([0.6, 0.7, 0.8])
     assert lane.queued_bytes(0.0) == pytest.approx(300)
-    assert lane.pass_on(0.0, 100) == "queue_full"
-    assert lane.pass_on(0.0, 50) == pytest.approx(0.85)  # what fits still goes in: tail drop looks at bytes
+    assert lane.pass_on(0.0, 100, counts) is None
+    assert counts == {"queue_full": 1}
+    assert lane.pass_on(0.0, 50, counts) == pytest.approx(0.85)  # what fits still goes in: tail drop looks at bytes
     assert lane.queued_bytes(0.25) == pytest.approx(100)
-    assert lane.pass_on(0.25, 100) == pytest.approx(0.95)
-    assert lane.pass_on(2.0, 100) == pytest.approx(2.6)  # idle meanwhile
+    assert lane.pass_on(0.25, 100, counts) == pytest.approx(0.95)
+    assert lane.pass_on(2.0, 100, counts) == pytest.approx(2.6)  # idle meanwhile
     assert lane.queued_bytes(5.0) == 0
 
 
 def test_jitter_of_one_line_does_not_reorder_but_reordering_does() -> None:
     """Packets keep their order whatever the delay drawn; a share of 10 % is late by 20 ms and is overtaken."""
+    counts: Counter[str] = Counter()
     ordered = Lane(LaneProfile(delay=Uniform(0.01, 0.1)), random.Random(5))
-    arrivals = [ordered.pass_on(i * 0.001, 100) for i in range(2_000)]
+    arrivals = [ordered.pass_on(i * 0.001, 100, counts) for i in range(2_000)]
     assert arrivals == sorted(arrivals)
     mixed = Lane(LaneProfile(delay=0.01, reorder=0.1, reorder_s=0.02), random.Random(5))
-    times = [mixed.pass_on(i * 0.001, 100) for i in range(10_000)]
+    times = [mixed.pass_on(i * 0.001, 100, counts) for i in range(10_000)]
     late = sum(at == pytest.approx(i * 0.001 + 0.03) for i, at in enumerate(times))
     in_time = sum(at == pytest.approx(i * 0.001 + 0.01) for i, at in enumerate(times))
     assert late + in_time == 10_000
