@@ -48,6 +48,8 @@ WITHOUT_IO = tuple(
         "simulations/probing": "judgement messages settings verdict",
         "simulations/routers": "grants http kinds natpmp openings pcp population ports router table tcp_states upnp "
         "words",
+        "simulations/harness": "errors job settings sweep",
+        "simulations/report": "bands charts fits model percentiles sweeping text units",
         "simulations/netns": "errors expectations kinds public_addresses rules scenario_names wire",
     }.items()
     for name in names.split()

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import inspect
 
+from p2pnode.core.errors import P2PError
 from p2pnode.simulations.harness.errors import SettingError
 from p2pnode.simulations.harness.scenario import NetworkSettings, Scenario
 
@@ -47,12 +48,12 @@ class SettingInfo:
 
 @cache
 def describe(settings: type[NetworkSettings]) -> dict[str, SettingInfo]:
-    """Return what may be set, by name: the scenario's own first, then those of the network. Not to be changed."""
+    """Return what may be set, by name: the scenario's own first, those of its bases after them. Not to be changed."""
     info = inspect.type_info(settings)
     if not isinstance(info, inspect.StructType):
         raise TypeError("settings are a msgspec.Struct")
-    network = set(NetworkSettings.__struct_fields__)
-    fields = sorted(info.fields, key=lambda field: field.name in network)  # stable: the order of the class within
+    owners = [base.__struct_fields__ for base in settings.__mro__ if issubclass(base, NetworkSettings)]
+    fields = sorted(info.fields, key=lambda field: sum(field.name in names for names in owners))  # stable within each
     return {field.name: _describe(field) for field in fields}
 
 
@@ -75,8 +76,9 @@ def read_settings(scenario: Scenario, given: Mapping[str, str], option: str = "-
     values = {name: read_setting(scenario, name, text, option) for name, text in given.items()}
     try:
         return scenario.settings(**values)
-    except (ValueError, TypeError) as exc:  # of `__post_init__`, where settings must fit each other
-        raise SettingError(f"{option} {_shown(given)}: {exc}.") from exc
+    except (ValueError, TypeError, P2PError) as exc:  # of `__post_init__`, where settings must fit each other
+        reason = str(exc).rstrip(".")
+        raise SettingError(f"{option} {_shown(given)}: {reason}{'' if reason.endswith('?') else '.'}") from exc
 
 
 def read_setting(scenario: Scenario, name: str, text: str, option: str = "--set") -> Any:
