@@ -14,6 +14,7 @@ from p2pnode import Node, P2PError, PeerNotFoundError, PeerOfflineError
 from p2pnode.core.address import Address
 from p2pnode.simulations.virtual import VirtualNetwork, VirtualWorld, faults, run_virtual
 from p2pnode.simulations.virtual.presets import CORE, LINKS, REGIONS
+from p2pnode.simulations.virtual.router import Home
 
 
 async def start(network: VirtualNetwork, number: int, through: Sequence[Node] = (), **settings: Any) -> Node:
@@ -224,3 +225,55 @@ def test_nodes_on_every_kind_of_link_in_every_region() -> None:
             await network_of(node).run(node.stop())
 
     run_virtual(main, delay=0.02)
+
+
+def test_moved_from_home_to_home_behind_routers() -> None:
+    """A laptop leaves a home for one behind carrier-grade NAT: old and new peers reach it there."""
+
+    async def main(world: VirtualWorld) -> None:
+        nodes: list[Node] = []
+        for i in range(8):
+            role = "bootstrap" if i < 5 else "peer"
+            nodes.append(await start(world.host(f"5.{i}.0.1"), i, nodes[:2], role=role))
+        kinds = ("port-restricted", "cgnat", "fullcone")
+        homes = [Home.build(world, kind, f"7.{i}.0.1", f"7.{i}.0.2") for i, kind in enumerate(kinds)]
+        laptop = await start(homes[0].host(), 20, nodes[:2])
+        friend = await start(homes[2].host(), 21, nodes[:2])
+        await asyncio.sleep(60)
+        print(f"at home reached by the friend after {await reach(friend, laptop):.2f} s")
+        router = homes[1].router
+        assert router is not None
+        faults.move(network_of(laptop), router.next_inside_ip(), lan=router.lan, gateway=router)
+        first = await reach(friend, laptop)
+        await asyncio.sleep(60)
+        print(f"behind the carrier reached by the friend after {first:.2f} s")
+        print(f"by one that it had never met after {await reach(nodes[6], laptop):.2f} s")
+        assert first < 60
+        for node in (*nodes, laptop, friend):
+            await network_of(node).run(node.stop())
+
+    run_virtual(main, delay=lambda rng: rng.uniform(0.02, 0.05), keep_trace=False)
+
+
+def test_laptop_behind_a_router_sleeps_for_an_hour() -> None:
+    """Its mappings have ended and its presence has expired when it wakes; within seconds it is reached again."""
+
+    async def main(world: VirtualWorld) -> None:
+        nodes = []
+        for i in range(8):
+            role = "bootstrap" if i < 5 else "peer"
+            nodes.append(await start(world.host(f"5.{i}.0.1"), i, nodes[:2], role=role))
+        home = Home.build(world, "port-restricted", "7.0.0.1")
+        laptop = await start(home.host(), 20, nodes[:2])
+        await asyncio.sleep(60)
+        await reach(nodes[6], laptop)
+        faults.suspend(network_of(laptop))
+        await asyncio.sleep(3600)
+        assert home.router is not None
+        assert home.router.mappings == 0
+        faults.resume(network_of(laptop))
+        seconds = await reach(nodes[7], laptop)
+        print(f"after an hour reached again {seconds:.2f} s after waking")
+        assert seconds < 60
+
+    run_virtual(main, until=None, delay=lambda rng: rng.uniform(0.02, 0.05), keep_trace=False)
