@@ -42,6 +42,7 @@ _STATUS = {
     "refused": 403,
     "blocked": 403,
     "wrong_key": 403,
+    "wrong_network": 403,
     "peer_offline": 502,
     "no_path": 502,
     "both_nats_random": 502,

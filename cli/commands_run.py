@@ -25,6 +25,21 @@ _Network = Annotated[
     str | None,
     typer.Option("--network", metavar="ID", help="Nodes of different networks never talk.  [env: P2PNODE_NETWORK]"),
 ]
+_NetworkSecretFile = Annotated[
+    str | None,
+    typer.Option(
+        "--network-secret-file",
+        metavar="FILE",
+        help="Private network: first line of FILE (- for standard input) is what its members share."
+        "  [env: P2PNODE_NETWORK_SECRET, P2PNODE_NETWORK_SECRET_FILE]",
+    ),
+]
+_Paths = Annotated[
+    str | None,
+    typer.Option(
+        "--paths", metavar="N", help="Node-disjoint paths of a lookup, 1 to 8 (default 2).  [env: P2PNODE_PATHS]"
+    ),
+]
 _Listen = Annotated[
     list[str] | None,
     typer.Option(
@@ -81,6 +96,8 @@ def _join(
     ] = None,
     bootstrap: _Bootstrap = None,
     network: _Network = None,
+    network_secret_file: _NetworkSecretFile = None,
+    paths: _Paths = None,
     listen: _Listen = None,
     no_lan: _NoLan = False,
     no_portmap: _NoPortmap = False,
@@ -120,6 +137,8 @@ def _join(
         name=name or name_option,
         bootstrap=bootstrap,
         network=network,
+        network_secret_file=network_secret_file,
+        paths=paths,
         listen=listen or ([own_port] if own_port else None),
         lan=False if no_lan else None,
         portmap=False if no_portmap else None,
@@ -146,6 +165,8 @@ def _bootstrap(
     ctx: typer.Context,
     bootstrap: _Bootstrap = None,
     network: _Network = None,
+    network_secret_file: _NetworkSecretFile = None,
+    paths: _Paths = None,
     listen: _Listen = None,
     name: Annotated[
         str | None, typer.Option("--name", metavar="N", help="The name others see.  [env: P2PNODE_NAME]")
@@ -165,6 +186,8 @@ def _bootstrap(
     options: dict[str, Any] = {
         "bootstrap": bootstrap,
         "network": network,
+        "network_secret_file": network_secret_file,
+        "paths": paths,
         "listen": listen,
         "name": name,
         "lan": False if no_lan else None,
@@ -195,7 +218,7 @@ def _entrance(peer: str | None, port: str | None) -> Entrance | None:
     return Entrance(peer=parse_peer(peer))
 
 
-def settings_of(config: Config, role: str) -> Any:
+def settings_of(config: Config, role: str, *, network_secret: str) -> Any:
     """Return the node's settings from the configuration. Raise InvalidConfigError."""
     from p2pnode import InvalidConfigError, NodeSettings
 
@@ -207,6 +230,8 @@ def settings_of(config: Config, role: str) -> Any:
     return NodeSettings(
         name=config["name"],
         network_id=config["network"],
+        network_secret=network_secret,
+        lookup_paths=config["paths"],
         listen=listen,
         listen_explicit=config.explicit("listen"),
         bootstrap=config["bootstrap"],

@@ -121,6 +121,32 @@ class Invocation:
             " --passphrase-file FILE."
         )
 
+    def network_secret(self, config: Config) -> str:
+        """Return the private network's secret (environment, config.toml or a named file). Raise InvalidConfigError."""
+        from p2pnode import InvalidConfigError
+
+        path: Path | None = config["network-secret-file"]
+        option = config.settings["network-secret"].option
+        if path is None:
+            secret: str = config["network-secret"]
+            return secret
+        place = config.settings["network-secret-file"].place
+        if config["network-secret"]:
+            other = config.settings["network-secret"].place
+            raise InvalidConfigError(f"The network secret is given twice: {other}; {place}.", key="network-secret")
+        try:
+            if str(path) == "-":
+                return str(option.parse(self.stdin.readline(4096).rstrip("\r\n")))
+            with path.open(encoding="utf-8") as file:
+                return str(option.parse(file.readline(4096).rstrip("\r\n")))
+        except OSError as exc:
+            why = exc.strerror or "not a file"
+        except UnicodeDecodeError:
+            why = "it is not UTF-8 text"
+        except ValueError as exc:
+            raise InvalidConfigError(f"{place}: {exc}.", key="network-secret-file") from exc
+        raise InvalidConfigError(f"{place}: {path} cannot be read: {why}.", key="network-secret-file")
+
     # Output
 
     def emit(self, result: msgspec.Struct, *lines: str) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "StorageError",
     "UdpBlockedError",
     "WrongKeyError",
+    "WrongNetworkError",
 ]
 
 
@@ -85,6 +86,12 @@ class WrongKeyError(P2PError):
     """Somebody else's key answers at this address."""
 
     code = "wrong_key"
+
+
+class WrongNetworkError(P2PError):
+    """The node at this address belongs to another network, or its secret differs."""
+
+    code = "wrong_network"
 
 
 class PeerBlockedError(P2PError):

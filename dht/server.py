@@ -49,7 +49,7 @@ class Dht(Signalling, Server):
         self, *, key: NodeKey, network: Network, settings: DhtSettings, send: Callable[[bytes, Address], None]
     ) -> None:
         """`send`: the mux's; datagrams with first byte 0x04 to 0x0A come in through `datagram_received`."""
-        self.network_tag = network_tag(settings.network_id)
+        self.network_tag = network_tag(settings.network_id, settings.network_key)
         storage = RecordStorage(self.network_tag, settings)
         super().__init__(settings.ksize, settings.alpha, key.node_id, storage)
         self.storage: RecordStorage = storage

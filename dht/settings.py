@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from p2pnode.core.address import Realm
 
@@ -15,6 +15,8 @@ class DhtSettings:
 
     network_id: str = "public"
     """Name of the network; messages of another one are dropped."""
+    network_key: bytes = field(default=b"", repr=False)
+    """A private network's key, which enters the tag."""
     ksize: int = 20
     """Bucket size, and number of holders of a record. Kademlia (2002), section 2.4 chose it, we keep it."""
     alpha: int = 6

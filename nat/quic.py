@@ -20,7 +20,7 @@ from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.packet import encode_quic_retry
 
 from p2pnode.core.address import Address
-from p2pnode.core.errors import BadPacket, P2PError, P2PTimeoutError, RefusedError, WrongKeyError
+from p2pnode.core.errors import BadPacket, P2PError, P2PTimeoutError, RefusedError, WrongKeyError, WrongNetworkError
 from p2pnode.core.ids import PeerId
 from p2pnode.core.keys import NodeKey
 from p2pnode.core.network import Network
@@ -109,7 +109,7 @@ class QuicEndpoint:
         `spend`: asked before each datagram until the address answers, such as `IceSession.spend`; None: no limit but
         time (10 datagrams in 5 s).
         Raise WrongKeyError (facts: expected, answered, address) when somebody else answers or nobody that proves a
-        key; RefusedError; P2PTimeoutError. Cancelling gives the attempt up and leaves nothing behind.
+        key; RefusedError; WrongNetworkError; P2PTimeoutError. Cancelling gives up and leaves nothing behind.
         """
         if self._closed:
             raise ConnectionClosedError("This node is stopping.", reason="closed")
@@ -358,8 +358,9 @@ class QuicEndpoint:
                 expected=str(peer), answered=None, address=str(address), reason=reason.reason,
             )  # fmt: skip
         if reason.origin == "transport" and reason.code in NO_COMMON_ALPN:
-            text = f"The node at {address} belongs to another network or speaks another version."
-        elif reason.origin == "remote" and reason.code == CloseCode.TOO_MANY:
+            text = f"The node at {address} belongs to another network or speaks another version: compare --network."
+            return WrongNetworkError(text, peer=str(peer), address=str(address), close_code=reason.code)
+        if reason.origin == "remote" and reason.code == CloseCode.TOO_MANY:
             text = f"The node at {address} has as many connections as it takes; try again later."
         else:
             text = f"The node at {address} closed the connection while it was being set up."

@@ -84,6 +84,9 @@ if TYPE_CHECKING:
     from p2pnode.core.errors import (
         WrongKeyError as WrongKeyError,
     )
+    from p2pnode.core.errors import (
+        WrongNetworkError as WrongNetworkError,
+    )
     from p2pnode.core.ids import PeerId as PeerId
     from p2pnode.core.ids import UserId as UserId
     from p2pnode.core.keyfile import (
@@ -142,7 +145,8 @@ __version__ = "0.1.0"
 _ERRORS = (
     "BadPacket BothNatsRandomError CorruptFileError HomeInUseError InvalidConfigError InvalidPeerError KeyFileError "
     "MessageTooLongError NoPathError NotFoundError NotRunningError P2PError P2PTimeoutError PeerBlockedError "
-    "PeerNotFoundError PeerOfflineError PortInUseError RefusedError StorageError UdpBlockedError WrongKeyError"
+    "PeerNotFoundError PeerOfflineError PortInUseError RefusedError StorageError UdpBlockedError WrongKeyError "
+    "WrongNetworkError"
 )
 _MODULES = {
     "config": "Config",

@@ -15,6 +15,10 @@ from p2pnode.peerspec import DEFAULT_PORT, PeerSpec, parse_peer
 
 __all__ = ["OPTIONS", "Option", "parse_listen"]
 
+MIN_SECRET, MAX_SECRET = 8, 1024  # characters; a short one can be guessed from one recorded datagram
+MAX_PATHS = 8
+MASK = "********"
+
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
@@ -155,6 +159,20 @@ def _path(raw: Any) -> Path:
     return Path(_text(raw)).expanduser()
 
 
+def _secret(raw: Any) -> str:
+    # The value must not be part of a sentence: those are logged.
+    if not isinstance(raw, str) or not MIN_SECRET <= len(raw) <= MAX_SECRET:
+        raise ValueError(f"a network secret is a text of {MIN_SECRET} to {MAX_SECRET} characters")
+    return raw
+
+
+def _paths(raw: Any) -> int:
+    count = _count(raw)
+    if count > MAX_PATHS:
+        raise ValueError(f"{count} paths are too many; the most is {MAX_PATHS}")
+    return count
+
+
 _ALL_ADDRESSES = (Address("0.0.0.0", DEFAULT_PORT), Address("::", DEFAULT_PORT))
 
 OPTIONS: dict[str, Option] = {
@@ -163,6 +181,11 @@ OPTIONS: dict[str, Option] = {
         Option("name", "the name others see", "", _name),
         Option("bootstrap", "nodes to join through, ID@HOST:PORT", (), _bootstrap, "many", str),
         Option("network", "network id; nodes of different networks never talk", "public", _network),
+        Option("network-secret", "what the members of a private network share", "", _secret, "one",
+               lambda secret: MASK if secret else ""),
+        Option("network-secret-file", "file whose first line is the network secret, - for standard input", None, _path,
+               "one", lambda path: None if path is None else str(path)),
+        Option("paths", "node-disjoint paths of a lookup; one liar misleads at most one", 2, _paths),
         Option("listen", "where to receive, IP:PORT (UDP)", _ALL_ADDRESSES, parse_listen, "many", str),
         Option("lan", "find peers on the local network by multicast", True, kind="flag"),
         Option("portmap", "ask the router for a port", True, kind="flag"),

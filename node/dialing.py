@@ -18,6 +18,7 @@ from p2pnode.core.errors import (
     PeerOfflineError,
     RefusedError,
     WrongKeyError,
+    WrongNetworkError,
 )
 from p2pnode.core.ids import PeerId
 from p2pnode.dial_pace import DialPace
@@ -227,7 +228,7 @@ class DialAttempt:
     def _verdict(self, *, timed_out: bool = False) -> P2PError:
         peer = str(self._peer)
         for failure in self._failures:
-            if isinstance(failure, RefusedError | BothNatsRandomError):
+            if isinstance(failure, RefusedError | BothNatsRandomError | WrongNetworkError):
                 return failure
         if self._found is not None and not self._found.online:
             return PeerOfflineError(

@@ -9,10 +9,11 @@ from collections.abc import Callable
 import structlog
 
 from p2pnode.core.address import Address, Realm, Scope
-from p2pnode.core.errors import P2PError, WrongKeyError
+from p2pnode.core.errors import P2PError, WrongKeyError, WrongNetworkError
 from p2pnode.core.ids import NodeId, PeerId
 from p2pnode.core.network import Network
 from p2pnode.dht import Dht, HelloResult, KnownContact
+from p2pnode.other_network import NetworkQuestions
 from p2pnode.peerspec import PeerSpec
 from p2pnode.state import NodeState, RememberedContact
 
@@ -29,24 +30,27 @@ CHECK_S = 30.0  # how often a joined node looks whether it still knows anybody
 
 
 class Joiner:
-    """Joins and rejoins. `wrong_keys`: bootstrap addresses where somebody else answered."""
+    """Joins and rejoins. `wrong_nodes`: bootstrap addresses where somebody else answered, or a node of another
+    network."""
 
     def __init__(
         self,
         *,
         network: Network,
         dht: Dht,
+        questions: NetworkQuestions,
         state: NodeState,
         bootstrap: tuple[PeerSpec, ...],
         own_addresses: Callable[[], dict[Realm, tuple[Address, ...]]],
     ) -> None:
         self._network = network
         self._dht = dht
+        self._questions = questions
         self._state = state
         self._bootstrap = bootstrap
         self._own_addresses = own_addresses
         self.first_round_done = asyncio.Event()
-        self.wrong_keys: list[WrongKeyError] = []
+        self.wrong_nodes: list[WrongKeyError | WrongNetworkError] = []
         self.reached: list[PeerId] = []
         self._late: list[asyncio.Task[bool]] = []
 
@@ -72,6 +76,9 @@ class Joiner:
     async def hello(self, host: str, port: int, *, timeout: float) -> HelloResult:
         """Ask who listens at `host:port`, all its addresses at once. Raise P2PError when nobody answers."""
         addresses = await self._resolve(host, port)
+        return await self._questions.beside(self._hello(addresses, timeout), addresses, None)
+
+    async def _hello(self, addresses: list[Address], timeout: float) -> HelloResult:
         own = {address for some in self._own_addresses().values() for address in some}
         if own.issuperset(addresses):
             raise P2PError("That is this node itself.", address=str(addresses[0]))
@@ -91,9 +98,9 @@ class Joiner:
         error: P2PError | None = None
         for address in await self._resolve(host, port):
             try:
-                result = await self._dht.hello(address, expect=expect)
+                result = await self._questions.beside(self._dht.hello(address, expect=expect), [address], expect)
             except P2PError as exc:
-                error = exc if error is None or isinstance(exc, WrongKeyError) else error
+                error = exc if error is None or isinstance(exc, WrongKeyError | WrongNetworkError) else error
                 continue
             contacts = [KnownContact(result.peer_id, result.peer_id.node_id, address)]
             if address.scope is Scope.LOOPBACK:
@@ -176,9 +183,9 @@ class Joiner:
         for host, port in spec.hosts:
             try:
                 result = await self.through(host, port, spec.peer)
-            except WrongKeyError as exc:
-                self.wrong_keys.append(exc)
-                log.warning("bootstrap_wrong_key", host=host, port=port, reason=str(exc))
+            except (WrongKeyError, WrongNetworkError) as exc:
+                self.wrong_nodes.append(exc)
+                log.warning("bootstrap_wrong_node", code=exc.code, host=host, port=port, reason=str(exc))
             except P2PError as exc:
                 log.info("bootstrap_silent", host=host, port=port, code=exc.code)
             else:

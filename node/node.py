@@ -19,15 +19,16 @@ from p2pnode.core.errors import P2PError, PortInUseError
 from p2pnode.core.ids import PeerId, UserId
 from p2pnode.core.keys import AccountKey, NodeKey
 from p2pnode.core.network import Cancel, Network
-from p2pnode.core.network_id import network_tag
 from p2pnode.core.tasks import TaskSet
-from p2pnode.dht import Dht, DhtSettings, HelloResult
+from p2pnode.dht import Dht, HelloResult
 from p2pnode.dialing import Dialer
 from p2pnode.events import EventBus, Joined, NetworkChanged, NodeEvent, PresenceChanged, SessionClosed, SessionOpened
 from p2pnode.finding import Finder
 from p2pnode.joining import Joiner
 from p2pnode.lan_peers import LanPeers
+from p2pnode.membership import Membership
 from p2pnode.nat import Connection, QuicEndpoint, Stream, UdpMux
+from p2pnode.other_network import NetworkQuestions
 from p2pnode.presence import FindResult
 from p2pnode.publisher import Publisher
 from p2pnode.reaching import Reaching
@@ -68,19 +69,13 @@ class Node:
         self.network = network
         self.peer_id: PeerId = key.peer_id
         self.user_id: UserId = account.user_id
-        self.tag = network_tag(settings.network_id)
+        self.membership = Membership(settings, network)
+        self.tag = self.membership.tag
         self.state = NodeState(state_path, network.token_bytes)
         self._tasks = TaskSet()
-        self.mux = UdpMux(network)
-        serve = frozenset(Realm) if settings.role == "bootstrap" else frozenset({Realm.LOOPBACK, Realm.PRIVATE})
-        self.dht = Dht(
-            key=key,
-            network=network,
-            settings=DhtSettings(
-                network_id=settings.network_id, serve=serve, allow_documentation=settings.allow_documentation
-            ),
-            send=self.mux.send,
-        )
+        wire = self.membership.wire
+        self.mux = UdpMux(wire)
+        self.dht = Dht(key=key, network=wire, settings=self.membership.dht_settings(), send=self.mux.send)
         self.endpoint = QuicEndpoint(key=key, network=network, send=self._send, network_tag=self.tag)
         self._sessions = SessionTable(
             self.peer_id,
@@ -90,9 +85,13 @@ class Node:
             opened=self._session_opened,
             ended=self._session_ended,
         )
+        self.questions = NetworkQuestions(
+            self.peer_id, self.membership, network, self.mux.send, allow_documentation=settings.allow_documentation
+        )
         self._joiner = Joiner(
             network=network,
             dht=self.dht,
+            questions=self.questions,
             state=self.state,
             bootstrap=settings.bootstrap,
             own_addresses=self.addresses_by_realm,
@@ -101,7 +100,7 @@ class Node:
             enabled=settings.lan,
             network=network,
             peer_id=self.peer_id,
-            name=settings.name,
+            name=self.membership.announced_name,
             network_tag=self.tag,
             dht=self.dht,
             own_addresses=self.addresses_by_realm,
@@ -155,8 +154,8 @@ class Node:
     async def start(self) -> Ready:
         """Open the sockets and join. Return once joined and published, or alone.
 
-        Raise PortInUseError (explicit port taken), WrongKeyError (every bootstrap address that answered is somebody
-        else's), P2PError.
+        Raise PortInUseError (explicit port taken), WrongKeyError or WrongNetworkError (every bootstrap address that
+        answered is somebody else's, or of another network), P2PError.
         """
         self.started_at = self.network.monotonic()
         await self._open_sockets()
@@ -230,11 +229,12 @@ class Node:
         """Return the open session with `peer`, or open one. Concurrent calls share one attempt.
 
         `addresses`: tried beside what the lookup finds. Raise PeerNotFoundError, PeerOfflineError, NoPathError,
-        RefusedError, WrongKeyError, P2PTimeoutError.
+        RefusedError, WrongKeyError, WrongNetworkError, P2PTimeoutError.
         """
         if peer == self.peer_id:
             raise P2PError("That is this node itself.", peer=str(peer))
-        return await self._dialer.connect(peer, addresses, timeout)
+        attempt = self._dialer.connect(peer, addresses, timeout)
+        return await self.questions.beside(attempt, addresses, peer, elsewhere=True)
 
     def session(self, peer: PeerId) -> Session | None:
         """Return the open session with `peer`, None when there is none."""
@@ -305,6 +305,7 @@ class Node:
         self.mux.on("dht", self.dht.datagram_received)
         self.mux.on("quic", self.endpoint.datagram_received)
         self.mux.on("stun", self.reaching.stun_received)
+        self.mux.on("relay", self.questions.received)
 
     async def _first_join(self) -> None:
         wait = self.settings.join_timeout if self._joiner.has_sources else 0.0
@@ -314,13 +315,13 @@ class Node:
         done, _ = await asyncio.wait({joined}, timeout=wait)
         if not done:
             joined.cancel()
-        if self._joiner.wrong_keys and not self._joiner.reached:
-            raise self._joiner.wrong_keys[0]
+        if self._joiner.wrong_nodes and not self._joiner.reached:
+            raise self._joiner.wrong_nodes[0]
 
     async def _joined(self) -> None:
         if self._joiner.has_sources:
             await self._joiner.first_round_done.wait()
-            if self.dht.realms() or self._joiner.wrong_keys:
+            if self.dht.realms() or self._joiner.wrong_nodes:
                 return
         await self._known_anybody.wait()
 

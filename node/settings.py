@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from p2pnode.core.address import Address
 from p2pnode.peerspec import DEFAULT_PORT, PeerSpec
@@ -18,6 +18,10 @@ class NodeSettings:
     """Self-chosen name, shown to others; at most 32 characters, already cleaned."""
     network_id: str = "public"
     """Nodes of different networks never talk."""
+    network_secret: str = field(default="", repr=False)
+    """What the members of a private network share; empty: the network is public."""
+    lookup_paths: int = 2
+    """Node-disjoint paths of a lookup, 1 to 8: one liar leads at most one of them astray."""
     listen: tuple[Address, ...] = (Address("0.0.0.0", DEFAULT_PORT), Address("::", DEFAULT_PORT))
     """Where the UDP sockets are bound, at most one per address family."""
     listen_explicit: bool = False
@@ -46,5 +50,7 @@ class NodeSettings:
             raise ValueError(f"role is peer or bootstrap, not {self.role!r}")
         if not 0 < self.presence_refresh < self.presence_lifetime:
             raise ValueError("presence_refresh must be positive and shorter than presence_lifetime")
+        if not 1 <= self.lookup_paths <= 8:
+            raise ValueError("lookup_paths is 1 to 8")
         if self.idle_timeout <= 0:
             raise ValueError("idle_timeout must be positive")

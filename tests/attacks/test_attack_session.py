@@ -10,7 +10,7 @@ import pytest
 from support.nat_peers import BareClient, make_peer
 
 from p2pnode.core.envelope import signing_input
-from p2pnode.core.errors import BadPacket, RefusedError, WrongKeyError
+from p2pnode.core.errors import BadPacket, WrongKeyError, WrongNetworkError
 from p2pnode.core.keys import NodeKey
 from p2pnode.nat import CloseCode
 from p2pnode.nat import certificate as certificates
@@ -166,7 +166,7 @@ def test_v2_other_alpn_is_refused_on_both_sides() -> None:
             await asyncio.sleep(0.2)
             assert not client.handshake_done
         alice = await make_peer(world, "10.0.0.1", tag=b"12345678")
-        with pytest.raises(RefusedError):
+        with pytest.raises(WrongNetworkError):
             await alice.endpoint.connect(bob.key.peer_id, bob.address)
         await asyncio.sleep(6)
         assert bob.endpoint.statistics().tracked == 0

@@ -8,7 +8,7 @@ import pytest
 from support.nat_peers import TAG, BareClient, make_peer
 
 from p2pnode.core.address import Address
-from p2pnode.core.errors import P2PTimeoutError, RefusedError, WrongKeyError
+from p2pnode.core.errors import P2PTimeoutError, RefusedError, WrongKeyError, WrongNetworkError
 from p2pnode.core.keys import NodeKey
 from p2pnode.nat import MAX_DATAGRAM_BYTES, CloseCode, Connection, ConnectionClosedError, QuicEndpoint, QuicSettings
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
@@ -105,7 +105,7 @@ def test_other_network_is_refused() -> None:
     async def main(world: VirtualWorld) -> None:
         alice = await make_peer(world, "10.0.0.1")
         bob = await make_peer(world, "10.0.0.2", tag=b"otherone")
-        with pytest.raises(RefusedError, match="another network"):
+        with pytest.raises(WrongNetworkError, match="another network"):
             await alice.endpoint.connect(bob.key.peer_id, bob.address)
         assert bob.incoming == []
 
