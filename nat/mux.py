@@ -2,7 +2,7 @@
 
     0x00-0x03                STUN, with the magic cookie 0x2112A442 at bytes 4 to 8 (RFC 8489, section 5)
     0x04-0x0A                DHT, rendezvous, dial-back
-    0x0B-0x0F                relay
+    0x0B-0x0F                relay, networks (node.other_network, core.sealed_network)
     0x40-0x7F, 0xC0-0xFF     QUIC (RFC 9000: the fixed bit is set)
     rest                     dropped and counted
 
