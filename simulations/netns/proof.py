@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from p2pnode.simulations.netns.errors import LabError
 from p2pnode.simulations.netns.kinds import ADDRESS_AND_PORT, PUBLIC, NatKind, kind_named
 from p2pnode.simulations.netns.probes import LabProbeServer, Verdict, probe_host
 from p2pnode.simulations.netns.spaces import Space
+from p2pnode.simulations.netns.threads import call_each
 from p2pnode.simulations.netns.topology import Host
 from p2pnode.simulations.netns.wire_client import WireClient
 from p2pnode.simulations.probing import ProbeServers, ProbeSettings
@@ -39,9 +39,8 @@ class Prover:
 
     def prove(self, hosts: Sequence[Host], *, tries: int) -> dict[str, Verdict]:
         """Probe each host's network, up to `tries` times; raise LabError when one is not what it is called."""
-        with ThreadPoolExecutor(_AT_A_TIME) as pool:
-            found = pool.map(lambda host: self._prove(host, tries), hosts)
-            return dict(zip((host.name for host in hosts), found, strict=True))
+        found = call_each(lambda host: self._prove(host, tries), hosts, at_a_time=_AT_A_TIME)
+        return dict(zip((host.name for host in hosts), found, strict=True))
 
     def _prove(self, host: Host, tries: int) -> Verdict:
         for number in range(tries):

@@ -33,10 +33,13 @@ def roam(report: Report) -> None:
 
 
 def bootstrap_gone(report: Report) -> None:
-    """An open session, a new connect, a warm start, and a connect to who started so."""
+    """An open session, a new connect, a warm start, and a connect to who started so.
+
+    The bar for the warm start on a machine of its own (3 s) is in test_lab_faults.py.
+    """
     figures = report.found.figures
     assert {"send_s", "connect_s", "rejoin_s", "reached_again_s"} <= figures.keys()
-    assert figures["rejoin_s"] <= 3.0
+    assert figures["rejoin_s"] <= 10.0
 
 
 def udp_blocked(report: Report) -> None:
