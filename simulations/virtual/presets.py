@@ -39,7 +39,7 @@ LINKS: dict[str, LinkProfile] = {
             "mobile",
             up=LaneProfile(Lognormal(0.015, 0.012, 0.7), 10 * _MBIT, 1024 * _KIB, loss=Bursts(0.003, 4)),
             down=LaneProfile(Lognormal(0.010, 0.008, 0.7), 40 * _MBIT, 1024 * _KIB, loss=Bursts(0.003, 4)),
-            mtu=1358,  # 3GPP TS 23.060, annex C: what an operator may set without fragments inside its network
+            mtu=1358,  # 3GPP TS 23.501, annex J: what an operator may set without fragments inside its network
         ),
         LinkProfile(
             "satellite-leo",
@@ -66,13 +66,13 @@ _ROUND_TRIPS_MS = {
     ("africa", "asia"): 260,
     ("africa", "europe"): 160,
     ("africa", "north-america"): 230,
-    ("africa", "oceania"): 380,
-    ("africa", "south-america"): 330,
+    ("africa", "oceania"): 300,
+    ("africa", "south-america"): 340,
     ("asia", "asia"): 70,
     ("asia", "europe"): 190,
     ("asia", "north-america"): 160,
-    ("asia", "oceania"): 120,
-    ("asia", "south-america"): 300,
+    ("asia", "oceania"): 125,
+    ("asia", "south-america"): 310,
     ("europe", "europe"): 20,
     ("europe", "north-america"): 90,
     ("europe", "oceania"): 260,
