@@ -39,7 +39,7 @@ def test_no_more_than_asked_for_at_a_time() -> None:
 
 
 def test_an_error_is_not_held_up_by_others() -> None:
-    """What hangs goes on by itself, what has not begun never does."""
+    """What hangs goes on by itself."""
     end, begun = threading.Event(), []
 
     def work(number: int) -> None:
