@@ -156,8 +156,8 @@ class Joiner:
         await asyncio.gather(*self._late, return_exceptions=True)
 
     async def keep_state(self) -> None:
-        """Save every two minutes what a warm start needs, for ever."""
-        while True:
+        """Save every two minutes what a warm start needs, for ever; what is in memory only needs no saving."""
+        while self._state.is_on_disk:
             await asyncio.sleep(SAVE_EVERY_S)
             try:
                 await self.save()

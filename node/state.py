@@ -63,6 +63,10 @@ class NodeState:
             self._load(path)
 
     @property
+    def is_on_disk(self) -> bool:
+        return self._path is not None
+
+    @property
     def contacts(self) -> list[RememberedContact]:
         return self._file.contacts
 
