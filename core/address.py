@@ -72,7 +72,7 @@ _REALMS = {
 }
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=16_384)
 def scope_of(ip: str) -> Scope:
     """Return the scope of an IP address in text form (a zone such as %eth0 is ignored).
 
@@ -164,7 +164,7 @@ def _packed_ip(ip: str) -> bytes:
     return ipaddress.ip_address(ip.partition("%")[0]).packed
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=16_384)
 def _canonical(ip: str) -> str:
     base, percent, zone = ip.partition("%")
     parsed = ipaddress.ip_address(base)
