@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from p2pnode import P2PError, Trace
 from p2pnode.api import types as t
+from p2pnode.api.metrics import CONTENT_TYPE, metrics_text
 from p2pnode.api.routing import Route
 from p2pnode.api.service import Service
 
@@ -32,6 +33,44 @@ async def get_status(service: Service, _request: None) -> t.Status:
         rendezvous=list(status.rendezvous),
         clock_skew_s=status.clock_skew_s,
     )
+
+
+async def get_dht(service: Service, _request: None) -> t.DhtAnswer:
+    """Return routing tables, stored records, traffic by kind and drops by reason."""
+    dht = service.node.dht
+    now = dht.statistics()
+    lookups = sum(now.lookups.counts)
+    return t.DhtAnswer(
+        realms=[
+            t.DhtRealm(
+                realm=realm.value,
+                contacts=contacts,
+                buckets=list(now.by_bucket.get(realm, ())),
+                estimated_nodes=round(dht.estimated_size(realm), 1),
+            )
+            for realm, contacts in now.contacts.items()
+        ],
+        records=now.records,
+        record_bytes=now.record_bytes,
+        record_bytes_limit=dht.settings.storage_bytes,
+        registered=now.registered,
+        keyed_peers=now.sessions,
+        lookups=lookups,
+        lookup_mean_s=round(now.lookups.sums[0] / lookups, 4) if lookups else None,
+        rtt_s=now.rtt_s,
+        datagrams_in=now.datagrams_in,
+        datagrams_out=now.datagrams_out,
+        bytes_in=now.bytes_in_by,
+        bytes_out=now.bytes_out_by,
+        drops=dict(sorted(now.drops.items())),
+        signatures_checked=now.signatures_checked,
+        verification_s=round(now.verify_s, 4),
+    )
+
+
+async def get_metrics(service: Service, _request: None) -> str:
+    """Return all counters in Prometheus' text format 0.0.4."""
+    return metrics_text(service.node)
 
 
 async def list_peers(service: Service, _request: None) -> t.Peers:
@@ -82,6 +121,9 @@ async def find(service: Service, request: t.PeerQuery) -> t.FindAnswer:
         user=None if best.user is None else str(best.user),
         hops=best.hops,
         seconds=round(service.now - started, 4),
+        queried=best.queried,
+        late=best.late,
+        elapsed_s=round(best.seconds, 4),
     )
 
 
@@ -140,6 +182,8 @@ def trace_entries(trace: Trace) -> list[t.TraceEntry]:
 ROUTES = [
     Route("GET", "/v1/status", "The node as a whole", get_status, None, t.Status),
     Route("GET", "/v1/peers", "Open sessions", list_peers, None, t.Peers),
+    Route("GET", "/v1/dht", "Routing tables, records, traffic", get_dht, None, t.DhtAnswer),
+    Route("GET", "/metrics", "Counters for Prometheus", get_metrics, text=CONTENT_TYPE),
     Route("GET", "/v1/find", "Presence of a peer", find, t.PeerQuery, t.FindAnswer),
     Route("POST", "/v1/connect", "Open a session", connect, t.ConnectRequest, t.ConnectAnswer),
     Route("POST", "/v1/ping", "One round trip over a session", ping, t.PingRequest, t.PingAnswer),

@@ -83,6 +83,8 @@ def _operation(route: Route, components: dict[str, Any]) -> dict[str, Any]:
 
 
 def _success(route: Route) -> dict[str, Any]:
+    if route.text:
+        return {"description": route.summary, "content": {route.text: {"schema": {"type": "string"}}}}
     if route.gives is None:
         return {"description": route.summary, "content": {"application/json": {"schema": {"type": "object"}}}}
     media = "application/x-ndjson" if route.stream else "application/json"

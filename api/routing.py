@@ -16,7 +16,7 @@ class Route:
     """One operation. `takes`: struct read from the query (GET, DELETE) or the body. `gives`: struct of the answer.
 
     `call(service, request)` is async and returns a `gives`; with `stream` it returns an async iterator of them.
-    `gives` None: any JSON object (only the OpenAPI document itself).
+    `gives` None: any JSON object (only the OpenAPI document itself), or with `text`, a media type, a string.
     """
 
     method: str
@@ -26,6 +26,7 @@ class Route:
     takes: type[Struct] | None = None
     gives: type[Struct] | None = None
     stream: bool = False
+    text: str = ""
 
     @property
     def in_query(self) -> bool:

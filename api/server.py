@@ -102,6 +102,8 @@ class Application:
             stream = await route.call(self._service, argument)
             return StreamingResponse(_lines(stream), headers=SECURITY_HEADERS, media_type="application/x-ndjson")
         answer = await route.call(self._service, argument)
+        if route.text:
+            return Response(answer, headers=SECURITY_HEADERS, media_type=route.text)
         return Response(msgspec.json.encode(answer), headers=SECURITY_HEADERS, media_type="application/json")
 
 

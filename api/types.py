@@ -13,9 +13,9 @@ from msgspec import Meta, Struct, field
 
 __all__ = [
     "Block", "ConnectAnswer", "ConnectRequest", "Contact", "ContactAdd", "ContactChange", "ContactQuery",
-    "Contacts", "Done", "ErrorAnswer", "ErrorBody", "Event", "FindAnswer", "HelloAnswer", "HelloRequest",
-    "HistoryQuery", "Message", "Messages", "MessagesQuery", "PeerQuery", "Peers", "PingAnswer", "PingRequest",
-    "SendAnswer", "SendRequest", "SessionInfo", "Status", "TraceEntry", "rfc3339",
+    "Contacts", "DhtAnswer", "DhtRealm", "Done", "ErrorAnswer", "ErrorBody", "Event", "FindAnswer", "HelloAnswer",
+    "HelloRequest", "HistoryQuery", "Message", "Messages", "MessagesQuery", "PeerQuery", "Peers", "PingAnswer",
+    "PingRequest", "SendAnswer", "SendRequest", "SessionInfo", "Status", "TraceEntry", "rfc3339",
 ]  # fmt: skip
 
 MAX_PEER = 2000  # characters of an ID@HOST:PORT,... with 16 long host names; far below the body limit
@@ -107,6 +107,36 @@ class Peers(Struct):
     peers: list[SessionInfo]
 
 
+class DhtRealm(Struct, kw_only=True):
+    """The routing table of one realm. `buckets`: verified contacts in each, the far half of the ids first."""
+
+    realm: str
+    contacts: int
+    buckets: list[int]
+    estimated_nodes: float
+
+
+class DhtAnswer(Struct, kw_only=True):
+    """The DHT as this node sees it. Traffic is by kind of frame, since the node started."""
+
+    realms: list[DhtRealm]
+    records: int
+    record_bytes: int
+    record_bytes_limit: int
+    registered: int
+    keyed_peers: int
+    lookups: int
+    lookup_mean_s: float | None
+    rtt_s: float | None
+    datagrams_in: dict[str, int]
+    datagrams_out: dict[str, int]
+    bytes_in: dict[str, int]
+    bytes_out: dict[str, int]
+    drops: dict[str, int]
+    signatures_checked: int
+    verification_s: float
+
+
 class PeerQuery(Struct):
     """Which peer, and how long it may take."""
 
@@ -115,7 +145,8 @@ class PeerQuery(Struct):
 
 
 class FindAnswer(Struct, kw_only=True):
-    """Presence as found in the network. `age_s`: how old the evidence is."""
+    """Presence as found in the network. `age_s`: how old the evidence is. `queried`: nodes asked; `late`: those of them
+    that did not answer in their usual time; `elapsed_s`: the lookup alone, while `seconds` is the whole request."""
 
     peer: str
     online: bool
@@ -125,6 +156,9 @@ class FindAnswer(Struct, kw_only=True):
     user: str | None
     hops: int
     seconds: float
+    queried: int = 0
+    late: int = 0
+    elapsed_s: float = 0.0
 
 
 class ConnectRequest(Struct):

@@ -1,4 +1,4 @@
-"""Commands about the running node and the network: status, peers, find, connect, ping."""
+"""Commands about the running node and the network: status, peers, dht, find, connect, ping."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def add(app: typer.Typer) -> None:
     """Register the commands."""
     app.command("status", epilog=examples("p2pnode status", "p2pnode status --json"))(_status)
     app.command("peers", epilog=examples("p2pnode peers", "p2pnode peers -v", "p2pnode peers --json"))(_peers)
+    app.command("dht", epilog=examples("p2pnode dht", "p2pnode dht --json"))(_dht)
     app.command("find", epilog=examples("p2pnode find alice", "p2pnode find p2p1... --json"))(_find)
     app.command("connect", epilog=examples("p2pnode connect alice", "p2pnode connect 12D3KooW...@192.0.2.7:4747"))(
         _connect
@@ -99,6 +100,33 @@ def _trace_lines(trace: list[TraceEntry]) -> list[str]:
     return list(table([(f"{step.at_s:8.3f} s", step.step, step.result) for step in trace]))
 
 
+def _dht(ctx: typer.Context, json: JsonOption = None) -> None:
+    """Show the routing table by bucket, stored records, traffic and drops."""
+    from p2pnode.api import types as t
+
+    invocation = invocation_of(ctx)
+    invocation.config(json=json)
+    dht = invocation.client().get("/v1/dht", t.DhtAnswer)
+    lookups = f"{dht.lookups}" if dht.lookup_mean_s is None else f"{dht.lookups}, {dht.lookup_mean_s:.2f} s on average"
+    lines = table([("REALM", "CONTACTS", "NODES (ESTIMATE)", "BY BUCKET, FAR TO NEAR")] + [
+        (r.realm, str(r.contacts), f"{r.estimated_nodes:.0f}", " ".join(map(str, r.buckets)) if r.contacts else "-")
+        for r in dht.realms
+    ])  # fmt: skip
+    lines += ["", *table([
+        ("records", f"{dht.records}, {size(dht.record_bytes)} of {size(dht.record_bytes_limit)}"),
+        ("forwards to", f"{dht.registered} nodes"),
+        ("lookups", lookups),
+        ("round trip", "-" if dht.rtt_s is None else f"{dht.rtt_s * 1000:.1f} ms"),
+        ("signatures", f"{dht.signatures_checked} checked, {dht.verification_s:.2f} s"),
+        ("dropped", " ".join(f"{reason} {count}" for reason, count in dht.drops.items()) or "-"),
+    ])]  # fmt: skip
+    lines += ["", *table([("FRAMES", "IN", "BYTES", "OUT", "BYTES")] + [
+        (kind, str(count), size(dht.bytes_in[kind]), str(dht.datagrams_out[kind]), size(dht.bytes_out[kind]))
+        for kind, count in dht.datagrams_in.items()
+    ])]  # fmt: skip
+    invocation.emit(dht, *lines)
+
+
 def _find(ctx: typer.Context, peer: PeerArgument, timeout: TimeoutOption = None, json: JsonOption = None) -> None:
     """Look up whether a peer is online, or when it was seen last, and where."""
     from p2pnode.api import types as t
@@ -115,7 +143,8 @@ def _find(ctx: typer.Context, peer: PeerArgument, timeout: TimeoutOption = None,
     invocation.emit(
         found,
         f"{found.peer} {found.name}".rstrip(),
-        f"{state}, evidence {age(found.age_s)} old, {found.hops} hops, {found.seconds:.2f} s",
+        f"{state}, evidence {age(found.age_s)} old",
+        f"{found.hops} hops, {found.queried} nodes queried, {found.late} late, {found.elapsed_s:.2f} s",
         *found.addresses,
     )
 

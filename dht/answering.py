@@ -79,8 +79,8 @@ class Answerer:
         if wrong_clock and not self._clock_answers.take(now):
             raise BadPacket("clock")
         peer_id = PeerId.from_untrusted(frame.sender_key)
-        engine.counters.signatures_checked += 1
-        if not peer_id.verify(frame.signature, signing_bytes(SIGNED_REQUEST, frame.signed)):
+        signed = signing_bytes(SIGNED_REQUEST, frame.signed)
+        if not engine.counters.verified(peer_id.verify, frame.signature, signed):
             raise BadPacket("bad_signature")
         request = decode_request_untrusted(frame.payload)
         if isinstance(request, SEALED_ONLY):

@@ -257,8 +257,7 @@ class Asking:
             raise BadPacket("wrong_key")
         if peer_id == self.key.peer_id:
             raise BadPacket("own_key")
-        self.counters.signatures_checked += 1
-        if not peer_id.verify(frame.signature, signing_bytes(SIGNED_ANSWER, frame.signed)):
+        if not self.counters.verified(peer_id.verify, frame.signature, signing_bytes(SIGNED_ANSWER, frame.signed)):
             raise BadPacket("bad_signature")
         answer = decode_answer_untrusted(frame.payload)
         session: Session | None = None
@@ -359,7 +358,7 @@ class Asking:
 
     def send(self, data: bytes, to: Address) -> None:
         self.counters.datagrams_out[data[0]] += 1
-        self.counters.bytes_out += len(data)
+        self.counters.bytes_out_by[data[0]] += len(data)
         self.sent.note(to)
         self._send_datagram(data, to)
 

@@ -71,7 +71,7 @@ class Engine(Asking):
         counters = self.counters
         kind = data[0]
         counters.datagrams_in[kind] += 1
-        counters.bytes_in += len(data)
+        counters.bytes_in_by[kind] += len(data)
         realm = self.members.realm_of(source.ip)
         if realm is None or not source.port:
             raise BadPacket("no_realm")

@@ -33,6 +33,7 @@ class DhtProtocol(KademliaProtocol):
     def __init__(self, engine: Engine, network: Network, storage: RecordStorage) -> None:
         super().__init__(Node(engine.node_id), storage, engine.settings.ksize)
         self.engine = engine
+        engine.counters.clock = network.monotonic
         self.routers = engine.members.tables
         self.router = self.routers[Realm.PUBLIC]
         self._network = network
@@ -110,9 +111,12 @@ class DhtProtocol(KademliaProtocol):
         table = self.routers[realm]
         table.looked_up(target, self._network.monotonic())
         self._crawls.add(crawl)
+        started = self._network.monotonic()
         try:
             crawl.start(table.closest(target, self.engine.settings.ksize) if contacts is None else contacts, record)
-            return await future
+            await future
+            self.engine.counters.lookups.add(self._network.monotonic() - started)
+            return crawl
         finally:
             self._crawls.discard(crawl)
             if crawl.running:

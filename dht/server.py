@@ -26,7 +26,7 @@ from p2pnode.dht.results import GetResult, HelloResult, PutResult
 from p2pnode.dht.service import Service
 from p2pnode.dht.settings import DhtSettings
 from p2pnode.dht.signalling import Signalling
-from p2pnode.dht.statistics import KINDS, DhtStatistics
+from p2pnode.dht.statistics import DhtStatistics, kinds_of
 from p2pnode.dht.storage import RecordStorage
 from p2pnode.dht.tokens import PutTokens
 from p2pnode.dht.writing import Writer
@@ -268,10 +268,15 @@ class Dht(Signalling, Server):
             delivered=self._engine.rendezvous.delivered,
             sessions=self._engine.keyring.peers,
             pending=self._engine.calls.pending,
-            datagrams_in={name: counters.datagrams_in[kind] for kind, name in KINDS.items()},
-            datagrams_out={name: counters.datagrams_out[kind] for kind, name in KINDS.items()},
+            datagrams_in=kinds_of(counters.datagrams_in),
+            datagrams_out=kinds_of(counters.datagrams_out),
             bytes_in=counters.bytes_in,
             bytes_out=counters.bytes_out,
+            bytes_in_by=kinds_of(counters.bytes_in_by),
+            bytes_out_by=kinds_of(counters.bytes_out_by),
+            verify_s=counters.verify_s,
+            lookups=counters.lookups.copy(),
+            by_bucket={realm: tuple(len(bucket.nodes) for bucket in table.buckets) for realm, table in tables.items()},
             drops=dict(counters.drops),
             requests=dict(counters.requests),
             refused=dict(counters.refused),

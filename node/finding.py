@@ -78,6 +78,8 @@ class Finder:
             seconds,
             presence.x25519 if presence else b"",
             ways,
+            sum(result.queried for result, _ in results),
+            sum(result.late for result, _ in results),
         )
 
     async def find_user(self, user: UserId, *, timeout: float) -> tuple[PeerId, ...]:

@@ -127,7 +127,8 @@ class FindResult:
 
     `age_s`: seconds since the peer itself signed the evidence. `addresses`: nearest realm first. `hops`: longest chain
     of referrals in the lookup. `seconds`: duration of the lookup. `rendezvous`: nodes that forward offers to it, which
-    are sealed to `x25519` (32 bytes, empty when unknown).
+    are sealed to `x25519` (32 bytes, empty when unknown). `queried`: nodes asked; `late`: those of
+    them that did not answer in their usual time.
     """
 
     peer: PeerId
@@ -140,3 +141,5 @@ class FindResult:
     seconds: float
     x25519: bytes = b""
     rendezvous: tuple[KnownContact, ...] = ()
+    queried: int = 0
+    late: int = 0
