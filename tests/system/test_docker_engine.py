@@ -33,13 +33,15 @@ def engine(*arguments: str, environ: dict[str, str] | None = None) -> subprocess
 
 
 def machine() -> dict[str, str]:
-    """What an engine would change on this machine: links, routes, firewall rules, mounts, control groups."""
+    """What an engine would change on this machine: links, routes, firewall rules, mounts, control groups, files."""
     commands = {"links": "ip -o link", "routes": "ip route", "rules": "nft list ruleset", "mounts": "cat /proc/mounts"}
     seen = {
         name: subprocess.run(line.split(), capture_output=True, text=True).stdout for name, line in commands.items()
     }
     seen["forwarding"] = Path("/proc/sys/net/ipv4/ip_forward").read_text()
     seen["groups"] = "\n".join(sorted(str(p) for p in Path("/sys/fs/cgroup").glob("*/p2pnode-engine-*")))
+    for place in ("/etc", "/opt", "/run", "/var/lib"):
+        seen[place] = "\n".join(sorted(os.listdir(place)))
     return seen
 
 
@@ -99,6 +101,7 @@ def test_engine_that_runs_is_not_touched(directory: Path) -> None:
     ("arguments", "sentence"),
     [
         (("start", "--directory", "/nowhere/" + "x" * 80), "too long for a socket"),
+        (("start", "--directory", "/run/p2pe-test"), "has a /run of its own"),
         (("start", "--storage-driver", "nothing"), "did not start; its log ends"),
         (("base", "--suite", "nothing", "--tag", "p2pnode-nothing"), "knows no mirror of nothing"),
     ],
