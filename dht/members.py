@@ -24,7 +24,8 @@ def flags_of(serve: Iterable[Realm]) -> int:
 class Members:
     """The routing tables, and where we serve ourselves.
 
-    `on_contact(realm)`, and `on_joined(realm)` for the DHT itself, are called when a realm gets its first contact.
+    `on_contact(realm)`, and `on_joined(realm)` for the DHT itself, are called when a realm gets its first contact;
+    `on_missed(realm, contact, dropped)` when a request to a contact got no answer, and whether that dropped it.
     """
 
     def __init__(self, node_id: NodeId, settings: DhtSettings) -> None:
@@ -35,6 +36,7 @@ class Members:
         self.tables = {realm: Table(node_id, settings.ksize, realm) for realm in Realm}
         self.on_contact: Callable[[Realm], None] | None = None
         self.on_joined: Callable[[Realm], None] | None = None
+        self.on_missed: Callable[[Realm, Contact, bool], None] | None = None
 
     def set_serving(self, realm: Realm, serves: bool) -> None:
         """Say from now on that we serve in this realm, or that we do not."""
@@ -79,7 +81,10 @@ class Members:
         realm = self.realm_of(address.ip)
         contact = self.tables[realm].find(node_id) if realm is not None else None
         if contact is not None and realm is not None and contact.address == address:
-            self.tables[realm].missed(contact)
+            table = self.tables[realm]
+            table.missed(contact)
+            if self.on_missed is not None:
+                self.on_missed(realm, contact, table.find(node_id) is None)
 
     def best(self) -> list[Contact]:
         """Return all contacts: those that miss nothing first, then the ones known longest (they tend to stay)."""

@@ -14,7 +14,6 @@ from p2pnode.core.ids import NodeId, PeerId
 from p2pnode.core.keys import NodeKey
 from p2pnode.core.network import Network
 from p2pnode.core.network_id import network_tag
-from p2pnode.dht.calls import Outcome
 from p2pnode.dht.contact import Contact, KnownContact, unpack_address_untrusted
 from p2pnode.dht.crawl import Crawl
 from p2pnode.dht.engine import Engine
@@ -29,6 +28,7 @@ from p2pnode.dht.signalling import Signalling
 from p2pnode.dht.statistics import DhtStatistics, kinds_of
 from p2pnode.dht.storage import RecordStorage
 from p2pnode.dht.tokens import PutTokens
+from p2pnode.dht.upkeep import Upkeep
 from p2pnode.dht.writing import Writer
 
 __all__ = ["Dht"]
@@ -63,7 +63,7 @@ class Dht(Signalling, Server):
         self.protocol: DhtProtocol = DhtProtocol(self._engine, network, storage)
         self._writer = Writer(self.protocol, self._members, storage, network, settings)
         self._start_signalling()
-        self._upkeep: asyncio.Task[None] | None = None
+        self._upkeep = Upkeep(self.protocol, storage, network, settings)
         self._settling: dict[Realm, asyncio.Task[None]] = {}
 
     # -- set-up -------------------------------------------------------------------------------------------------
@@ -92,16 +92,16 @@ class Dht(Signalling, Server):
 
     async def start(self) -> None:
         """Begin the upkeep."""
-        if self._upkeep is None:
-            self._upkeep = asyncio.create_task(self._keep_up(), name="dht-upkeep")
+        if not self._upkeep.running:
+            self._upkeep.start()
             self._watch_role()
 
     async def stop(self) -> None:
         """End everything; whoever waits for an answer gets a failure at once. Calling it twice is harmless."""
-        tasks = [task for task in (self._upkeep, *self._settling.values()) if task is not None]
-        self._upkeep = None
+        tasks = list(self._settling.values())
         for task in tasks:
             task.cancel()
+        await self._upkeep.stop()
         await self._writer.stop()
         self.protocol.close()
         await self._stop_signalling()
@@ -127,7 +127,7 @@ class Dht(Signalling, Server):
             self.key.node_id, realm, contacts=contacts, alpha=max(self.settings.alpha, len(contacts))
         )
         log.info("dht_joined", realm=realm.value, queried=crawl.lookup.queried)
-        if self._upkeep is not None and realm not in self._settling:
+        if self._upkeep.running and realm not in self._settling:
             task = asyncio.create_task(self._settle(realm), name="dht-settle")
             self._settling[realm] = task
             task.add_done_callback(lambda _: self._settling.pop(realm, None))
@@ -286,52 +286,6 @@ class Dht(Signalling, Server):
             clock_offset_s=self._engine.clock_offset_s,
         )
 
-    # -- upkeep -------------------------------------------------------------------------------------------------
-
-    async def _keep_up(self) -> None:
-        refresh_at = self.network.monotonic() + self.settings.refresh_pause
-        while True:
-            # Jitter, so that nodes started together do not ping each other in step.
-            await asyncio.sleep(self.settings.maintenance_interval * self.network.rng.uniform(0.9, 1.1))
-            now = self.network.monotonic()
-            self.storage.expire(now)
-            self._engine.rendezvous.expire(now)
-            self._ping_silent(now)
-            if now >= refresh_at:
-                refresh_at = now + self.settings.refresh_pause
-                await self._refresh_oldest(now)
-
-    def _ping_silent(self, now: float) -> None:
-        silent = [
-            contact
-            for table in self._members.tables.values()
-            for contact in table
-            if now - max(contact.last_seen, contact.last_pinged) > self.settings.silent_after / (1 + contact.misses)
-        ]
-        silent.sort(key=lambda contact: contact.last_seen)
-        for contact in silent[: self.settings.pings_per_round]:
-            contact.last_pinged = now
-            # The engine counts the answer or the miss; nobody waits for it.
-            self.protocol.start_call(contact.address, NodeId(contact.id), Ping(), on_done=_ignore)
-
-    async def _refresh_oldest(self, now: float) -> None:
-        """Look up a random id in the bucket that was left alone longest (Kademlia section 2.3, "refresh")."""
-        stale = [
-            (bucket.looked_up_at, realm.value, index)
-            for realm, table in self._members.tables.items()
-            if len(table) >= self.settings.ksize
-            for index, bucket in enumerate(table.buckets)
-            if now - bucket.looked_up_at > self.settings.refresh_interval
-        ]
-        if stale:
-            _, realm_name, index = min(stale)
-            await self._refresh(Realm(realm_name), index)
-
-    async def _refresh(self, realm: Realm, index: int) -> None:
-        bucket = self._members.tables[realm].buckets[index]
-        bucket.looked_up_at = self.network.monotonic()
-        await self.protocol.crawl(bucket.random_id(self.network.rng.getrandbits(160)), realm)
-
     def _unused(self, *_: object, **__: object) -> None:
         """For parts of `kademlia.network.Server` that must not be used: they open a socket, pickle, store unsigned."""
         raise TypeError("see datagram_received, known_contacts and put")
@@ -342,7 +296,3 @@ class Dht(Signalling, Server):
 
 def _seq(record: SignedRecord) -> int:
     return record.seq
-
-
-def _ignore(_: Outcome) -> None:
-    """An answer nobody waits for."""

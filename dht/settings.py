@@ -47,9 +47,9 @@ class DhtSettings:
     session_max_age: float = 21_600.0
     """Pairwise keys are agreed anew after this."""
     max_sessions: int = 8_192
-    """Peers with agreed keys (about 3 kB each, 24 MB); the least recently used goes first."""
+    """Peers with agreed keys (about 1.5 kB each, 12 MB); the least recently used goes first."""
     max_unconfirmed: int = 2_048
-    """Keys agreed with requesters that have not used them (about 1.5 kB each, 3 MB)."""
+    """Keys agreed with requesters that have not used them (about 1 kB each, 2 MB)."""
     max_nonces: int = 65_536
     """Remembered nonces of signed requests: the window's 20 minutes at 54 per second (about 8 MB)."""
 
@@ -98,12 +98,27 @@ class DhtSettings:
     maintenance_interval: float = 60.0
     """Between two rounds of upkeep."""
     pings_per_round: int = 4
-    """Silent contacts pinged per round (at most 10 datagrams a minute)."""
+    """Silent contacts pinged in that time, evenly spread (at most 10 datagrams a minute)."""
     silent_after: float = 600.0
     """A contact is doubtful when nothing was heard from it for so long."""
+    neighbour_silent_after: float = 120.0
+    """The same for the k nearest to us, who hold what we hold."""
+    check_rate: float = 0.5
+    """Quick pings of neighbours per second, while some of them are missing ..."""
+    check_burst: float = 60.0
+    """... and at once: twenty neighbours, three times each."""
+    repair_rate: float = 0.1
+    """Records brought to those who should have them, per second: one lookup each (about 60 datagrams) ..."""
+    repair_burst: float = 10.0
+    repair_put_rate: float = 5.0
+    """... and stores for it, per second."""
+    repair_put_burst: float = 40.0
+    repair_interval: float = 300.0
+    """The same record is not repaired again before this."""
     refresh_interval: float = 3_600.0
     """A bucket in which nothing was looked up for so long is refreshed, one per `refresh_pause`."""
-    refresh_pause: float = 300.0
+    refresh_pause: float = 900.0
+    """One costs 50 datagrams."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.ksize <= 20:

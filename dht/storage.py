@@ -19,7 +19,7 @@ from p2pnode.dht.messages import ErrorCode
 from p2pnode.dht.records import SignedRecord
 from p2pnode.dht.settings import DhtSettings
 
-__all__ = ["RecordStorage", "StoredRecord"]
+__all__ = ["RecordStorage", "StoreKey", "StoredRecord"]
 
 OVERHEAD_BYTES = 1_100  # Python objects around a record, measured with tracemalloc: 0.9 to 1.1 kB
 StoreKey = tuple[Realm, bytes]

@@ -150,13 +150,22 @@ class Table(RoutingTable):
                 return found[:count]
         return found
 
+    def neighbours(self) -> list[Contact]:
+        """Return the k nearest to our own id, nearest first: they hold what we hold."""
+        return self.closest(self.node.id, self.ksize)
+
+    def is_near(self, contact: Contact) -> bool:
+        """Whether a contact, maybe dropped just now, is or was among the k nearest to us."""
+        nearest = self.neighbours()
+        return len(nearest) < self.ksize or contact.long_id ^ self._own <= nearest[-1].long_id ^ self._own
+
     def estimated_size(self) -> float:
         """Estimate how many nodes the network has, from how near the nearest to our own id are; ourselves included.
 
         With u the k-th smallest of n uniform distances, (k - 1) / u is an unbiased estimate of n; its standard error is
         n / sqrt(k - 2): 24 % for k = 20. Exact while the table holds fewer than k.
         """
-        nearest = self.closest(self.node.id, self.ksize)
+        nearest = self.neighbours()
         if len(nearest) < self.ksize:
             return len(nearest) + 1.0
         farthest: float = (nearest[-1].long_id ^ self._own) / 2**ID_BITS

@@ -197,7 +197,8 @@ def test_who_serves_behind_a_nat(kind: str, own_ip: bool, late_server: bool, ser
         assert ever is serves
         await stop_all([*nodes, node])
 
-    run_virtual(main, delay=0.04)
+    # The dialler is drawn at random; within ten minutes a stranger is drawn in three of five worlds, this is one.
+    run_virtual(main, seed=2, delay=0.04)
 
 
 def test_a_server_that_can_no_longer_be_reached_becomes_a_client() -> None:

@@ -217,7 +217,7 @@ def test_dead_contacts_hardly_slow_a_lookup() -> None:
         times.sort()
         print(f"get with 30 % dead: p50 {times[50]:.2f} s, p99 {times[98]:.2f} s")
         assert times[98] < 1.5
-        await asyncio.sleep(10)
+        await asyncio.sleep(240)  # the dead ones are found out meanwhile, and no longer asked
         assert all(node.dht.statistics().pending == 0 for node in nodes if node not in dead)
         await stop_all([node for node in nodes if node not in dead])
 

@@ -1,0 +1,93 @@
+"""Carries out what `repair` decides: searches a record's nearest nodes, and stores it on those that lack it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from p2pnode.core.address import Realm
+from p2pnode.core.ids import NodeId
+from p2pnode.core.network import Network
+from p2pnode.dht.calls import Outcome
+from p2pnode.dht.contact import Contact
+from p2pnode.dht.limits import Budget
+from p2pnode.dht.messages import Put
+from p2pnode.dht.protocol import DhtProtocol
+from p2pnode.dht.records import SignedRecord
+from p2pnode.dht.repair import RepairPlan
+from p2pnode.dht.settings import DhtSettings
+from p2pnode.dht.storage import RecordStorage
+
+__all__ = ["Repairer"]
+
+log = structlog.get_logger(__name__)
+
+LOOK_EVERY = 5.0  # s: losses of that time are judged together
+ALL_OF_THEM = 1_000_000  # a quorum that is never reached: the search goes to the end
+MAX_LOST = 256  # dropped contacts waiting to be judged
+
+
+class Repairer:
+    """One record at a time, within budgets. The record stays its author's: neither `seq` nor `expires` changes.
+
+    Stores go only to nodes that answered our own search from their address, with their key, and lacked the record: no
+    hearsay makes holders send to a victim.
+    """
+
+    def __init__(self, protocol: DhtProtocol, storage: RecordStorage, network: Network, settings: DhtSettings) -> None:
+        self._protocol, self._storage, self._network = protocol, storage, network
+        self._members = protocol.engine.members
+        self._plan = RepairPlan(protocol.engine.node_id, self._members.tables, storage, settings)
+        self._searches = Budget(settings.repair_rate, settings.repair_burst)
+        self._stores = Budget(settings.repair_put_rate, settings.repair_put_burst)
+        self._lost: dict[Realm, list[Contact]] = {}
+        self._ksize = settings.ksize
+
+    def lost(self, realm: Realm, contact: Contact) -> None:
+        """A contact was dropped from the table."""
+        waiting = self._lost.setdefault(realm, [])
+        if len(waiting) < MAX_LOST:
+            waiting.append(contact)
+
+    async def run(self) -> None:
+        """Repair for ever, until cancelled."""
+        rng = self._network.rng
+        while True:
+            await asyncio.sleep(LOOK_EVERY * rng.uniform(0.9, 1.1))
+            now = self._network.monotonic()
+            for realm, contacts in self._lost.items():
+                if contacts:
+                    self._plan.lost(realm, contacts, now, rng.random())
+                    contacts.clear()
+            while len(self._plan) and self._searches.available(now) and (due := self._plan.next_due(now)):
+                self._searches.take(now)
+                await self._repair(*due)
+                now = self._network.monotonic()
+
+    async def _repair(self, realm: Realm, record: SignedRecord) -> None:
+        crawl = await self._protocol.crawl(record.key, realm, quorum=ALL_OF_THEM, record=record)
+        if crawl.record is None:
+            return
+        if crawl.record is not record:
+            now, wall = self._network.monotonic(), self._network.wall()
+            self._storage.store(crawl.record, realm, crawl.holders[0].prefix, now, wall)
+        have = {holder.id for holder in crawl.holders}
+        nearest = [crawl.answered[contact.id] for contact in crawl.lookup.closest()]
+        brought = 0
+        # We are one of the k nearest ourselves.
+        for contact in nearest[: self._ksize - 1]:
+            if contact.id not in have:
+                await self._bring(contact, crawl.tokens[contact.id], crawl.record)
+                brought += 1
+        log.debug("record_repaired", realm=realm.value, had=len(have), brought=brought)
+
+    async def _bring(self, contact: Contact, token: bytes, record: SignedRecord) -> None:
+        if not self._stores.take(self._network.monotonic()):
+            await asyncio.sleep(1 / self._stores.rate)
+            self._stores.take(self._network.monotonic())
+        self._protocol.start_call(contact.address, NodeId(contact.id), Put(token, record), on_done=_ignore)
+
+
+def _ignore(_: Outcome) -> None:
+    """Who refuses has something newer, or no room: its matter."""

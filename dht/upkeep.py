@@ -1,0 +1,112 @@
+"""The work that keeps a node useful while nobody uses it: pings, refreshed buckets, expiry. Decisions: `neighbours`."""
+
+from __future__ import annotations
+
+import asyncio
+
+from p2pnode.core.address import Realm
+from p2pnode.core.ids import NodeId
+from p2pnode.core.network import Network
+from p2pnode.core.tasks import TaskSet
+from p2pnode.dht.calls import Outcome
+from p2pnode.dht.contact import Contact
+from p2pnode.dht.messages import Ping
+from p2pnode.dht.neighbours import CheckUp, most_silent
+from p2pnode.dht.protocol import DhtProtocol
+from p2pnode.dht.repairing import Repairer
+from p2pnode.dht.settings import DhtSettings
+from p2pnode.dht.storage import RecordStorage
+
+__all__ = ["Upkeep"]
+
+
+class Upkeep:
+    """Of one node, in all realms. Begins with `start`, ends with `stop`."""
+
+    def __init__(self, protocol: DhtProtocol, storage: RecordStorage, network: Network, settings: DhtSettings) -> None:
+        self._protocol, self._storage, self._network, self._settings = protocol, storage, network, settings
+        self._members = protocol.engine.members
+        self._checks = {realm: CheckUp(table, settings) for realm, table in self._members.tables.items()}
+        self._checking: set[Realm] = set()
+        self._repairer = Repairer(protocol, storage, network, settings)
+        self._tasks = TaskSet()
+        self._members.on_missed = self._missed
+
+    def start(self) -> None:
+        self._tasks.spawn(self._keep_up())
+        self._tasks.spawn(self._repairer.run())
+
+    @property
+    def running(self) -> bool:
+        return len(self._tasks) > 0
+
+    async def stop(self) -> None:
+        await self._tasks.cancel()
+
+    async def _keep_up(self) -> None:
+        settings, rng = self._settings, self._network.rng
+        turn = 0
+        round_at = refresh_at = self._network.monotonic()
+        round_at += settings.maintenance_interval
+        refresh_at += settings.refresh_pause
+        while True:
+            # Jitter, so that nodes started together do not ping each other in step.
+            await asyncio.sleep(settings.maintenance_interval / settings.pings_per_round * rng.uniform(0.9, 1.1))
+            now = self._network.monotonic()
+            turn += 1
+            contact = most_silent(self._members.tables.values(), self._members.serving, now, settings, turn)
+            if contact is not None:
+                contact.last_pinged = now
+                self._ping(contact)
+            if now < round_at:
+                continue
+            round_at = now + settings.maintenance_interval
+            self._storage.expire(now)
+            self._protocol.engine.rendezvous.expire(now)
+            if now >= refresh_at:
+                refresh_at = now + settings.refresh_pause
+                await self._refresh_oldest(now)
+
+    def _ping(self, contact: Contact) -> None:
+        # The engine counts the answer or the miss; nobody waits for it.
+        self._protocol.start_call(contact.address, NodeId(contact.id), Ping(), on_done=_ignore)
+
+    def _missed(self, realm: Realm, contact: Contact, dropped: bool) -> None:
+        if not self.running or realm not in self._members.serving:
+            return  # we hold nothing there
+        if dropped:
+            self._repairer.lost(realm, contact)
+        if self._checks[realm].missed(contact) and realm not in self._checking:
+            self._checking.add(realm)
+            self._tasks.spawn(self._check(realm))
+
+    async def _check(self, realm: Realm) -> None:
+        try:
+            while True:
+                contact, pause = self._checks[realm].next(self._network.monotonic())
+                if contact is not None:
+                    self._ping(contact)
+                elif pause < 0:
+                    return
+                await asyncio.sleep(pause)
+        finally:
+            self._checking.discard(realm)
+
+    async def _refresh_oldest(self, now: float) -> None:
+        """Look up a random id in the bucket that was left alone longest (Kademlia section 2.3, "refresh")."""
+        stale = [
+            (bucket.looked_up_at, realm.value, index)
+            for realm, table in self._members.tables.items()
+            if len(table) >= self._settings.ksize
+            for index, bucket in enumerate(table.buckets)
+            if now - bucket.looked_up_at > self._settings.refresh_interval
+        ]
+        if stale:
+            _, realm_name, index = min(stale)
+            bucket = self._members.tables[Realm(realm_name)].buckets[index]
+            bucket.looked_up_at = now
+            await self._protocol.crawl(bucket.random_id(self._network.rng.getrandbits(160)), Realm(realm_name))
+
+
+def _ignore(_: Outcome) -> None:
+    """An answer nobody waits for."""
