@@ -47,6 +47,7 @@ def _traffic(page: _Page, node: Node) -> None:
     drops = [({"layer": "mux", "reason": reason}, count) for reason, count in sorted(mux.dropped.items())]
     drops += [({"layer": "dht", "reason": reason}, count) for reason, count in sorted(dht.drops.items())]
     drops.append(({"layer": "network", "reason": "not_sealed_by_a_member"}, node.membership.foreign))
+    drops.append(({"layer": "network", "reason": "unknown_or_sealed_for_others"}, node.questions.unknown))
     page.add("drops_total", "counter", "Datagrams and records dropped, by reason.", drops)
 
 

@@ -63,6 +63,8 @@ class NetworkQuestions:
         self._send = send
         self._allow_documentation = allow_documentation
         self._waiting: dict[bytes, tuple[Address, asyncio.Future[bool]]] = {}
+        self.unknown = 0
+        """Datagrams for nobody: other first bytes (0x0F: sealed by a member of some private network), other lengths."""
         self._left, self._left_at = ANSWERS_AT_ONCE, 0.0
 
     def received(self, data: bytes, source: Address) -> None:
@@ -74,6 +76,8 @@ class NetworkQuestions:
             address, future = self._waiting.get(nonce, (None, None))
             if future is not None and address == source and not future.done():
                 future.set_result(data[-1] == 1)
+        else:
+            self.unknown += 1
 
     async def beside(
         self, attempt: Coroutine[Any, Any, T], addresses: Sequence[Address], peer: PeerId | None, *,

@@ -242,6 +242,7 @@ def test_questions_cost_the_asked_less_than_the_asker_and_are_bounded() -> None:
         socket.send(bytes([OPEN_KIND, 2]) + bytes(17), to)
         await asyncio.sleep(1)
         assert got == []
+        assert (boot.questions.unknown, boot.membership.foreign) == (3, 1)
         await stopped(boot)
 
     run_virtual(main)
