@@ -237,12 +237,6 @@ class VirtualLoop(BaseEventLoop):
             while not self._stopping:
                 if not ready:
                     self._let_time_pass()
-                elif self._turns >= TURNS_AT_ONE_INSTANT_MAX:
-                    self._turns = 0
-                    callbacks = [_callback_of(item) for item in ready]
-                    spinning = describe_spinning(TURNS_AT_ONE_INSTANT_MAX, callbacks)
-                    raise VirtualLivelockError(f"{spinning}; {self._describe_waiting()}")
-                self._turns += 1
                 now = self._virtual_now
                 while timers and timers[0][0] <= now:
                     timer = heappop(timers)
@@ -253,6 +247,11 @@ class VirtualLoop(BaseEventLoop):
                     else:
                         timer[3]._scheduled = False
                         append(timer[3])
+                self._turns += 1
+                if self._turns > TURNS_AT_ONE_INSTANT_MAX:
+                    self._turns = 0
+                    spinning = describe_spinning(TURNS_AT_ONE_INSTANT_MAX, [_callback_of(item) for item in ready])
+                    raise VirtualLivelockError(f"{spinning}; {self._describe_waiting()}")
                 for _ in range(len(ready)):
                     self._current = item = popleft()
                     if isinstance(item, tuple):

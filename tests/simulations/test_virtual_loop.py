@@ -118,8 +118,78 @@ def test_spinning_without_time_is_a_livelock(monkeypatch: pytest.MonkeyPatch) ->
         for _turn in range(10_000):
             await asyncio.sleep(0)
 
-    with pytest.raises(VirtualLivelockError, match="main in"):
+    with pytest.raises(VirtualLivelockError, match=r"again and again the task main \(.*main:\d+"):
         VirtualLoop().run(main())
+
+
+def test_timer_that_sets_itself_again_at_the_same_instant_is_a_livelock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Handles and arrivals alike; the callback is named, not only the tasks that wait meanwhile."""
+    monkeypatch.setattr(loop, "TURNS_AT_ONE_INSTANT_MAX", 1_000)
+
+    def by_handle() -> None:
+        asyncio.get_running_loop().call_later(0, by_handle)
+
+    def by_wire() -> None:
+        running = asyncio.get_running_loop()
+        assert isinstance(running, VirtualLoop)
+        running.wire_at(running.now(), by_wire)
+
+    for spins in (by_handle, by_wire):
+
+        async def main() -> None:
+            spins()  # noqa: B023 - called in this round
+            await asyncio.sleep(1)
+
+        with pytest.raises(VirtualLivelockError, match=rf"the callback .*{spins.__name__} \(simulations/.*; at 0\.0"):
+            VirtualLoop().run(main())
+
+
+def test_deadlock_and_time_limit_name_what_is_awaited_inside() -> None:
+    """The innermost coroutine is named as well: the outermost one says little in a large program."""
+
+    async def waits_inside(event: asyncio.Event) -> None:
+        await event.wait()
+
+    async def main() -> None:
+        await waits_inside(asyncio.Event())
+
+    with pytest.raises(VirtualDeadlockError, match=r"main in .*main:\d+ awaiting Event\.wait:\d+"):
+        VirtualLoop().run(main())
+
+
+def test_cancelled_timers_do_not_pile_up() -> None:
+    """A hundred thousand timers that are set and cancelled leave a small heap; those that remain still run in order."""
+
+    async def main() -> list[int]:
+        running = asyncio.get_running_loop()
+        assert isinstance(running, VirtualLoop)
+        order: list[int] = []
+        for number in range(100):
+            running.call_later(50 - number % 10, order.append, number)
+        for _ in range(100_000):
+            running.call_later(100, order.append, -1).cancel()
+        assert len(running.pending_timers()) == 100
+        assert len(running._timers) < 500
+        await asyncio.sleep(200)
+        return order
+
+    assert VirtualLoop().run(main()) == sorted(range(100), key=lambda number: (-(number % 10), number))
+
+
+def test_arrivals_and_timers_share_one_order() -> None:
+    """What is due at one instant runs by age, whether it has a handle or not."""
+
+    async def main() -> list[int]:
+        running = asyncio.get_running_loop()
+        assert isinstance(running, VirtualLoop)
+        order: list[int] = []
+        for number in range(0, 20, 2):
+            running.call_at(1.0, order.append, number)
+            running.wire_at(1.0, order.append, number + 1)
+        await asyncio.sleep(2)
+        return order
+
+    assert VirtualLoop().run(main()) == list(range(20))
 
 
 def test_time_limit_ends_a_run_whose_timers_never_end() -> None:
