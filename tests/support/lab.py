@@ -70,8 +70,10 @@ class LabCommand:
         self.mark = uuid.uuid4().hex
         self.directory = directory
         kept = {k: v for k, v in os.environ.items() if not k.startswith("P2PNODE_")}
+        # A shell's background job ignores Ctrl-C, and so would everything that the tests start there.
+        heeding = ["env", "--default-signal=INT"]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "p2pnode", "--home", str(directory / "none"), "lab", *arguments],
+            [*heeding, sys.executable, "-m", "p2pnode", "--home", str(directory / "none"), "lab", *arguments],
             stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
