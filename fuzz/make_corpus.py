@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from targets import TARGETS, dht_node, ice, nat, quic
+from targets import TARGETS, dht_node, ice, nat, networks, quic
 from targets.api import TAKING
 
 from p2pnode.core.address import Realm
@@ -137,6 +137,9 @@ def others(seeds: Seeds) -> None:
     seeds["lan_packet"] += packets
     framed = [len(packet).to_bytes(2, "big") + packet for packet in packets]
     seeds["lan_machine"] += [*framed, framed[1] + framed[1], framed[0] + framed[1] + framed[-1]]
+    seal = networks.SealedNetwork(networks.NETWORK, bytes(32)).seal
+    seeds["network_sealed"] += [seal(packets[0]), seal(b"\x05"), b"\x0e\x01", packets[0]]
+    seeds["network_question"] += [b"\x0e\x01" + bytes(range(48)), b"\x0e\x02" + bytes(17), seal(b"\x05")]
     frames = hexes(each["bytes"] for each in vectors("chat")["frames"].values())
     seeds["chat_frame"] += [frame[4:] for frame in frames]
     seeds["chat_stream"] += [*frames[:3], b"".join(frames)]
