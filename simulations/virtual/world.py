@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 from p2pnode.core.address import Address
 from p2pnode.simulations.virtual.host import VirtualHost
 from p2pnode.simulations.virtual.links import Delay, Link, LinkProfile
-from p2pnode.simulations.virtual.loop import VirtualLoop
+from p2pnode.simulations.virtual.loop import BLOCKED_AFTER_S, VirtualLoop
 from p2pnode.simulations.virtual.network import VirtualNetwork
 from p2pnode.simulations.virtual.places import INTERNET, LOOPBACK_DELAY_S, is_public, space_of
 from p2pnode.simulations.virtual.tcp_packet import TcpPacket
@@ -309,11 +309,13 @@ def run_virtual(
     keep_trace: bool = True,
     hash_trace: bool = False,
     until: float | None = 3600.0,
+    blocked_after: float | None = BLOCKED_AFTER_S,
 ) -> T:
     """Run `main(world)` in a new world on a new virtual loop, and return its result.
 
-    `until`: virtual seconds after which VirtualTimeLimitError is raised (None: no limit).
+    `until`: virtual seconds after which VirtualTimeLimitError is raised (None: no limit). `blocked_after`: real seconds
+    of one step after which VirtualBlockedError is raised (None: never).
     """
     loop = VirtualLoop(seed)
     world = VirtualWorld(seed, delay=delay, loss=loss, keep_trace=keep_trace, hash_trace=hash_trace, loop=loop)
-    return loop.run(main(world), until=until)
+    return loop.run(main(world), until=until, blocked_after=blocked_after)
