@@ -82,7 +82,7 @@ class RouterKind:
     ipv6: Literal["none", "open", "firewall"] = "none"
     """Whether hosts have public IPv6 addresses, and whether a stateful firewall guards them (RFC 6092)."""
     ipv6_filtering: Rule = ADDRESS_AND_PORT
-    """Of that firewall. RFC 6092, sections 3.2.3 and 3.3.1, recommends endpoint-independent; home routers do not do it."""
+    """Of that firewall. RFC 6092, sections 3.2.3 and 3.3.1, recommends endpoint-independent; homes do not have it."""
 
     port_mapping: frozenset[PortProtocol] = frozenset()
     """Which port-mapping protocols it answers on its inside address."""

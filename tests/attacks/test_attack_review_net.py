@@ -19,9 +19,9 @@ from p2pnode.dht import DhtSettings
 from p2pnode.dht.contact import Contact
 from p2pnode.dht.lookup import SILENT_PER_IP, Lookup
 from p2pnode.dht.messages import DialBackAccepted, DialFor, FindNode, Ping, Pong, encode
-from p2pnode.dht.writing import OWN_PREFIX
 from p2pnode.dht.storage import RecordStorage
 from p2pnode.dht.wire import SEALED, SIGNED_REQUEST, sealed_answer_text
+from p2pnode.dht.writing import OWN_PREFIX
 from p2pnode.dial_pace import DialPace
 from p2pnode.dialing import Dialer
 from p2pnode.lan import LanPeer
