@@ -253,7 +253,7 @@ def main() -> None:
         return
     table = Table()
     per_datagram(table, 20_000 if options.short else 200_000)
-    idle_nodes(table, *((30, 1.0) if options.short else (200, 6.0)))
+    idle_nodes(table, *((30, 1.0) if options.short else (200, 1.0)))
     stats = busy_network(table, *((30, 100) if options.short else (200, 1000)))
     show_profile(table, stats, 15 if options.short else 30)
     sys.exit(table.finish(options.json))
