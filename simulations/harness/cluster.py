@@ -110,11 +110,11 @@ class Cluster:
             return msgspec.msgpack.decode(future.result(), type=Outcome)
         except RunLostError as error:
             message = error.message
-        except ModuleNotFoundError as error:
-            raise MissingPackageError(
-                f"The workers at {self._scheduler} lack {error.name}: install the same p2pnode there."
-            ) from error
-        except Exception as error:  # noqa: BLE001 - a worker may be lost in any way; its other runs go on
+        except Exception as error:  # a worker may be lost in any way; its other runs go on
+            if (missing := _missing_package(error)) is not None:
+                raise MissingPackageError(
+                    f"{missing} is not installed at {self._scheduler}: its scheduler and workers need p2pnode, too."
+                ) from error
             kind = type(error).__name__
             message = f"The run was lost by its Dask cluster ({kind})."
             if kind == "KilledWorker":
@@ -161,13 +161,25 @@ def _scratch() -> Iterator[str]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep Dask's remarks on lost workers and closed connections to itself: `make` says what matters."""
-    logger = logging.getLogger("distributed")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+    # Its loggers have levels of their own, but write through the handlers of their parent only.
+    handlers = logging.getLogger("distributed").handlers
+    before = [handler.level for handler in handlers]
+    for handler in handlers:
+        handler.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for handler, level in zip(handlers, before, strict=True):
+            handler.setLevel(level)
+
+
+def _missing_package(error: BaseException | None) -> str | None:
+    """Return what could not be imported where the run was to be made; None when that was not the reason."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError):
+            return error.name
+        error = error.__cause__
+    return None
 
 
 def _still_wanted() -> Callable[[], bool]:

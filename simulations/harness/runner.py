@@ -81,7 +81,7 @@ def make_sweep(
         sweep=sweep,
     )
     count = workers or worker_count(max(each.nodes for each in plan.jobs), len(plan.jobs))
-    where = f"{count} {'process' if count == 1 else 'processes'}"
+    where = _counted(count, "process", "processes") if scheduler is None else scheduler
     cost = dict.fromkeys(("cpu_s", "rss_peak_bytes", "datagrams"), 0.0)
     failures: dict[int, str] = {}
 
@@ -95,7 +95,7 @@ def make_sweep(
         try:
             with Cluster(scheduler, count) as cluster:
                 if scheduler is not None:
-                    where = f"{cluster.workers()} workers at {scheduler}"
+                    where = f"{_counted(cluster.workers(), 'worker', 'workers')} at {scheduler}"
                 for number, outcome in cluster.make(plan.jobs):
                     _enter(report, plan, number, outcome, cost, failures)
         except KeyboardInterrupt:
@@ -146,6 +146,10 @@ def _telling(scenario: Scenario, job: Job, standing: Standing, real_s: float) ->
         left = f", about {_about(standing.phase_real_s * (1 - share) / share)} left of it"
     text = f"{scenario.name}, {job.nodes:,} nodes: {standing.phase}{steps}"
     return f"{text}{left}; {_about(standing.virtual_s)} virtual, {_about(real_s)} real", share
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
 
 
 def _about(seconds: float) -> str:

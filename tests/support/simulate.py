@@ -16,7 +16,19 @@ from typing import Any
 from support import tiny_scenario
 from support.processes import LAUNCH, environment
 
-__all__ = ["LAUNCH", "TINY", "children", "finish", "is_alive", "network_figures", "started", "wait_until"]
+__all__ = [
+    "LAUNCH",
+    "TINY",
+    "dask",
+    "finish",
+    "interrupt",
+    "is_alive",
+    "listening",
+    "network_figures",
+    "runs_of",
+    "started",
+    "wait_until",
+]
 
 TINY = tiny_scenario.__file__
 
@@ -63,12 +75,13 @@ def interrupt(process: subprocess.Popen[str]) -> tuple[str, str, float]:
     return out, err, time.monotonic() - began
 
 
-def children(pid: int) -> list[int]:
-    """The processes that a process (any of its threads) started."""
+def runs_of(pid: int) -> list[int]:
+    """The processes of runs that a process (any of its threads) started; libraries start others, for moments."""
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
-            found += [int(word) for word in task.read_text().split()]
+            pids = [int(word) for word in task.read_text().split()]
+            found += [child for child in pids if b"harness.child" in Path(f"/proc/{child}/cmdline").read_bytes()]
         except (FileNotFoundError, ProcessLookupError):
             continue
     return found

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support.simulate import TINY, children, finish, interrupt, is_alive, started, wait_until
+from support.simulate import TINY, finish, interrupt, is_alive, runs_of, started, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -18,7 +18,7 @@ def test_ctrl_c_writes_the_report_so_far(tmp_path: Path) -> None:
     """Exit 130, within two seconds on an idle machine; JSON and page marked; the run's process is gone."""
     folder = tmp_path / "o"
     with started(TINY, "--set", "spin_s=1000", "--set", "steps=50000", "--output", str(folder)) as process:
-        (run,) = wait_until(lambda: children(process.pid), what="the run")
+        (run,) = wait_until(lambda: runs_of(process.pid), what="the run")
         wait_until(lambda: _line(process).startswith("tiny, 10 nodes: stepping"), what="a line of progress")
         out, _, seconds = interrupt(process)
     print(f"Ctrl-C took {seconds:.2f} s")
@@ -46,7 +46,7 @@ def _line(process: subprocess.Popen[str]) -> str:
 def test_ctrl_c_before_anything_ran() -> None:
     """While the run's process still starts: exit 130, no traceback."""
     with started(TINY, "--set", "spin_s=1000") as process:
-        wait_until(lambda: children(process.pid), what="the run's process")
+        wait_until(lambda: runs_of(process.pid), what="the run's process")
         _, err, _ = interrupt(process)
     assert process.returncode == 130
     assert "Traceback" not in err

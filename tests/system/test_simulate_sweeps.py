@@ -13,13 +13,13 @@ import pytest
 from support.cli import p2pnode
 from support.simulate import (
     TINY,
-    children,
     dask,
     finish,
     interrupt,
     is_alive,
     listening,
     network_figures,
+    runs_of,
     started,
     wait_until,
 )
@@ -53,7 +53,7 @@ def test_a_killed_run_is_made_again(undisturbed: dict[str, dict[str, float]]) ->
     Meanwhile the sweep listens nowhere.
     """
     with started(*SWEEP, "--workers", "2", "--set", "spin_s=0.7") as process:
-        (victim, *_) = wait_until(lambda: children(process.pid), what="the first run")
+        (victim, *_) = wait_until(lambda: runs_of(process.pid), what="the first run")
         assert listening(process.pid) == []
         os.kill(victim, signal.SIGKILL)
         out, err = finish(process)
@@ -86,19 +86,19 @@ def test_a_lost_worker_costs_only_its_runs(cluster: DaskCluster, undisturbed: di
     """One of two workers is killed at work; the user's file reached both by content; the run itself dies with it."""
     lost, other = cluster.workers
     with started(*SWEEP, "--scheduler", cluster.address, "--set", "spin_s=0.7") as process:
-        run = wait_until(lambda: children(lost.pid), what="a run on the first worker")[0]
+        run = wait_until(lambda: runs_of(lost.pid), what="a run on the first worker")[0]
         lost.kill()
         wait_until(lambda: not is_alive(run), what="the end of the lost worker's run")
         out, err = finish(process)
     assert process.returncode == 0, err
     assert network_figures(out) == undisturbed
-    assert children(other.pid) == []
+    assert runs_of(other.pid) == []
 
 
 def test_an_interrupted_cluster_is_left_idle(cluster: DaskCluster) -> None:
     """After Ctrl-C the workers' runs end, too: nobody waits for them."""
     with started(*SWEEP, "--scheduler", cluster.address, "--set", "spin_s=1000") as process:
-        runs = wait_until(lambda: children(cluster.workers[1].pid), what="a run")
+        runs = wait_until(lambda: runs_of(cluster.workers[1].pid), what="a run")
         out, _, seconds = interrupt(process)
     print(f"Ctrl-C took {seconds:.2f} s")
     assert process.returncode == 130
@@ -138,7 +138,7 @@ def test_ctrl_c_keeps_the_runs_that_ended(tmp_path: Path) -> None:
     arguments = (TINY, "--sweep", "seed=1..50", "--workers", "2", "--set", "spin_s=0.4", "--output", str(folder))
     with started(*arguments) as process:
         seen: set[int] = set()
-        wait_until(lambda: len(seen.update(children(process.pid)) or seen) >= 5, what="the fifth run")
+        wait_until(lambda: len(seen.update(runs_of(process.pid)) or seen) >= 5, what="the fifth run")
         _, _, seconds = interrupt(process)
     print(f"Ctrl-C took {seconds:.2f} s")
     assert process.returncode == 130
