@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     ips = arguments[1], arguments[2]
     try:
         if arguments[0] == "ask":
-            settings = ProbeSettings(wait_s=float(arguments[3]), port_mapping=False)
+            settings = ProbeSettings(wait_s=float(arguments[3]))
             verdict = asyncio.run(probe(RealNetwork(), ProbeServers(ips), settings))
             print(json.dumps(verdict.to_json()))  # noqa: T201
         else:
