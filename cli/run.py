@@ -151,11 +151,12 @@ class _Program:
             await self._enter(service)
             ready = Ready.of(node)  # whoever came in through somebody is not alone
         if feed is not None:
-            self._ready_event(node, ready, api)
+            # Before the event: whoever waits for that finds what is said to people already there.
             if ready.alone and self.settings.role == "peer":
                 self.invocation.note(ready.waiting_sentence())
             if self.settings.role == "bootstrap" and ready.bootstrap:
                 self.invocation.note(f"Hand this out: {ready.bootstrap}")
+            self._ready_event(node, ready, api)
             async for event in feed:
                 self._event(msgspec.to_builtins(event))
             return
