@@ -21,6 +21,7 @@ from typing import Any
 
 import msgspec
 
+from p2pnode import __version__
 from p2pnode.simulations.harness.errors import MissingPackageError, ScenarioFailedError, SettingError
 from p2pnode.simulations.harness.execution import Outcome, failed
 from p2pnode.simulations.harness.job import Job
@@ -88,6 +89,17 @@ class Cluster:
         """How many there are now."""
         return len(self._client.scheduler_info(n_workers=-1)["workers"])
 
+    def other_versions(self) -> set[str]:
+        """Return the versions of p2pnode on the workers that are not ours. Raise MissingPackageError."""
+        if self._scheduler is None:
+            return set()
+        try:
+            return set(self._client.run(_version).values()) - {_version()}
+        except Exception as error:
+            if _missing_package(error) is not None:
+                raise self._lacking(error) from error
+            raise
+
     def make(self, jobs: list[Job]) -> Iterator[tuple[int, Outcome]]:
         """Yield the number of each job and what it gave, in the order in which they end."""
         import distributed
@@ -111,15 +123,19 @@ class Cluster:
         except RunLostError as error:
             message = error.message
         except Exception as error:  # a worker may be lost in any way; its other runs go on
-            if (missing := _missing_package(error)) is not None:
-                raise MissingPackageError(
-                    f"{missing} is not installed at {self._scheduler}: its scheduler and workers need p2pnode, too."
-                ) from error
+            if _missing_package(error) is not None:
+                raise self._lacking(error) from error
             kind = type(error).__name__
             message = f"The run was lost by its Dask cluster ({kind})."
             if kind == "KilledWorker":
                 message = "Each worker that made this run was lost; was there not enough memory?"
         return failed(job.nodes, job.seed, message)
+
+    def _lacking(self, error: BaseException) -> MissingPackageError:
+        what = _missing_package(error)
+        return MissingPackageError(
+            f"{what} is not installed at {self._scheduler}: its scheduler and workers need p2pnode, too."
+        )
 
     def _connect(self, stack: contextlib.ExitStack) -> Any:
         import distributed
@@ -149,6 +165,11 @@ class Cluster:
             workers={number: {"cls": QuietWorker, "options": options} for number in range(self._workers)},
             silence_logs=logging.CRITICAL,
         )
+
+
+def _version() -> str:
+    """Return the version of p2pnode where this is called: on a worker, too."""
+    return __version__
 
 
 @contextlib.contextmanager

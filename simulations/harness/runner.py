@@ -84,6 +84,7 @@ def make_sweep(
     where = _counted(count, "process", "processes") if scheduler is None else scheduler
     cost = dict.fromkeys(("cpu_s", "rss_peak_bytes", "datagrams"), 0.0)
     failures: dict[int, str] = {}
+    notes: list[str] = []
 
     def tell() -> tuple[str, float | None]:
         done, real_s = len(sweep.runs), time.monotonic() - began
@@ -96,12 +97,16 @@ def make_sweep(
             with Cluster(scheduler, count) as cluster:
                 if scheduler is not None:
                     where = f"{_counted(cluster.workers(), 'worker', 'workers')} at {scheduler}"
+                    if others := cluster.other_versions():
+                        notes.append(
+                            f"Workers at {scheduler} had other versions of p2pnode: {', '.join(sorted(others))}."
+                        )
                 for number, outcome in cluster.make(plan.jobs):
                     _enter(report, plan, number, outcome, cost, failures)
         except KeyboardInterrupt:
             report.interrupted = True
     finish(sweep)
-    report.found = Recorder(failures=[failures[number] for number in sorted(failures)])
+    report.found = Recorder(notes=notes, failures=[failures[number] for number in sorted(failures)])
     report.real_s = time.monotonic() - began
     report.cost = {"runs": float(len(sweep.runs)), "real_s": report.real_s, **cost}
     return report

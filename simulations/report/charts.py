@@ -75,6 +75,9 @@ def charts_of(report: Report) -> list[Chart]:
 def _samples(report: Report) -> list[Chart]:
     """One CDF per kind of sample; those whose names differ in a number only share a plot."""
     samples = {name: sorted(values) for name, values in report.found.samples.items() if len(set(values)) > 1}
+    # What has a `_success` is what the scenario is about.
+    stems = tuple(name.removesuffix("_success") for name in report.found.figures if name.endswith("_success"))
+    samples = dict(sorted(samples.items(), key=lambda item: not item[0].startswith(stems)))
     charts = []
     for names in _alike(samples):
         curves = [_cdf(name, samples[name]) for name in names[:CURVES_MAX]]
@@ -94,7 +97,7 @@ def _cdf_chart(names: Sequence[str], curves: list[Curve], caption: str) -> Chart
     smallest = min((x for x in values if x > 0), default=0.0)
     # Times spread over decades (a lookup that times out) would be one step at the left edge.
     log_x = min(values) > 0 and max(values) > 50 * smallest
-    return Chart(f"Distribution of {_title(names)}", "", first, "share of values at or below", curves,
+    return Chart(f"Distribution of {_title(names)}", "", _title(names), "share of values at or below", curves,
                  x_name=first, y_name="share", log_x=log_x, caption=caption)  # fmt: skip
 
 

@@ -45,10 +45,12 @@ def page_of(report: Report, charts: Sequence[Chart], *, draw_until: float = floa
 def render(*, title: str, sections: Sequence[Section], **context: Any) -> str:
     """Fill the template. Further names: summary, headline, command, marks, failures, cards, footer."""
     from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
+    from markupsafe import Markup, escape
 
     folder = resources.files("p2pnode.simulations.report")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    # Names of figures are long words of parts: a line may end after an underscore.
+    environment.filters["breakable"] = lambda text: escape(text).replace("_", Markup("_<wbr>"))
     template = environment.from_string(folder.joinpath("page.html.j2").read_text(encoding="utf-8"))
     css = Markup(folder.joinpath("page.css").read_text(encoding="utf-8"))  # noqa: S704 - our own file
     return template.render(title=title, css=css, sections=[each for each in sections if each], **context)
@@ -84,7 +86,7 @@ def _cards(report: Report) -> list[dict[str, str]]:
 
 
 def _card(name: str, value: float, small: str) -> dict[str, str]:
-    return {"name": name, "text": shown(name, value), "exact": repr(value), "small": small}
+    return {"name": name, "text": shown(name, value, with_per=False), "exact": repr(value), "small": small}
 
 
 def _figures(report: Report) -> Section:

@@ -80,7 +80,8 @@ def _base(name: str) -> str:
 def _value(kind: str, value: float) -> str:
     match kind:
         case "share":
-            return f"{_digits(value * 100)} %"
+            percent = value * 100
+            return f"{percent:.4g} %" if 90 <= percent < 100 else f"{_digits(percent)} %"  # 99.95 is not 100
         case "s":
             return _seconds(value)
         case "ms" | "us":
@@ -108,10 +109,8 @@ def _bytes(value: float) -> str:
 
 
 def _digits(value: float) -> str:
-    """Return whole numbers whole, others with three digits; four between 90 and 100, for 99.95 %."""
+    """Return whole numbers whole, others with three digits."""
     size = abs(value)
     if value == int(value) and size < 1e15:
         return f"{int(value):,}"
-    if size >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.4g}" if 90 <= size < 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if size >= 1000 else f"{value:.3g}"
