@@ -101,6 +101,7 @@ def test_private_network_of_real_processes(started: Processes, tmp_path: Path) -
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(url, timeout=10)
     assert refused.value.code == 401
+    refused.value.close()
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {card['token']}"})
     with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - our own node
         assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"

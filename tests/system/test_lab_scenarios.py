@@ -56,14 +56,16 @@ CHECKS: dict[str, Callable[[Report], None]] = {
 }
 
 
-@pytest.mark.parametrize("name", CHECKS if WHOLE else [])
-def test_scenario_holds(name: str) -> None:
-    """No failure in its report, and the figures that `CHECKS` asks for."""
-    require_lab()
-    report = run_scenario(name, LabSettings())
-    print("\n" + "\n".join(scenario_text(report)))
-    assert report.found.failures == []
-    CHECKS[name](report)
+if WHOLE:  # an empty set of parameters would count as a skipped test
+
+    @pytest.mark.parametrize("name", CHECKS)
+    def test_scenario_holds(name: str) -> None:
+        """No failure in its report, and the figures that `CHECKS` asks for."""
+        require_lab()
+        report = run_scenario(name, LabSettings())
+        print("\n" + "\n".join(scenario_text(report)))
+        assert report.found.failures == []
+        CHECKS[name](report)
 
 
 def test_lan_without_internet_is_enough(tmp_path: Path) -> None:
