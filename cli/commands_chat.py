@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -304,6 +303,8 @@ def _offline(invocation: Invocation, read: Callable[[ChatStore, PeerId, UserId],
         async with _store(invocation) as store:
             own, user = _own(invocation, config)
             return await read(store, own, user)
+
+    import asyncio  # a tenth of what `--help` takes
 
     return asyncio.run(go())
 
