@@ -14,7 +14,10 @@ from typing import NamedTuple
 
 from p2pnode.core.errors import BadPacket
 
-__all__ = ["Address", "Realm", "Scope", "realm_of", "scope_of", "split_host_port"]
+__all__ = ["DEFAULT_PORT", "Address", "Realm", "Scope", "realm_of", "scope_of", "split_host_port"]
+
+
+DEFAULT_PORT = 4747
 
 
 class Scope(enum.Enum):

@@ -6,12 +6,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from p2pnode.core.address import Address, Scope, split_host_port
+from p2pnode.core.address import DEFAULT_PORT, Address, Scope, split_host_port
 from p2pnode.core.clean import clean, clean_name
 from p2pnode.core.errors import InvalidPeerError
-from p2pnode.peerspec import DEFAULT_PORT, PeerSpec, parse_peer
+
+if TYPE_CHECKING:
+    from p2pnode.peerspec import PeerSpec
 
 __all__ = ["OPTIONS", "Option", "parse_listen"]
 
@@ -111,6 +113,8 @@ def parse_listen(raw: Any) -> tuple[Address, ...]:
 
 
 def _bootstrap(raw: Any) -> PeerSpec:
+    from p2pnode.peerspec import parse_peer  # with cryptography beneath: not for `--help`
+
     try:
         spec = parse_peer(_text(raw))
     except InvalidPeerError as exc:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from p2pnode.core.address import split_host_port
+from p2pnode.core.address import DEFAULT_PORT, split_host_port
 from p2pnode.core.errors import InvalidPeerError
 from p2pnode.core.ids import PeerId, UserId
 
 __all__ = ["DEFAULT_PORT", "PeerSpec", "parse_host_port", "parse_peer"]
 
-DEFAULT_PORT = 4747
 
 # Chosen by us. Ids begin alike, so a prefix must reach beyond the common part; one that is nearly as long as an id is
 # a truncated id, which deserves the id's own error sentence.
