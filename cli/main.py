@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import gc
+import os
+import sys
+from collections.abc import Sequence
 
-# Loading and building the commands makes many objects and no garbage: a fifth of what `--help` takes. `run` ends it.
-gc.disable()
+import typer
 
-import os  # noqa: E402
-import sys  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
-
-import typer  # noqa: E402
-
-from p2pnode import P2PError  # noqa: E402
-from p2pnode.cli.app import build  # noqa: E402
-from p2pnode.cli.invocation import Invocation  # noqa: E402
+from p2pnode import P2PError
+from p2pnode.cli.app import build
+from p2pnode.cli.invocation import Invocation
 
 __all__ = ["main", "run"]
 
@@ -46,11 +41,8 @@ def run(argv: Sequence[str], invocation: Invocation | None = None) -> int:
     if args and args[0] in _OLD_HABITS:
         args.insert(0, "join")  # `p2pnode -u alice -p 4000`, as the programs before this one were started
     invocation.json = "--json" in args
-    app = build()
-    if "--help" not in args:
-        gc.enable()
     try:
-        code = app.main(args=args, prog_name="p2pnode", standalone_mode=False, obj=invocation)
+        code = build().main(args=args, prog_name="p2pnode", standalone_mode=False, obj=invocation)
     except P2PError as error:
         return _failed(invocation, error.code, error.message, error.facts.get("trace"))
     except KeyboardInterrupt:
