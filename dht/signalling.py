@@ -49,12 +49,14 @@ class Signalling:
     _members: Members
     on_serving: Callable[[Realm, bool], None] | None
     """Called when this node begins to serve in a realm, or ceases."""
+    on_checked: Callable[[], None] | None
+    """Called after each dial-back check: `serving` and `unreachable` may have changed."""
     has_sent_to: Callable[[str], bool] | None
     """Whether anything else on the same socket was sent to this IP: STUN, QUIC. None: only the DHT uses it."""
 
     def _start_signalling(self) -> None:
         """To be called once, at construction."""
-        self.on_serving = self.has_sent_to = None
+        self.on_serving = self.on_checked = self.has_sent_to = None
         serves = Realm.PUBLIC in self.settings.serve
         self._role = Role(serves=serves, interval=self.settings.dial_back_interval)
         self._role_wake = asyncio.Event()
@@ -225,6 +227,8 @@ class Signalling:
             log.info("dht_dial_back", evidence=evidence.value, serves=self._role.serves)
             began = self._role.serves and Realm.PUBLIC not in self.serving
             self.set_serving(Realm.PUBLIC, self._role.serves)
+            if self.on_checked is not None:
+                self.on_checked()
             if began:  # those near us should know
                 await self.protocol.crawl(NodeId(self._engine.node_id), Realm.PUBLIC)
 

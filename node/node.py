@@ -378,6 +378,7 @@ class Node:
     def _realm_joined(self, realm: Realm) -> None:
         log.info("realm_joined", realm=realm.value)
         self._known_anybody.set()
+        self.reaching.look()
         self._wake_publisher()
         self.emit(Joined(realm))
 

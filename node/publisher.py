@@ -26,7 +26,8 @@ log = structlog.get_logger(__name__)
 DEVICES_LIFETIME_S = 20 * 3600.0  # below the 24 h that holders accept, with room for a clock that is wrong
 DEVICES_REFRESH_S = 1800.0  # it never changes by itself; holders come and go
 RETRY_S = 15.0  # after a publish that nobody stored
-LOOK_EVERY_S = 5.0  # how often the network's size is compared
+# How often the network's size and the clocks are looked at: a network grows when it is young; all else wakes us.
+LOOK_FIRST_S, LOOK_LAST_S = 5.0, 40.0
 GROWTH = 2.0  # half of the nearest nodes of a network that has doubled since the publish lack our record
 # The wall clock went ahead of the monotonic one: the machine slept (Linux stops CLOCK_MONOTONIC then) or its clock was
 # set. Either way the times in what we signed are no longer true, and our timers know nothing of it.
@@ -79,15 +80,20 @@ class Publisher:
 
     async def run(self) -> None:
         """Publish for ever, until cancelled."""
+        look_s = LOOK_FIRST_S
         while True:
             self._wake.clear()
-            await self.publish_due()
+            if await self.publish_due():
+                look_s = LOOK_FIRST_S
+            due = [at for realm, at in self._due_at.items() if realm in self._dht.realms()]
+            due_s = min(due, default=0.0) - self._network.monotonic()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY_S):
+                async with asyncio.timeout(min(look_s, max(due_s, LOOK_FIRST_S))):
                     await self._wake.wait()
+            look_s = min(2 * look_s, LOOK_LAST_S)
 
-    async def publish_due(self) -> None:
-        """Publish in every realm where it is due or an address has changed."""
+    async def publish_due(self) -> bool:
+        """Publish in every realm where it is due or an address has changed; return whether it was anywhere."""
         now = self._network.monotonic()
         wall_ahead_s = self._network.wall() - now
         if abs(wall_ahead_s - self._wall_ahead_s) > SLEPT_S:
@@ -107,6 +113,7 @@ class Publisher:
                 self._size_at_publish[realm] = size
                 due.append((realm, where))
         await asyncio.gather(*(self._publish(realm, where) for realm, where in due))
+        return bool(due)
 
     async def unpublish(self) -> None:
         """Say goodbye in every realm where we are published."""

@@ -71,6 +71,7 @@ class Reaching:
         self._sent_to: OrderedDict[str, None] = OrderedDict()
         self._tasks = TaskSet()
         self._renewed_at = float("-inf")
+        self._look = asyncio.Event()
         self._stun = StunServer(self.send)
         self._stun_client = StunClient(network, self.send)
         self._ice = IceEndpoint(network=network, send=self.send, allow_documentation=allow_documentation)
@@ -96,6 +97,7 @@ class Reaching:
         dht.on_observed = self._observed
         dht.on_deliver = self._signalling.delivered
         dht.has_sent_to = self._sent_to.__contains__
+        dht.on_checked = self.look
 
     # Life
 
@@ -119,6 +121,11 @@ class Reaching:
         self._reachability.forget()
         self._dht.addresses_changed()
         self._keeper.renew()
+        self.look()
+
+    def look(self) -> None:
+        """Look now whether rendezvous nodes are needed: a realm was joined, or whether we can be dialled found out."""
+        self._look.set()
 
     # Datagrams
 
@@ -208,12 +215,10 @@ class Reaching:
 
     async def _keep_rendezvous(self) -> None:
         while True:
-            if self._needed():
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(60.0):
-                        await self._keeper.run()
-            else:
-                await asyncio.sleep(5.0)
+            self._look.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(60.0):
+                    await (self._keeper.run() if self._needed() else self._look.wait())
 
     def _ask_stun(self) -> None:
         """Ask the rendezvous nodes, each a STUN server on its one socket, how they see us now."""

@@ -54,7 +54,7 @@ class RendezvousSettings:
     lease: float = 90.0
     """Two renewals may get lost."""
     retry: float = 2.0
-    """After a renewal without answer, and while there are fewer nodes than wanted."""
+    """After a renewal without answer; and, twice as long each time, while there are fewer nodes than wanted."""
     shun: float = 300.0
     """How long a node that refused or vanished is not asked again."""
     misses: int = 2
@@ -105,6 +105,7 @@ class RendezvousKeeper:
         self._kept: dict[NodeId, _Kept] = {}
         self._beat_at = 0.0  # all are renewed together: several that die together are missed together
         self._shunned: OrderedDict[NodeId, float] = OrderedDict()
+        self._retry_s = self.settings.retry
         self._wake = asyncio.Event()
         self._told: frozenset[KnownContact] = frozenset()
         self._asked = self._unanswered = self._given_up = 0
@@ -121,6 +122,7 @@ class RendezvousKeeper:
     def renew(self) -> None:
         """Renew everything now: our network, and so every mapping, has changed."""
         self._shunned.clear()
+        self._retry_s = self.settings.retry
         for kept in self._kept.values():
             kept.due_at = 0.0
         self._wake.set()
@@ -142,7 +144,10 @@ class RendezvousKeeper:
         due = [kept for kept in self._kept.values() if kept.due_at <= now]
         if due:
             await asyncio.gather(*(self._renew(kept) for kept in due))
+        # A network with fewer servers than wanted is asked less and less often whether it has more.
+        self._retry_s = min(2 * self._retry_s, self.settings.keep_alive)
         while self._network.monotonic() < self._beat_at and (candidates := self._choose()):
+            self._retry_s = self.settings.retry
             await asyncio.gather(*(self._try(contact) for contact in candidates))
         self._tell()
 
@@ -152,7 +157,7 @@ class RendezvousKeeper:
     def _next_at(self) -> float:
         due = [kept.due_at for kept in self._kept.values()]
         if len(self._kept) < self.settings.wanted:
-            due.append(self._network.monotonic() + self.settings.retry)
+            due.append(self._network.monotonic() + self._retry_s)
         return min(due)
 
     def _missing(self) -> int:
