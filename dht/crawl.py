@@ -40,16 +40,18 @@ class Crawl:
         self, transport: Transport, engine: Engine, target: NodeId, realm: Realm, on_finished: Callable[[Crawl], None],
         *, quorum: int | None = None, alpha: int | None = None,
         on_answered: Callable[[Contact, bytes], None] | None = None,
+        on_record: Callable[[Crawl], None] | None = None,
     ) -> None:  # fmt: skip
         """`quorum`: end when so many nodes returned the best record; None: search nodes, not records.
 
-        `on_answered(contact, token)`: each useful answer, also of late ones after the end.
+        `on_answered(contact, token)`: each useful answer, also of late ones after the end. `on_record(crawl)`: its
+        record is a better one now.
         """
         settings = engine.settings
         self._transport, self._engine = transport, engine
         self._target, self.realm = target, realm
         self._on_finished: Callable[[Crawl], None] | None = on_finished
-        self._on_answered = on_answered
+        self._on_answered, self._on_record = on_answered, on_record
         self._quorum = quorum
         self._request: Request = FindNode(target) if quorum is None else Get(target)
         self.lookup = Lookup(
@@ -178,9 +180,10 @@ class Crawl:
             self._engine.counters.drops[bad.reason] += 1
             return
         if self.record is None or record.seq > self.record.seq:
-            self.record = record
-            self.holders = []
-        if record == self.record:
+            self.record, self.holders = record, [holder]
+            if self._on_record is not None:
+                self._on_record(self)
+        elif record == self.record:
             self.holders.append(holder)
 
     @staticmethod

@@ -99,12 +99,13 @@ class DhtProtocol(KademliaProtocol):
         self, target: NodeId, realm: Realm, *, contacts: Iterable[Contact] | None = None, quorum: int | None = None,
         record: SignedRecord | None = None, alpha: int | None = None,
         on_answered: Callable[[Contact, bytes], None] | None = None,
+        on_record: Callable[[Crawl], None] | None = None,
     ) -> Crawl:  # fmt: skip
         """Look `target` up in one realm; `contacts`: None to begin with the nearest of the table."""
         future: asyncio.Future[Crawl] = asyncio.get_running_loop().create_future()
         crawl = Crawl(
             self, self.engine, target, realm, lambda done: _resolve(future, done), quorum=quorum, alpha=alpha,
-            on_answered=on_answered,
+            on_answered=on_answered, on_record=on_record,
         )  # fmt: skip
         if self._stopped:
             return crawl

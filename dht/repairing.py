@@ -14,6 +14,7 @@ from p2pnode.dht.contact import Contact
 from p2pnode.dht.limits import Budget
 from p2pnode.dht.messages import Put
 from p2pnode.dht.protocol import DhtProtocol
+from p2pnode.dht.reading import ALL_OF_THEM
 from p2pnode.dht.records import SignedRecord
 from p2pnode.dht.repair import RepairPlan
 from p2pnode.dht.settings import DhtSettings
@@ -24,7 +25,6 @@ __all__ = ["Repairer"]
 log = structlog.get_logger(__name__)
 
 LOOK_EVERY = 5.0  # s: losses of that time are judged together
-ALL_OF_THEM = 1_000_000  # a quorum that is never reached: the search goes to the end
 MAX_LOST = 256  # dropped contacts waiting to be judged
 
 

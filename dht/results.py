@@ -9,7 +9,7 @@ from p2pnode.core.ids import PeerId
 from p2pnode.dht.contact import KnownContact
 from p2pnode.dht.records import SignedRecord
 
-__all__ = ["GetResult", "HelloResult", "PutResult"]
+__all__ = ["GetResult", "HelloResult", "PutResult", "ReadBack"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class GetResult:
 
     `holders`: who returned it. `hops`: length of the longest chain of answers. `late`: queries without answer in the
     usual time. `answered`: how many answered at all; 0 means that nothing is known, not that there is no record.
+    `settled`: False when the first valid record was taken, and the search still goes on.
     """
 
     record: SignedRecord | None
@@ -36,6 +37,7 @@ class GetResult:
     holders: tuple[KnownContact, ...] = ()
     late: int = 0
     answered: int = 0
+    settled: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +54,15 @@ class PutResult:
     elapsed_s: float = 0.0
     refused: dict[str, int] = field(default_factory=dict)
     settled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBack:
+    """How a published record stands: `held` of the `asked` nodes nearest to its key returned it when asked.
+
+    `seq`: the highest that anybody returned, ours when nobody returned any.
+    """
+
+    held: int
+    asked: int
+    seq: int

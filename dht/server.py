@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import structlog
 from kademlia.network import Server
@@ -15,13 +15,13 @@ from p2pnode.core.keys import NodeKey
 from p2pnode.core.network import Network
 from p2pnode.core.network_id import network_tag
 from p2pnode.dht.contact import Contact, KnownContact, unpack_address_untrusted
-from p2pnode.dht.crawl import Crawl
 from p2pnode.dht.engine import Engine
 from p2pnode.dht.members import Members
 from p2pnode.dht.messages import Error, ErrorCode, Ping
 from p2pnode.dht.protocol import DhtProtocol
+from p2pnode.dht.reading import Reader
 from p2pnode.dht.records import SignedRecord, record_key
-from p2pnode.dht.results import GetResult, HelloResult, PutResult
+from p2pnode.dht.results import GetResult, HelloResult, PutResult, ReadBack
 from p2pnode.dht.service import Service
 from p2pnode.dht.settings import DhtSettings
 from p2pnode.dht.signalling import Signalling
@@ -62,6 +62,7 @@ class Dht(Signalling, Server):
         )  # fmt: skip
         self.protocol: DhtProtocol = DhtProtocol(self._engine, network, storage)
         self._writer = Writer(self.protocol, self._members, storage, network, settings)
+        self._reader = Reader(self.protocol, storage, network, self.network_tag, settings)
         self._start_signalling()
         self._upkeep = Upkeep(self.protocol, storage, network, settings)
         self._settling: dict[Realm, asyncio.Task[None]] = {}
@@ -103,6 +104,7 @@ class Dht(Signalling, Server):
             task.cancel()
         await self._upkeep.stop()
         await self._writer.stop()
+        await self._reader.stop()
         self.protocol.close()
         await self._stop_signalling()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -184,63 +186,33 @@ class Dht(Signalling, Server):
         return [crawl.answered[contact.id] for contact in crawl.lookup.closest()]
 
     async def get(
-        self, public_key: bytes, salt: bytes, *, realms: Iterable[Realm] | None = None, fast: bool = False
-    ) -> GetResult:
+        self, public_key: bytes, salt: bytes, *, realms: Iterable[Realm] | None = None, fast: bool = False,
+        on_newer: Callable[[GetResult], None] | None = None,
+    ) -> GetResult:  # fmt: skip
         """Return the author's record with the highest valid `seq` among the answers of all `realms` (None: ours).
 
-        `fast`: take the first valid one. Never raises for a record that is not there.
+        `fast`: return with the first valid one, which a single liar may have made an old one, and search on: `on_newer`
+        is then called with the result whenever a higher `seq` turns up, and at the end (`settled`). Holders that lack
+        the record get it. Never raises for a record that is not there.
         """
-        key = record_key(public_key, salt)
-        started, wall = self.network.monotonic(), self.network.wall()
         wanted = frozenset(Realm if realms is None else realms)
-        chosen = self.realms() & wanted
-        quorum = 1 if fast else self.settings.read_quorum
-        own = [self._own_copy(realm, key, wall) for realm in wanted]
-        searches = [self.protocol.crawl(key, realm, quorum=quorum, record=self._own_copy(realm, key, wall))
-                    for realm in sorted(chosen, key=lambda r: r.value)]  # fmt: skip
-        crawls = await (self._first_found(searches) if fast else asyncio.gather(*searches))
-        best = max((record for record in (*own, *(c.record for c in crawls)) if record), key=_seq, default=None)
-        return GetResult(
-            record=best,
-            hops=max((crawl.lookup.hops for crawl in crawls), default=0),
-            queried=sum(crawl.lookup.queried for crawl in crawls),
-            elapsed_s=self.network.monotonic() - started,
-            holders=tuple(c.known() for crawl in crawls if crawl.record == best and best for c in crawl.holders),
-            late=sum(crawl.lookup.late_count for crawl in crawls),
-            answered=sum(len(crawl.answered) for crawl in crawls),
-        )
+        key = record_key(public_key, salt)
+        return await self._reader.get(key, self.realms() & wanted, wanted, fast=fast, on_newer=on_newer)
 
-    async def put(self, record: SignedRecord, *, realms: Iterable[Realm], enough: int | None = None) -> PutResult:
+    async def put(
+        self, record: SignedRecord, *, realms: Iterable[Realm], enough: int | None = None,
+        on_settled: Callable[[PutResult], None] | None = None,
+    ) -> PutResult:  # fmt: skip
         """Store the record on the nodes nearest to its key in each realm, and say honestly how many confirmed.
 
-        `enough`: return as soon as so many have it in each realm; the rest goes on. None: wait for all.
+        `enough`: return as soon as so many have it in each realm; the rest goes on. None: wait for all. `on_settled`:
+        called once, when every store was answered or given up.
         """
-        return await self._writer.put(record, self.realms() & frozenset(realms), enough)
+        return await self._writer.put(record, self.realms() & frozenset(realms), enough, on_settled)
 
-    def _own_copy(self, realm: Realm, key: NodeId, wall: float) -> SignedRecord | None:
-        record = self.storage.read(realm, key, self.network.monotonic())
-        try:
-            if record is not None:
-                record.verify(self.network_tag, wall)
-        except BadPacket:
-            return None  # it expired since
-        return record
-
-    @staticmethod
-    async def _first_found(searches: Sequence[object]) -> list[Crawl]:
-        """Wait until one search found a record, or all ended; cancel the rest."""
-        tasks = [asyncio.ensure_future(search) for search in searches]  # type: ignore[call-overload]
-        done: list[Crawl] = []
-        try:
-            for finished in asyncio.as_completed(tasks):
-                done.append(await finished)
-                if done[-1].record is not None:
-                    break
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        return done
+    async def read_back(self, record: SignedRecord, realm: Realm) -> ReadBack:
+        """Ask the nodes nearest to our own record for it; those that lack it get it. Costs a search to the end."""
+        return await self._reader.read_back(record, realm)
 
     # -- what is known ------------------------------------------------------------------------------------------
 
@@ -292,7 +264,3 @@ class Dht(Signalling, Server):
 
     listen = save_state = load_state = save_state_regularly = set_digest = _unused
     set = _unused
-
-
-def _seq(record: SignedRecord) -> int:
-    return record.seq

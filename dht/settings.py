@@ -115,6 +115,10 @@ class DhtSettings:
     repair_put_burst: float = 40.0
     repair_interval: float = 300.0
     """The same record is not repaired again before this."""
+    read_repair_rate: float = 2.0
+    """Records brought to holders that a read found to lack them, per second ..."""
+    read_repair_burst: float = 40.0
+    """... and at once: a publisher that reads back may have to mend all twenty."""
     refresh_interval: float = 3_600.0
     """A bucket in which nothing was looked up for so long is refreshed, one per `refresh_pause`."""
     refresh_pause: float = 900.0

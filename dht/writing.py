@@ -44,16 +44,32 @@ class Writer:
         self.network, self.settings = network, settings
         self._tasks = TaskSet()
 
-    async def put(self, record: SignedRecord, realms: Iterable[Realm], enough: int | None) -> PutResult:
+    async def put(
+        self, record: SignedRecord, realms: Iterable[Realm], enough: int | None,
+        on_settled: Callable[[PutResult], None] | None = None,
+    ) -> PutResult:  # fmt: skip
         """Store `record`; return when all who should have it answered or gave up, or `enough` in each realm have it."""
         started = self.network.monotonic()
         changed = asyncio.Event()
-        writes = [_Write(self, realm, record, changed.set) for realm in realms]
+        writes: list[_Write] = []
+        tell = on_settled
+
+        def progressed() -> None:
+            nonlocal tell
+            changed.set()
+            if tell is not None and all(write.settled for write in writes):
+                told, tell = tell, None
+                told(self._result(writes, started))
+
+        writes += [_Write(self, realm, record, progressed) for realm in realms]
         for write in writes:
             self._tasks.spawn(write.run())
         while not all(write.settled or (enough is not None and write.stored >= enough) for write in writes):
             changed.clear()
             await changed.wait()
+        return self._result(writes, started)
+
+    def _result(self, writes: list[_Write], started: float) -> PutResult:
         refused: Counter[str] = Counter()
         for write in writes:
             refused.update(write.refused)

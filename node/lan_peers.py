@@ -41,7 +41,7 @@ class LanPeers:
         own_addresses: Callable[[], dict[Realm, tuple[Address, ...]]],
         usable: Callable[[Address], bool],
         seen: Callable[[LanPeerSeen], None],
-        spawn: Callable[[Coroutine[None, None, None]], None],
+        spawn: Callable[[Coroutine[None, None, None]], object],
     ) -> None:
         """`enabled` False: nothing is sent or heard, and nobody is known."""
         self._own_addresses = own_addresses
