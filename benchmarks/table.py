@@ -14,10 +14,14 @@ class Table:
     def __init__(self) -> None:
         self.rows: list[dict[str, object]] = []
 
-    def add(self, what: str, value: float, unit: str, bar: float | None, beside: str = "") -> None:
-        verdict = "" if bar is None else ("holds" if value <= bar else "DOES NOT HOLD")
+    def add(
+        self, what: str, value: float, unit: str, bar: float | None, beside: str = "", *, least: bool = False
+    ) -> None:
+        """`bar`: what the value must not exceed, or with `least` not fall below."""
+        holds = bar is None or (value >= bar if least else value <= bar)
+        verdict = "" if bar is None else ("holds" if holds else "DOES NOT HOLD")
         self.rows.append({"what": what, "value": round(value, 4), "unit": unit, "bar": bar, "verdict": verdict})
-        limit = "" if bar is None else f"(at most {bar:g} {unit}: {verdict})"
+        limit = "" if bar is None else f"({'at least' if least else 'at most'} {bar:g} {unit}: {verdict})"
         print(f"{what:52} {value:10.3f} {unit:4} {limit:34} {beside}", flush=True)
 
     def finish(self, path: Path | None) -> int:

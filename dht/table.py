@@ -20,6 +20,7 @@ from kademlia.routing import KBucket, RoutingTable
 from p2pnode.core.address import Address, Realm
 from p2pnode.core.ids import NodeId
 from p2pnode.dht.contact import Contact
+from p2pnode.dht.nearest import Nearest
 
 __all__ = ["Bucket", "Table"]
 
@@ -54,10 +55,6 @@ class Bucket(KBucket):
         low, high = self.range
         return NodeId((low + random_below % (high - low + 1)).to_bytes(20, "big"))
 
-    def all(self) -> list[Contact]:
-        """Return contacts and acquaintances."""
-        return [*self.nodes.values(), *self.acquaintances.values()] if self.acquaintances else [*self.nodes.values()]
-
     def remember(self, contact: Contact) -> None:
         """Keep for the day when a place becomes free; the newest 20."""
         self.replacement_nodes.pop(contact.id, None)
@@ -83,6 +80,7 @@ class Table(RoutingTable):
         self._acquaintances: dict[bytes, Contact] = {}
         self._by_address: dict[Address, Contact] = {}
         self._prefixes: Counter[bytes] = Counter()
+        self._nearest = Nearest(self.ksize)  # everybody
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -138,17 +136,9 @@ class Table(RoutingTable):
     def closest(self, target: bytes, count: int, exclude: bytes = b"") -> list[Contact]:
         """Return up to `count` of everybody, nearest to `target` (XOR) first, without the id `exclude`.
 
-        Exact. Cost: the buckets looked at, usually one or two. Kademlia (2002), section 2.3, "The node lookup".
+        `count`: at most ksize. Exact.
         """
-        goal = int.from_bytes(target, "big")
-        found: list[Contact] = []
-        for group in self._groups(goal):
-            # Distances of different ids differ. Sorting numbers is a third of the cost of sorting pairs.
-            by_distance = {contact.long_id ^ goal: contact for contact in group if contact.id != exclude}
-            found += [by_distance[distance] for distance in sorted(by_distance)]
-            if len(found) >= count:
-                return found[:count]
-        return found
+        return self._nearest.closest(target, count, exclude)
 
     def neighbours(self) -> list[Contact]:
         """Return the k nearest to our own id, nearest first: they hold what we hold."""
@@ -179,20 +169,6 @@ class Table(RoutingTable):
         """A lookup for `target` begins: its bucket needs no refresh for a while."""
         self.buckets[self.get_bucket_for(Node(target))].looked_up_at = now
 
-    def _groups(self, goal: int) -> Iterator[list[Contact]]:
-        """Yield all contacts in groups, each wholly nearer to `goal` than the next.
-
-        With i the goal's bucket: first bucket i; then all buckets beyond i together (they share i bits with us, and
-        differ from the goal in bit i); then i-1, i-2, ..., each one bit farther.
-        """
-        buckets = self.buckets
-        index = min(ID_BITS - (goal ^ self._own).bit_length(), len(buckets) - 1)
-        yield buckets[index].all()
-        if index + 1 < len(buckets):
-            yield [contact for bucket in buckets[index + 1 :] for contact in bucket.all()]
-        for below in range(index - 1, -1, -1):
-            yield buckets[below].all()
-
     def _insert(self, contact: Contact) -> bool:
         bucket = self.buckets[self.get_bucket_for(contact)]
         while len(bucket.nodes) >= self.ksize and bucket is self.buckets[-1] and len(self.buckets) < MAX_BUCKETS:
@@ -212,6 +188,7 @@ class Table(RoutingTable):
         bucket.nodes[contact.id] = contact
         self._by_id[contact.id] = contact
         self._by_address[contact.address] = contact
+        self._nearest.add(contact)
         self._prefixes[contact.prefix] += 1
         return True
 
@@ -220,6 +197,7 @@ class Table(RoutingTable):
         if not bucket.spare or contact.misses or (self._diverse and self._over_limit(bucket, contact, joining=True)):
             return
         bucket.acquaintances[contact.id] = self._acquaintances[contact.id] = contact
+        self._nearest.add(contact)
         if len(bucket.acquaintances) > bucket.spare:
             self._forget(next(iter(bucket.acquaintances)))
 
@@ -228,6 +206,7 @@ class Table(RoutingTable):
         contact = self._acquaintances.pop(node_id, None)
         if contact is not None:
             del self.buckets[self.get_bucket_for(contact)].acquaintances[node_id]
+            self._nearest.remove(contact)
 
     def _split_last(self) -> None:
         """Split the bucket that holds our own id: those that differ from us in the next bit stay behind."""
@@ -275,6 +254,7 @@ class Table(RoutingTable):
     def _remove(self, contact: Contact, *, refill: bool) -> None:
         bucket = self.buckets[self.get_bucket_for(contact)]
         del bucket.nodes[contact.id], self._by_id[contact.id]
+        self._nearest.remove(contact)
         if self._by_address.get(contact.address) is contact:
             del self._by_address[contact.address]
         self._prefixes[contact.prefix] -= 1
