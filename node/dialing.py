@@ -28,12 +28,13 @@ from p2pnode.session import Session
 from p2pnode.sessions import SessionTable
 from p2pnode.trace import Trace
 
-__all__ = ["DialAttempt", "Dialer"]
+__all__ = ["DialAttempt", "Dialer", "OnFound"]
 
 log = structlog.get_logger(__name__)
 
 MAX_REDIALS = 6  # of candidates whose checks go on: three rounds of two within an attempt
 MAX_ADDRESSES = 10  # security.md C1: what one presence can make us send to
+MAX_UNCONFIRMED = 5  # of them while the lookup goes on: an old presence must leave room for the newest one's
 _NEAREST_FIRST = {Realm.LOOPBACK: 0, Realm.PRIVATE: 1, Realm.PUBLIC: 2}
 
 
@@ -43,6 +44,8 @@ Punch = Callable[[FindResult, DialCandidate], Coroutine[None, None, None]]
 """`punch(found, dial)`: meet the peer through rendezvous nodes, calling `dial`; raise why it failed."""
 
 
+OnFound = Callable[[FindResult], None]
+"""Called with what a lookup that goes on has found so far."""
 _F = TypeVar("_F", bound="asyncio.Future[Any]")
 
 
@@ -55,7 +58,7 @@ class DialAttempt:
         *,
         endpoint: QuicEndpoint,
         sessions: SessionTable,
-        find: Callable[[PeerId], Awaitable[FindResult]],
+        find: Callable[[PeerId, OnFound], Awaitable[FindResult]],
         punch: Punch | None,
         usable: Callable[[Address], bool],
         allow_documentation: bool,
@@ -77,16 +80,18 @@ class DialAttempt:
         self._candidates: dict[Address, Callable[[Address], bool]] = {}
         self._redials = 0
         self._punching: asyncio.Task[None] | None = None
+        self._punches: list[asyncio.Task[None]] = []
         self._failures: list[P2PError] = []
         self._lookup_error: P2PError | None = None
         self._found: FindResult | None = None
         self._peer_was_first = False
         self._looked_up = False
+        self._over = False
         self._ended: asyncio.Queue[asyncio.Future[Any]] = asyncio.Queue()  # at most a dozen: what this attempt started
 
     async def run(self, hints: Iterable[Address], *, timeout: float) -> Session:
         """Try `hints` and whatever the lookup finds, all within `timeout` seconds."""
-        lookup = self._watch(asyncio.ensure_future(self._find(self._peer)))
+        lookup = self._watch(asyncio.ensure_future(self._find(self._peer, self._take_found)))
         arrival = self._watch(self._sessions.arrival(self._peer))
         self._note("lookup", "started")
         self._dial(hints, "known address")
@@ -102,15 +107,16 @@ class DialAttempt:
             self._note("attempt", "timed out")
             raise self._failed(timed_out=True) from None
         finally:
+            self._over = True
             arrival.cancel()
             lookup.cancel()
             if not self._peer_was_first:
                 for task in self._dials:
                     task.cancel()
                 await asyncio.gather(*self._dials, return_exceptions=True)
-            if self._punching is not None:
-                self._punching.cancel()
-            await asyncio.gather(lookup, *([self._punching] if self._punching else []), return_exceptions=True)
+            for punching in self._punches:
+                punching.cancel()
+            await asyncio.gather(lookup, *self._punches, return_exceptions=True)
 
     def _watch(self, future: _F) -> _F:
         """Have `run` told when it is done; dials are added while `run` waits."""
@@ -179,17 +185,31 @@ class DialAttempt:
     def _take_lookup(self, lookup: asyncio.Future[FindResult]) -> None:
         self._looked_up = True
         try:
-            self._found = lookup.result()
+            found = lookup.result()
         except P2PError as exc:
             self._lookup_error = exc
             self._note("lookup", exc.code)
             return
-        state = "online" if self._found.online else "offline"
-        self._note("lookup", f"{state} {self._found.age_s:.0f} s ago, {len(self._found.addresses)} addresses")
-        self._dial(self._found.addresses, "published address")
-        if self._punch is not None and self._found.rendezvous:
-            self._note("punch", f"offer sent through {len(self._found.rendezvous)} rendezvous nodes")
-            self._punching = self._watch(asyncio.ensure_future(self._punch(self._found, self._dial_candidate)))
+        self._take_found(found)
+
+    def _take_found(self, found: FindResult) -> None:
+        """Go where the lookup says the peer is, also while it still goes on: the first word may be old or a lie."""
+        if self._over:
+            return
+        before, self._found = self._found, found
+        if before is None or _ways(found) != _ways(before):
+            state = "online" if found.online else "offline"
+            self._note("lookup", f"{state} {found.age_s:.0f} s ago, {len(found.addresses)} addresses")
+        if self._looked_up:
+            self._note("lookup", f"ended, {found.queried} nodes asked")
+        self._dial(found.addresses, "published address", at_most=MAX_ADDRESSES if self._looked_up else MAX_UNCONFIRMED)
+        if self._punch is None or not found.rendezvous or (before and before.rendezvous == found.rendezvous):
+            return
+        if self._punching is not None:  # through rendezvous nodes that the peer has left
+            self._punching.cancel()
+        self._note("punch", f"offer sent through {len(found.rendezvous)} rendezvous nodes")
+        self._punching = self._watch(asyncio.ensure_future(self._punch(found, self._dial_candidate)))
+        self._punches.append(self._punching)
 
     def _dial_candidate(self, address: Address, why: str, spend: Callable[[Address], bool]) -> None:
         self._candidates[address] = spend
@@ -201,10 +221,13 @@ class DialAttempt:
         why: str,
         *,
         spend: Callable[[Address], bool] | None = None,
+        at_most: int = MAX_ADDRESSES,
     ) -> None:
         for address in sorted(addresses, key=self._rank):
             if address in self._tried:
                 continue
+            if at_most < MAX_ADDRESSES and len(self._tried) >= at_most:
+                return  # the rest when the lookup has ended
             if len(self._tried) >= MAX_ADDRESSES or not self._usable(address):
                 self._note(f"skip {address}", "not reachable from here")
                 continue
@@ -257,6 +280,10 @@ class DialAttempt:
         self.trace.add(self._loop.time(), step, result)
 
 
+def _ways(found: FindResult) -> tuple[object, ...]:
+    return found.online, found.addresses, found.rendezvous
+
+
 class Dialer:
     """Opens sessions; callers that want the same peer share one attempt."""
 
@@ -265,13 +292,13 @@ class Dialer:
         *,
         endpoint: QuicEndpoint,
         sessions: SessionTable,
-        find: Callable[[PeerId, float], Awaitable[FindResult]],
+        find: Callable[[PeerId, float, OnFound], Awaitable[FindResult]],
         local_addresses: Callable[[PeerId], tuple[Address, ...]],
         punch: Punch | None = None,
         usable: Callable[[Address], bool],
         allow_documentation: bool,
     ) -> None:
-        """`find(peer, timeout)` looks a peer up; `local_addresses` is what the LAN told of it."""
+        """`find(peer, timeout, on_found)` looks a peer up; `local_addresses` is what the LAN told of it."""
         self._endpoint = endpoint
         self._sessions = sessions
         self._find = find
@@ -307,7 +334,7 @@ class Dialer:
             peer,
             endpoint=self._endpoint,
             sessions=self._sessions,
-            find=lambda wanted: self._find(wanted, timeout),
+            find=lambda wanted, on_found: self._find(wanted, timeout, on_found),
             punch=self._punch,
             usable=self._usable,
             allow_documentation=self._allow_documentation,

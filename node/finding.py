@@ -21,6 +21,7 @@ __all__ = ["Finder"]
 
 log = structlog.get_logger(__name__)
 
+_Heard = tuple[GetResult, Presence | None]
 _NEAREST_FIRST = (Realm.LOOPBACK, Realm.PRIVATE, Realm.PUBLIC)
 
 
@@ -43,22 +44,49 @@ class Finder:
         self._allow_documentation = allow_documentation
         self._local_addresses = local_addresses
 
-    async def find(self, peer: PeerId, *, timeout: float) -> FindResult:
-        """Return what the network knows. Raise PeerNotFoundError, P2PTimeoutError."""
+    async def find(
+        self, peer: PeerId, *, timeout: float, on_found: Callable[[FindResult], None] | None = None
+    ) -> FindResult:
+        """Return what the network knows. Raise PeerNotFoundError, P2PTimeoutError.
+
+        `on_found`: called with what is known as soon as there is anything, and each time something newer turns up. The
+        first answer may be a liar's, or just old; what is returned has been confirmed by several holders.
+        """
         started = self._network.monotonic()
         realms = [realm for realm in _NEAREST_FIRST if realm in self._dht.realms()]
         local = self._local_addresses(peer)
+        heard: dict[Realm, _Heard] = {}
+        listening = True
+
+        def hear(realm: Realm, result: GetResult) -> None:
+            if not listening:  # whoever asked has gone; the searches end by themselves
+                return
+            before = heard.get(realm)
+            if before is not None and before[0].record == result.record:
+                heard[realm] = result, before[1]
+                return
+            heard[realm] = result, self._presence_of(peer, realm, result)
+            if on_found is not None and heard[realm][1] is not None:
+                on_found(self._combined(peer, local, heard, started))
+
         try:
             async with asyncio.timeout(timeout):
-                results = await asyncio.gather(*(self._presence(peer, realm) for realm in realms))
+                await asyncio.gather(*(self._search(peer, realm, hear, early=on_found is not None) for realm in realms))
         except TimeoutError as exc:
             raise P2PTimeoutError(f"Looking for {peer} took longer than {timeout:g} s.", peer=str(peer)) from exc
-        seconds = self._network.monotonic() - started
-        hops = max((result.hops for result, _ in results), default=0)
+        finally:
+            listening = False
+        if not local and not any(presence for _, presence in heard.values()):
+            raise PeerNotFoundError(_not_found_sentence(peer, alone=not realms), peer=str(peer))
+        return self._combined(peer, local, heard, started)
+
+    def _combined(
+        self, peer: PeerId, local: tuple[Address, ...], heard: dict[Realm, _Heard], started: float
+    ) -> FindResult:
+        """Return what the realms heard of so far say together; the highest `seq` decides."""
+        results = [heard[realm] for realm in _NEAREST_FIRST if realm in heard]
         known = [(result, presence) for result, presence in results if presence is not None]
         online = [(result, presence) for result, presence in known if presence.online]
-        if not known and not local:
-            raise PeerNotFoundError(_not_found_sentence(peer, alone=not realms), peer=str(peer))
         addresses = list(local)
         for _, there in online:
             addresses.extend(a for a in there.addresses if a not in addresses)
@@ -74,8 +102,8 @@ class Finder:
             tuple(addresses),
             presence.name if presence else "",
             presence.user if presence else None,
-            hops,
-            seconds,
+            max((result.hops for result, _ in results), default=0),
+            self._network.monotonic() - started,
             presence.x25519 if presence else b"",
             ways,
             sum(result.queried for result, _ in results),
@@ -118,20 +146,37 @@ class Finder:
         except BadPacket as exc:
             raise PeerNotFoundError(f"The device list of {user} cannot be read.", peer=str(user)) from exc
 
-    async def _presence(self, peer: PeerId, realm: Realm) -> tuple[GetResult, Presence | None]:
-        salt = presence_salt(realm)
-        result = await self._dht.get(peer.raw, salt, realms=[realm])
-        record = result.record
+    async def _search(
+        self, peer: PeerId, realm: Realm, hear: Callable[[Realm, GetResult], None], *, early: bool
+    ) -> None:
+        """Look a presence up to the end; `early`: tell `hear` of the first one, and of each newer one, at once."""
+        if not early:
+            hear(realm, await self._dht.get(peer.raw, presence_salt(realm), realms=[realm]))
+            return
+        ended = asyncio.Event()
+
+        def newer(result: GetResult) -> None:
+            hear(realm, result)
+            if result.settled:
+                ended.set()
+
+        first = await self._dht.get(peer.raw, presence_salt(realm), realms=[realm], fast=True, on_newer=newer)
+        hear(realm, first)
+        if not first.settled:
+            await ended.wait()
+
+    def _presence_of(self, peer: PeerId, realm: Realm, result: GetResult) -> Presence | None:
+        salt, record = presence_salt(realm), result.record
         if record is None:
-            return result, None
+            return None
         if not self._state.accept_seq(peer.raw + salt, record.seq):
             log.warning("old_presence_ignored", peer=str(peer), realm=realm.value, seq=record.seq)
-            return result, None
+            return None
         try:
-            return result, Presence.decode_untrusted(record.value, realm, allow_documentation=self._allow_documentation)
+            return Presence.decode_untrusted(record.value, realm, allow_documentation=self._allow_documentation)
         except BadPacket as exc:
             log.warning("presence_unreadable", peer=str(peer), reason=exc.reason)
-            return result, None
+            return None
 
 
 def _not_found_sentence(who: PeerId | UserId, *, alone: bool) -> str:

@@ -21,7 +21,7 @@ from p2pnode.core.keys import AccountKey, NodeKey
 from p2pnode.core.network import Cancel, Network
 from p2pnode.core.tasks import TaskSet
 from p2pnode.dht import Dht, HelloResult
-from p2pnode.dialing import Dialer
+from p2pnode.dialing import Dialer, OnFound
 from p2pnode.events import EventBus, Joined, NetworkChanged, NodeEvent, PresenceChanged, SessionClosed, SessionOpened
 from p2pnode.finding import Finder
 from p2pnode.joining import Joiner
@@ -132,7 +132,7 @@ class Node:
         self._dialer = Dialer(
             endpoint=self.endpoint,
             sessions=self._sessions,
-            find=lambda peer, timeout: self.find(peer, timeout=timeout),
+            find=lambda peer, timeout, on_found: self.find(peer, timeout=timeout, on_found=on_found),
             local_addresses=self._lan.addresses,
             punch=self.reaching.punch,
             usable=self._usable,
@@ -213,9 +213,9 @@ class Node:
 
     # What applications call
 
-    async def find(self, peer: PeerId, *, timeout: float = 10.0) -> FindResult:
-        """Return what the network knows of `peer`. Raise PeerNotFoundError, P2PTimeoutError."""
-        result = await self._finder.find(peer, timeout=timeout)
+    async def find(self, peer: PeerId, *, timeout: float = 10.0, on_found: OnFound | None = None) -> FindResult:
+        """Return what is known of `peer`; `on_found`: as it comes. Raise PeerNotFoundError, P2PTimeoutError."""
+        result = await self._finder.find(peer, timeout=timeout, on_found=on_found)
         self.emit(PresenceChanged(peer, result.online, result.age_s, result.name, result.user))
         return result
 

@@ -23,7 +23,7 @@ from p2pnode.dht.storage import RecordStorage
 from p2pnode.dht.wire import SEALED, SIGNED_REQUEST, sealed_answer_text
 from p2pnode.dht.writing import OWN_PREFIX
 from p2pnode.dial_pace import DialPace
-from p2pnode.dialing import Dialer
+from p2pnode.dialing import Dialer, OnFound
 from p2pnode.lan import LanPeer
 from p2pnode.lan_peers import LanPeers
 from p2pnode.nat import Connection, QuicSettings
@@ -306,7 +306,7 @@ def test_c1_dials_to_an_address_where_nobody_answers_are_paced() -> None:
                 dialled.append(address)
                 raise P2PTimeoutError("silence")
 
-        async def find(peer: PeerId, _timeout: float) -> FindResult:
+        async def find(peer: PeerId, _timeout: float, _on_found: OnFound) -> FindResult:
             addresses = tuple(Address(host, 1000 + port) for port in range(8))
             return FindResult(peer, True, 1.0, addresses, "", None, 1, 0.1)
 
