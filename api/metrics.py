@@ -53,7 +53,7 @@ def _traffic(page: _Page, node: Node) -> None:
 
 def _dht(page: _Page, node: Node) -> None:
     dht, limits = node.dht.statistics(), node.dht.settings
-    realms = sorted(dht.contacts, key=lambda realm: realm.value)
+    tables = {o: {"realm": o.realm.value, "family": o.family} for o in dht.contacts}
     page.histogram(
         "dht_lookup_seconds", "Duration of lookups.", dht.lookups.bounds, dht.lookups.counts, dht.lookups.sums[0]
     )
@@ -62,16 +62,16 @@ def _dht(page: _Page, node: Node) -> None:
         "gauge",
         "Verified contacts in the routing table.",
         [
-            ({"realm": realm.value, "bucket": str(index)}, count)
-            for realm in realms
-            for index, count in enumerate(dht.by_bucket.get(realm, ()))
+            ({**labels, "bucket": str(index)}, count)
+            for overlay, labels in tables.items()
+            for index, count in enumerate(dht.by_bucket[overlay])
         ],
     )
     page.add(
         "dht_estimated_nodes",
         "gauge",
         "Nodes that serve, estimated from those next to us.",
-        [({"realm": realm.value}, node.dht.estimated_size(realm)) for realm in realms],
+        [(labels, dht.estimated_nodes[overlay]) for overlay, labels in tables.items()],
     )
     page.add(
         "dht_requests_total",

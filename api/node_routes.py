@@ -41,14 +41,15 @@ async def get_dht(service: Service, _request: None) -> t.DhtAnswer:
     now = dht.statistics()
     lookups = sum(now.lookups.counts)
     return t.DhtAnswer(
-        realms=[
-            t.DhtRealm(
-                realm=realm.value,
+        tables=[
+            t.DhtTable(
+                realm=overlay.realm.value,
+                family=overlay.family,
                 contacts=contacts,
-                buckets=list(now.by_bucket.get(realm, ())),
-                estimated_nodes=round(dht.estimated_size(realm), 1),
+                buckets=list(now.by_bucket[overlay]),
+                estimated_nodes=round(now.estimated_nodes[overlay], 1),
             )
-            for realm, contacts in now.contacts.items()
+            for overlay, contacts in now.contacts.items()
         ],
         records=now.records,
         record_bytes=now.record_bytes,

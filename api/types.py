@@ -13,7 +13,7 @@ from msgspec import Meta, Struct, field
 
 __all__ = [
     "Block", "ConnectAnswer", "ConnectRequest", "Contact", "ContactAdd", "ContactChange", "ContactQuery",
-    "Contacts", "DhtAnswer", "DhtRealm", "Done", "ErrorAnswer", "ErrorBody", "Event", "FindAnswer", "HelloAnswer",
+    "Contacts", "DhtAnswer", "DhtTable", "Done", "ErrorAnswer", "ErrorBody", "Event", "FindAnswer", "HelloAnswer",
     "HelloRequest", "HistoryQuery", "Message", "Messages", "MessagesQuery", "PeerQuery", "Peers", "PingAnswer",
     "PingRequest", "SendAnswer", "SendRequest", "SessionInfo", "Status", "TraceEntry", "rfc3339",
 ]  # fmt: skip
@@ -107,10 +107,11 @@ class Peers(Struct):
     peers: list[SessionInfo]
 
 
-class DhtRealm(Struct, kw_only=True):
-    """The routing table of one realm. `buckets`: verified contacts in each, the far half of the ids first."""
+class DhtTable(Struct, kw_only=True):
+    """The routing table of one realm and address family. `buckets`: verified contacts in each, far to near."""
 
     realm: str
+    family: str
     contacts: int
     buckets: list[int]
     estimated_nodes: float
@@ -119,7 +120,7 @@ class DhtRealm(Struct, kw_only=True):
 class DhtAnswer(Struct, kw_only=True):
     """The DHT as this node sees it. Traffic is by kind of frame, since the node started."""
 
-    realms: list[DhtRealm]
+    tables: list[DhtTable]
     records: int
     record_bytes: int
     record_bytes_limit: int

@@ -27,10 +27,11 @@ from kademlia.network import Server
 from kademlia.node import Node
 from table import Table
 
-from p2pnode.core.address import Address, Realm
+from p2pnode.core.address import Address
 from p2pnode.core.keys import NodeKey
 from p2pnode.core.real_network import RealNetwork
 from p2pnode.dht import Dht, DhtSettings
+from p2pnode.dht.overlay import Overlay
 from p2pnode.nat.mux import UdpMux
 
 RATIO_BAR = 1.5
@@ -63,7 +64,7 @@ async def serve_ours(ready: Ready) -> None:
     )
     dht = Dht(key=key, network=network, settings=settings, send=mux.send)
     for other, ip, port in contacts():
-        dht._members.seen(other.peer_id, Address(ip, port), Realm.LOOPBACK, network.monotonic())
+        dht._members.seen(other.peer_id, Address(ip, port), Overlay.LOOPBACK_IPV4, network.monotonic())
     mux.on("dht", dht.datagram_received)
     await mux.open([Address("127.0.0.1", 0)])
     ready(mux.local[0], key.public_raw)

@@ -108,9 +108,10 @@ def _dht(ctx: typer.Context, json: JsonOption = None) -> None:
     invocation.config(json=json)
     dht = invocation.client().get("/v1/dht", t.DhtAnswer)
     lookups = f"{dht.lookups}" if dht.lookup_mean_s is None else f"{dht.lookups}, {dht.lookup_mean_s:.2f} s on average"
-    lines = table([("REALM", "CONTACTS", "NODES (ESTIMATE)", "BY BUCKET, FAR TO NEAR")] + [
-        (r.realm, str(r.contacts), f"{r.estimated_nodes:.0f}", " ".join(map(str, r.buckets)) if r.contacts else "-")
-        for r in dht.realms
+    lines = table([("TABLE", "CONTACTS", "NODES (ESTIMATE)", "BY BUCKET, FAR TO NEAR")] + [
+        (f"{part.realm} {part.family}", str(part.contacts), f"{part.estimated_nodes:.0f}",
+         " ".join(map(str, part.buckets)))
+        for part in dht.tables if part.contacts
     ])  # fmt: skip
     lines += ["", *table([
         ("records", f"{dht.records}, {size(dht.record_bytes)} of {size(dht.record_bytes_limit)}"),

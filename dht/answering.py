@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from p2pnode.core.address import Address, Realm
+from p2pnode.core.address import Address
 from p2pnode.core.errors import BadPacket
 from p2pnode.core.ids import NodeId, PeerId
 from p2pnode.dht.calls import Asked
@@ -23,6 +23,7 @@ from p2pnode.dht.messages import (
     decode_request_untrusted,
     encode,
 )
+from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.service import Service
 from p2pnode.dht.tokens import RetryTokens
 from p2pnode.dht.wire import (
@@ -60,7 +61,7 @@ class Answerer:
         self._proven = PrefixBudgets(Budget(settings.token_rate), settings.token_prefix_rate)
         self._clock_answers = Budget(10.0)
 
-    def signed_request_untrusted(self, data: bytes, source: Address, realm: Realm, now: float, wall: float) -> None:
+    def signed_request_untrusted(self, data: bytes, source: Address, overlay: Overlay, now: float, wall: float) -> None:
         """Verify a 0x05 frame and answer it. Raise BadPacket with the reason."""
         engine = self._engine
         frame = parse_signed_request_untrusted(data)
@@ -91,11 +92,11 @@ class Answerer:
         if wrong_clock:
             self._refuse_clock(peer_id, data, source, wall)
             raise BadPacket("clock")
-        self._answer_signed(peer_id, request, frame.ephemeral, data, source, realm, proven=proven, now=now, wall=wall)
+        self._answer_signed(peer_id, request, frame, data, source, overlay, proven=proven, now=now, wall=wall)
 
     def sealed_request_untrusted(
-        self, session: Session, payload: bytes, counter: bytes, size: int, source: Address, realm: Realm,
-        now: float, wall: float,
+        self, session: Session, payload: bytes, counter: bytes, size: int, source: Address, overlay: Overlay,
+        flags: int, now: float, wall: float,
     ) -> None:  # fmt: skip
         """Answer an opened request, into no more bytes than came unless the source is proven. Raise BadPacket."""
         engine = self._engine
@@ -105,14 +106,14 @@ class Answerer:
             raise BadPacket("too_short")
         if isinstance(request, SEALED_ONLY):
             engine.counters.requests[type(request).__name__] += 1
-            asked = Asked(session, counter, source, realm)
+            asked = Asked(session, counter, source, overlay)
             if source in session.paths:
                 engine.signal(request, asked, now, wall)
             else:
                 engine.answer(asked, Error(pack_address(source), ErrorCode.UNPROVEN, 0))
             return
         answer = self._respond(
-            request, session.peer_id.node_id, source, realm, limit - SEALED_ANSWER_OVERHEAD, now, wall
+            request, session.peer_id.node_id, source, overlay, flags, limit - SEALED_ANSWER_OVERHEAD, now, wall
         )
         engine.send(session.seal(sealed_answer_text(engine.flags, counter, answer)), source)
 
@@ -131,14 +132,16 @@ class Answerer:
         raise BadPacket("token_sent")
 
     def _answer_signed(
-        self, peer_id: PeerId, request: Request, their_ephemeral: bytes, data: bytes, source: Address, realm: Realm,
+        self, peer_id: PeerId, request: Request, frame: SignedRequest, data: bytes, source: Address, overlay: Overlay,
         *, proven: bool, now: float, wall: float,
     ) -> None:  # fmt: skip
         engine = self._engine
         ephemeral = X25519PrivateKey.from_private_bytes(engine.token_bytes(32))
-        secret = shared_secret_untrusted(ephemeral, their_ephemeral)
+        secret = shared_secret_untrusted(ephemeral, frame.ephemeral)
         limit = MAX_DATAGRAM if proven else len(data)
-        payload = self._respond(request, peer_id.node_id, source, realm, limit - SIGNED_ANSWER_OVERHEAD, now, wall)
+        payload = self._respond(
+            request, peer_id.node_id, source, overlay, frame.flags, limit - SIGNED_ANSWER_OVERHEAD, now, wall
+        )
         request_hash = hashlib.sha256(data).digest()
         answer = self._sign_answer(peer_id, request_hash, ephemeral.public_key().public_bytes_raw(), payload)
         if len(answer) > limit:
@@ -169,9 +172,10 @@ class Answerer:
         return body + engine.key.sign(signing_bytes(SIGNED_ANSWER, body))
 
     def _respond(
-        self, request: Request, requester: NodeId, source: Address, realm: Realm, room: int, now: float, wall: float
-    ) -> bytes:
+        self, request: Request, requester: NodeId, source: Address, overlay: Overlay, flags: int, room: int, now: float,
+        wall: float,
+    ) -> bytes:  # fmt: skip
         self._engine.counters.requests[type(request).__name__] += 1
         return self._service.respond(
-            request, requester=requester, source=source, realm=realm, room=room, now=now, wall=wall
+            request, requester=requester, source=source, overlay=overlay, flags=flags, room=room, now=now, wall=wall
         )

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from p2pnode.core.address import Address, Realm
+from p2pnode.core.address import Address
 from p2pnode.core.errors import BadPacket
 from p2pnode.core.ids import NodeId, PeerId
 from p2pnode.core.keys import NodeKey
@@ -22,7 +22,7 @@ from p2pnode.dht.calls import Call, CallBook, Outcome, Rtt
 from p2pnode.dht.contact import Contact, unpack_address_untrusted
 from p2pnode.dht.keyring import Keyring, Session, derive_keys, shared_secret_untrusted
 from p2pnode.dht.limits import Budget, SentLog
-from p2pnode.dht.members import FLAG, Members
+from p2pnode.dht.members import Members
 from p2pnode.dht.messages import (
     SEALED_ONLY,
     Answer,
@@ -37,6 +37,7 @@ from p2pnode.dht.messages import (
     decode_answer_untrusted,
     encode,
 )
+from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.settings import DhtSettings
 from p2pnode.dht.statistics import Counters
 from p2pnode.dht.wire import (
@@ -90,7 +91,7 @@ class Asking:
 
     @property
     def flags(self) -> int:
-        """The flags byte of our frames: the realms in which we serve."""
+        """The flags byte of our frames: the overlays in which we serve."""
         return self.members.flags
 
     # -- our own requests ---------------------------------------------------------------------------------------
@@ -106,8 +107,8 @@ class Asking:
         """
         size = PAD_GET if isinstance(request, Get) else PAD_FIND_NODE if isinstance(request, FindNode) else PAD_PING
         call = Call(address, node_id, request, encode(request), size, on_done, on_late)
-        realm = self.members.realm_of(address.ip)
-        contact = self.members.tables[realm].find(node_id) if realm is not None and node_id is not None else None
+        overlay = self.members.overlay_of(address.ip)
+        contact = self.members.tables[overlay].find(node_id) if overlay is not None and node_id is not None else None
         call.rto = self._rto(contact if contact is not None and contact.address == address else None)
         if isinstance(request, Forward):
             # Two round trips, the second to somebody unknown.
@@ -117,7 +118,7 @@ class Asking:
         settings = self.settings
         give_up = max(settings.give_up_min, call.rto * settings.give_up_factor) if timeout is None else timeout
         call.deadline = now + give_up
-        if realm is None or not self.calls.open():
+        if overlay is None or not self.calls.open():
             call.must_sign = call.retried = True  # never sent: it fails at the next timer
             self.calls.pending += 1
             self.calls.wake(call, now)
@@ -221,12 +222,12 @@ class Asking:
     # -- answers ------------------------------------------------------------------------------------------------
 
     def _sealed_answer_untrusted(
-        self, session: Session, payload: bytes, counter: bytes, source: Address, realm: Realm, flags: int,
+        self, session: Session, payload: bytes, counter: bytes, source: Address, overlay: Overlay, flags: int,
         now: float, wall: float,
     ) -> None:  # fmt: skip
         entry = self.calls.find(session.send_id + counter)
         if entry is None:
-            self.alive(session, source, realm, flags, now)  # to a call that was given up: still a sign of life
+            self.alive(session, source, overlay, flags, now)  # to a call that was given up: still a sign of life
             raise BadPacket("unknown_answer")
         call, sent_at = entry
         if source != call.address:
@@ -238,9 +239,9 @@ class Asking:
             call.must_sign = True
             self._transmit_signed(call, now, wall, b"")
             return
-        self._answered(call, answer, session, source, realm, flags, now, sent_at)
+        self._answered(call, answer, session, source, overlay, flags, now, sent_at)
 
-    def _signed_answer_untrusted(self, data: bytes, source: Address, realm: Realm, now: float, wall: float) -> None:
+    def _signed_answer_untrusted(self, data: bytes, source: Address, overlay: Overlay, now: float, wall: float) -> None:
         frame = parse_signed_answer_untrusted(data)
         entry = self.calls.find(frame.request_hash)
         if entry is None:
@@ -270,17 +271,17 @@ class Asking:
             session = Session(peer_id, keys, initiator=True, now=now)
             self.keyring.confirm(session)
             session.prove(source)
-            if self.flags & FLAG[realm]:
+            if self.flags & overlay.flag:
                 # We serve here: show the peer that we got its answer at this address, so that it takes us in. A
                 # third of a handshake: it costs one small frame, a ping from the other side would cost two.
                 self.send(session.seal(sealed_confirmation_text(self.flags)), source)
         elif isinstance(answer, Error) and answer.code == ErrorCode.CLOCK:
             self.clock_offset_s = call.wall - answer.detail / 1000
         if call.opening and session is not None and not isinstance(answer, Error):
-            self._heard(call, answer, session, source, realm, frame.flags, now, now - sent_at)
+            self._heard(call, answer, session, source, overlay, frame.flags, now, now - sent_at)
             self._opened(call, now, wall)
             return
-        self._answered(call, answer, session, source, realm, frame.flags, now, sent_at, peer_id)
+        self._answered(call, answer, session, source, overlay, frame.flags, now, sent_at, peer_id)
 
     def _opened(self, call: Call, now: float, wall: float) -> None:
         """The keys are agreed: now the request itself, with its own repetitions."""
@@ -291,7 +292,7 @@ class Asking:
         self.calls.wake(call, call.late_at)
 
     def _answered(
-        self, call: Call, answer: Answer, session: Session | None, source: Address, realm: Realm, flags: int,
+        self, call: Call, answer: Answer, session: Session | None, source: Address, overlay: Overlay, flags: int,
         now: float, sent_at: float, peer_id: PeerId | None = None,
     ) -> None:  # fmt: skip
         self.calls.close(call)
@@ -299,17 +300,17 @@ class Asking:
         contact = None
         if session is not None:
             peer_id = session.peer_id
-            contact = self._heard(call, answer, session, source, realm, flags, now, rtt_s)
+            contact = self._heard(call, answer, session, source, overlay, flags, now, rtt_s)
         if isinstance(answer, Error):
             self.counters.refused[_code_name(answer.code)] += 1
         call.on_done(Outcome(answer, "", peer_id, contact, rtt_s))
 
     def _heard(
-        self, call: Call, answer: Answer, session: Session, source: Address, realm: Realm, flags: int, now: float,
+        self, call: Call, answer: Answer, session: Session, source: Address, overlay: Overlay, flags: int, now: float,
         rtt_s: float,
     ) -> Contact | None:  # fmt: skip
         """Learn from an answer: round trip, sign of life, our own address. Return the contact, if it serves."""
-        contact = self.alive(session, source, realm, flags, now)
+        contact = self.alive(session, source, overlay, flags, now)
         if call.opening or not isinstance(call.request, Forward):  # that one's answer waits for somebody else's
             self.rtt.measured(rtt_s)
             if contact is not None:
@@ -362,20 +363,20 @@ class Asking:
         self.sent.note(to)
         self._send_datagram(data, to)
 
-    def alive(self, session: Session, source: Address, realm: Realm, flags: int, now: float) -> Contact | None:
+    def alive(self, session: Session, source: Address, overlay: Overlay, flags: int, now: float) -> Contact | None:
         """The session's peer was heard from `source`; when it proved that address and serves, it is a contact."""
         try:
             contact = session.paths[source]
         except KeyError:
             return None
-        if not flags & FLAG[realm]:
+        if not flags & overlay.flag:
             if contact is not None:  # it stopped serving
-                self.members.tables[realm].remove_contact(contact)
+                self.members.tables[overlay].remove_contact(contact)
                 session.paths[source] = None
             return None
         if contact is not None and not contact.misses and now - contact.last_seen < 1.0:
             return contact  # the hot path: nothing to renew
-        contact = session.paths[source] = self.members.seen(session.peer_id, source, realm, now, contact)
+        contact = session.paths[source] = self.members.seen(session.peer_id, source, overlay, now, contact)
         return contact
 
 

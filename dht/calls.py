@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from p2pnode.core.address import Address, Realm
+from p2pnode.core.address import Address
 from p2pnode.core.ids import NodeId, PeerId
 from p2pnode.dht.contact import Contact
 from p2pnode.dht.keyring import Session
 from p2pnode.dht.messages import Answer, Request
+from p2pnode.dht.overlay import Overlay
 
 __all__ = ["Asked", "Call", "CallBook", "Outcome", "Rtt"]
 
@@ -26,7 +27,7 @@ class Asked(NamedTuple):
     session: Session
     counter: bytes
     source: Address
-    realm: Realm
+    overlay: Overlay
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,16 +7,17 @@ from functools import lru_cache
 
 from kademlia.node import Node
 
-from p2pnode.core.address import Address, Realm
+from p2pnode.core.address import Address
 from p2pnode.core.errors import BadPacket
 from p2pnode.core.ids import NodeId, PeerId
 from p2pnode.dht.limits import prefix_of
+from p2pnode.dht.overlay import Overlay
 
 __all__ = ["Contact", "KnownContact", "pack_address", "split_contacts_untrusted", "unpack_address_untrusted"]
 
 CONTACT4_BYTES = 26  # node id 20, IPv4 4, port 2
 CONTACT6_BYTES = 38  # node id 20, IPv6 16, port 2
-MAX_CONTACTS = 20  # in one answer
+MAX_CONTACTS = 24  # in one answer: 20 nearest, and 4 of the other address family for who wishes
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +30,19 @@ class KnownContact:
 
 
 class Contact(Node):
-    """A node with its address in one realm.
+    """A node with its address in one overlay.
 
     `node_seen` in libtorrent's words once it is in a table: it answered us from this address. A contact that somebody
     only told us about lives in a lookup, never in a table.
     """
 
-    def __init__(self, node_id: NodeId, address: Address, realm: Realm, peer_id: PeerId | None = None) -> None:
+    def __init__(self, node_id: NodeId, address: Address, overlay: Overlay, peer_id: PeerId | None = None) -> None:
         # Not super().__init__: it parses the id through its hexadecimal text, four times as slow, for every hearsay.
         self.id = node_id
         self.ip, self.port = address
         self.long_id = int.from_bytes(node_id, "big")
         self.address = address
-        self.realm = realm
+        self.overlay = overlay
         self.peer_id = peer_id
         self.packed: bytes = node_id + pack_address(address)
         self.prefix = prefix_of(address.ip)
@@ -83,7 +84,7 @@ def unpack_address_untrusted(packed: bytes) -> Address:
 def split_contacts_untrusted(ipv4: bytes, ipv6: bytes) -> list[bytes]:
     """Return the entries of both lists of an answer, each node id 20 and packed address 6 or 18.
 
-    Raise BadPacket("bad_contacts") on a wrong length or more than 20 in all.
+    Raise BadPacket("bad_contacts") on a wrong length or more than 24 in all.
     """
     if len(ipv4) % CONTACT4_BYTES or len(ipv6) % CONTACT6_BYTES:
         raise BadPacket("bad_contacts")

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from p2pnode.core.address import Realm
 from p2pnode.core.errors import BadPacket
 from p2pnode.core.ids import NodeId
 from p2pnode.dht.calls import Call, Outcome
@@ -16,6 +15,7 @@ from p2pnode.dht.contact import Contact, split_contacts_untrusted, unpack_addres
 from p2pnode.dht.engine import Engine
 from p2pnode.dht.lookup import Lookup
 from p2pnode.dht.messages import FindNode, Get, Nodes, Request, Value
+from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.records import SignedRecord
 
 __all__ = ["Crawl", "Transport"]
@@ -34,11 +34,11 @@ class Transport(Protocol):
 
 
 class Crawl:
-    """One lookup in one realm; with `quorum`, for a record."""
+    """One lookup in one overlay; with `quorum`, for a record."""
 
     def __init__(
-        self, transport: Transport, engine: Engine, target: NodeId, realm: Realm, on_finished: Callable[[Crawl], None],
-        *, quorum: int | None = None, alpha: int | None = None,
+        self, transport: Transport, engine: Engine, target: NodeId, overlay: Overlay,
+        on_finished: Callable[[Crawl], None], *, quorum: int | None = None, alpha: int | None = None,
         on_answered: Callable[[Contact, bytes], None] | None = None,
         on_record: Callable[[Crawl], None] | None = None,
     ) -> None:  # fmt: skip
@@ -49,14 +49,14 @@ class Crawl:
         """
         settings = engine.settings
         self._transport, self._engine = transport, engine
-        self._target, self.realm = target, realm
+        self._target, self.overlay = target, overlay
         self._on_finished: Callable[[Crawl], None] | None = on_finished
         self._on_answered, self._on_record = on_answered, on_record
         self._quorum = quorum
         self._request: Request = FindNode(target) if quorum is None else Get(target)
         self.lookup = Lookup(
             target, own_id=engine.node_id, ksize=settings.ksize, alpha=alpha or settings.alpha,
-            max_queries=settings.max_queries, diverse=realm is Realm.PUBLIC, paths=settings.paths,
+            max_queries=settings.max_queries, diverse=overlay.is_public, paths=settings.paths,
         )  # fmt: skip
         self._calls: dict[bytes, Call] = {}
         # Answers repeat each other: what a contact is worth is found out once. At most 20 for each query.
@@ -132,7 +132,7 @@ class Crawl:
         """Return the contacts of an answer that may be asked, None when the answer is worth nothing.
 
         A node reached in one realm is believed about that realm only: nobody makes us send to a private address from
-        outside (K1). Who tries is demoted.
+        outside (K1). Who tries is demoted. Contacts of the other address family are for the other overlay's table.
         """
         hearsay = self._hearsay
         contacts: list[Contact] = []
@@ -145,7 +145,7 @@ class Crawl:
                     contact = hearsay[packed] = self._hear_untrusted(packed)
                 if contact is None:
                     ignored += 1
-                else:
+                elif contact.overlay is self.overlay:
                     contacts.append(contact)
         except BadPacket as bad:
             self._engine.counters.drops[bad.reason] += 1
@@ -163,11 +163,14 @@ class Crawl:
             address = unpack_address_untrusted(packed[20:])
         except BadPacket:
             return None
-        if engine.members.realm_of(address.ip) is not self.realm:
+        overlay = engine.members.overlay_of(address.ip)
+        if overlay is None or overlay.realm is not self.overlay.realm:
             return None
         node_id = NodeId(packed[:20])
+        if overlay is not self.overlay:
+            engine.members.heard_of(node_id, address, overlay)
         # What we proved ourselves goes before hearsay: nobody can send us elsewhere for a node that we know.
-        return engine.members.tables[self.realm].find(node_id) or Contact(node_id, address, self.realm)
+        return engine.members.tables[overlay].find(node_id) or Contact(node_id, address, overlay)
 
     def _found_untrusted(self, record: SignedRecord, holder: Contact) -> None:
         if self.record is not None and record.seq < self.record.seq:

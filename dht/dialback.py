@@ -16,7 +16,7 @@ import enum
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from p2pnode.core.address import Address, Realm
+from p2pnode.core.address import Address
 from p2pnode.core.errors import BadPacket
 from p2pnode.core.ids import NodeId
 from p2pnode.dht.calls import Asked, Outcome
@@ -139,7 +139,7 @@ class DialBacks:
 
     def handle(self, request: DialBack | DialFor, asked: Asked, now: float, wall: float) -> Answer:
         observed = pack_address(asked.source)
-        if asked.realm is not Realm.PUBLIC or asked.realm not in self._engine.members.serving or self.dial is None:
+        if not asked.overlay.is_public or asked.overlay not in self._engine.members.serving or self.dial is None:
             return Error(observed, ErrorCode.NOT_SERVING, 0)
         if isinstance(request, DialBack):
             admitted = self._help(request, asked, now, wall)
@@ -162,8 +162,8 @@ class DialBacks:
         source = asked.source
         others = [
             contact
-            for contact in self._engine.members.tables[Realm.PUBLIC]
-            if contact.address.ip != source.ip and contact.address.is_ipv6 == source.is_ipv6 and not contact.misses
+            for contact in self._engine.members.tables[asked.overlay]
+            if contact.address.ip != source.ip and not contact.misses
             and contact.id != asked.session.peer_id.node_id
         ]  # fmt: skip
         prefix = prefix_of(source.ip)
@@ -174,7 +174,8 @@ class DialBacks:
 
     def _dial_for_untrusted(self, request: DialFor, asked: Asked, now: float) -> bool:
         address = unpack_address_untrusted(request.address)
-        if self._engine.members.realm_of(address.ip) is not Realm.PUBLIC:
+        overlay = self._engine.members.overlay_of(address.ip)
+        if overlay is None or not overlay.is_public:
             raise BadPacket("bad_address")
         # By prefix: keys cost nothing, and one block must not use up what we dial for everybody.
         return self._helpers.take(prefix_of(asked.source.ip), now) and self._dial(request.nonce, address, now)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from p2pnode.core.address import Address, Realm
+from p2pnode.core.address import Address
 from p2pnode.core.errors import BadPacket
 from p2pnode.core.keys import NodeKey
 from p2pnode.dht.answering import Answerer
@@ -20,6 +20,7 @@ from p2pnode.dht.dialback import DialBacks
 from p2pnode.dht.limits import Budget
 from p2pnode.dht.members import Members
 from p2pnode.dht.messages import Answer, DialBack, DialFor, Signal, encode
+from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.rendezvous import Rendezvous
 from p2pnode.dht.service import Service
 from p2pnode.dht.settings import DhtSettings
@@ -72,15 +73,15 @@ class Engine(Asking):
         kind = data[0]
         counters.datagrams_in[kind] += 1
         counters.bytes_in_by[kind] += len(data)
-        realm = self.members.realm_of(source.ip)
-        if realm is None or not source.port:
+        overlay = self.members.overlay_of(source.ip)
+        if overlay is None or not source.port:
             raise BadPacket("no_realm")
         if kind == SEALED:
-            self._sealed_untrusted(data, source, realm, now, wall)
+            self._sealed_untrusted(data, source, overlay, now, wall)
         elif kind == SIGNED_REQUEST:
-            self._answerer.signed_request_untrusted(data, source, realm, now, wall)
+            self._answerer.signed_request_untrusted(data, source, overlay, now, wall)
         elif kind == SIGNED_ANSWER:
-            self._signed_answer_untrusted(data, source, realm, now, wall)
+            self._signed_answer_untrusted(data, source, overlay, now, wall)
         elif kind == RETRY:
             self._retry_untrusted(data, source, now, wall)
         elif kind == FORGOT:
@@ -90,7 +91,7 @@ class Engine(Asking):
         else:
             raise BadPacket("unknown_type")
 
-    def _sealed_untrusted(self, data: bytes, source: Address, realm: Realm, now: float, wall: float) -> None:
+    def _sealed_untrusted(self, data: bytes, source: Address, overlay: Overlay, now: float, wall: float) -> None:
         if not SEALED_OVERHEAD <= len(data) <= MAX_DATAGRAM:
             raise BadPacket("bad_length")
         session = self.keyring.find(data[1:9])
@@ -108,13 +109,13 @@ class Engine(Asking):
             self.keyring.touch(session)
         if kind == IS_REQUEST:
             self._answerer.sealed_request_untrusted(
-                session, payload, data[9:SEALED_HEADER], len(data), source, realm, now, wall
+                session, payload, data[9:SEALED_HEADER], len(data), source, overlay, flags, now, wall
             )
-            self.alive(session, source, realm, flags, now)
+            self.alive(session, source, overlay, flags, now)
         elif kind == IS_CONFIRMATION:
-            self.alive(session, source, realm, flags, now)
+            self.alive(session, source, overlay, flags, now)
         else:
-            self._sealed_answer_untrusted(session, payload, counter, source, realm, flags, now, wall)
+            self._sealed_answer_untrusted(session, payload, counter, source, overlay, flags, now, wall)
 
     # -- requests that act on third nodes -----------------------------------------------------------------------
 

@@ -1,90 +1,117 @@
-"""Who is in our tables: one table per realm, fed by what was proven. Pure."""
+"""Who is in our tables: one table per overlay, fed by what was proven. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from p2pnode.core.address import Address, Realm, realm_of
 from p2pnode.core.ids import NodeId, PeerId
 from p2pnode.dht.contact import Contact
+from p2pnode.dht.overlay import WANTS_BOTH, Overlay
 from p2pnode.dht.settings import DhtSettings
 from p2pnode.dht.table import Table
 
-__all__ = ["FLAG", "Members", "flags_of"]
+__all__ = ["Members", "flags_of"]
 
-FLAG = {Realm.LOOPBACK: 1, Realm.PRIVATE: 2, Realm.PUBLIC: 4}
 MAX_CACHED_IPS = 8_192  # about 150 bytes each
 
 
-def flags_of(serve: Iterable[Realm]) -> int:
-    """Return the flags byte: the realms in which a node serves."""
-    return sum(FLAG[realm] for realm in set(serve))
+def flags_of(serve: Iterable[Overlay]) -> int:
+    """Return the flags byte: the overlays in which a node serves."""
+    return sum({overlay.flag for overlay in serve})
 
 
 class Members:
     """The routing tables, and where we serve ourselves.
 
-    `on_contact(realm)`, and `on_joined(realm)` for the DHT itself, are called when a realm gets its first contact;
-    `on_missed(realm, contact, dropped)` when a request to a contact got no answer, and whether that dropped it.
+    `on_contact(realm)`, and `on_joined(overlay)` for the DHT itself, are called when one gets its first contact;
+    `on_hint(contact)` when an answer named a node of the other address family, and few are known there;
+    `on_missed(overlay, contact, dropped)` when a request to a contact got no answer, and whether that dropped it.
     """
 
     def __init__(self, node_id: NodeId, settings: DhtSettings) -> None:
         self._allow_documentation = settings.allow_documentation
-        self._realms: dict[str, Realm | None] = {}
-        self.serving = frozenset(settings.serve)
+        self._overlays: dict[str, Overlay | None] = {}
+        self._families = frozenset({False, True})
+        self._ksize = settings.ksize
+        self.serving = frozenset(overlay for overlay in Overlay if overlay.realm in settings.serve)
+        self.tables = {overlay: Table(node_id, settings.ksize, overlay) for overlay in Overlay}
         self.flags = flags_of(self.serving)
-        self.tables = {realm: Table(node_id, settings.ksize, realm) for realm in Realm}
         self.on_contact: Callable[[Realm], None] | None = None
-        self.on_joined: Callable[[Realm], None] | None = None
-        self.on_missed: Callable[[Realm, Contact, bool], None] | None = None
+        self.on_joined: Callable[[Overlay], None] | None = None
+        self.on_hint: Callable[[Contact], None] | None = None
+        self.on_missed: Callable[[Overlay, Contact, bool], None] | None = None
 
-    def set_serving(self, realm: Realm, serves: bool) -> None:
-        """Say from now on that we serve in this realm, or that we do not."""
-        self.serving = self.serving | {realm} if serves else self.serving - {realm}
-        self.flags = flags_of(self.serving)
+    def use_families(self, families: Collection[bool]) -> None:
+        """We have sockets of these families (True stands for IPv6)."""
+        self._families = frozenset(families)
+        self._reflag()
 
-    def realm_of(self, ip: str) -> Realm | None:
-        """Return the realm of an address, None when nothing may be sent there. Remembered: every datagram asks."""
+    def heard_of(self, node_id: NodeId, address: Address, overlay: Overlay) -> None:
+        """An answer in the other family's overlay named a node of this one."""
+        if self.on_hint is not None and self._lacks(overlay) and self.tables[overlay].find(node_id) is None:
+            self.on_hint(Contact(node_id, address, overlay))
+
+    def _lacks(self, overlay: Overlay) -> bool:
+        return overlay.is_ipv6 in self._families and len(self.tables[overlay]) < self._ksize
+
+    def _reflag(self) -> None:
+        """Say so when we wish to hear of the other family: we are in one overlay of a realm, hardly in the other."""
+        wants = any(self._lacks(overlay) and len(self.tables[overlay.other_family]) for overlay in Overlay)
+        self.flags = flags_of(self.serving) | (WANTS_BOTH if wants else 0)
+
+    def set_serving(self, overlay: Overlay, serves: bool) -> None:
+        """Say from now on that we serve in this overlay, or that we do not."""
+        self.serving = self.serving | {overlay} if serves else self.serving - {overlay}
+        self._reflag()
+
+    def overlay_of(self, ip: str) -> Overlay | None:
+        """Return the overlay of an address, None when nothing may be sent there. Remembered: every datagram asks."""
         try:
-            return self._realms[ip]
+            return self._overlays[ip]
         except KeyError:
-            if len(self._realms) >= MAX_CACHED_IPS:
-                self._realms.clear()
+            if len(self._overlays) >= MAX_CACHED_IPS:
+                self._overlays.clear()
             try:
                 realm = realm_of(ip, allow_documentation=self._allow_documentation)
             except ValueError:
                 realm = None
-            self._realms[ip] = realm
-            return realm
+            overlay = None if realm is None else Overlay.of(realm, is_ipv6=":" in ip)
+            self._overlays[ip] = overlay
+            return overlay
 
     def seen(
-        self, peer_id: PeerId, address: Address, realm: Realm, now: float, contact: Contact | None = None
+        self, peer_id: PeerId, address: Address, overlay: Overlay, now: float, contact: Contact | None = None
     ) -> Contact:
         """A serving node proved to be at `address`: it enters the table, or its place there is renewed."""
-        table = self.tables[realm]
+        table = self.tables[overlay]
         if contact is None:
             contact = table.find(peer_id.node_id)
             if contact is None or contact.address != address:
-                contact = Contact(peer_id.node_id, address, realm, peer_id)
+                contact = Contact(peer_id.node_id, address, overlay, peer_id)
                 contact.first_seen = now
         contact.last_seen = now
         contact.misses = 0
-        first = not len(table)
-        if table.add_contact(contact) and first:
-            for callback in (self.on_joined, self.on_contact):
-                if callback is not None:
-                    callback(realm)
+        before = len(table)
+        added = table.add_contact(contact)
+        if len(table) != before:
+            self._reflag()
+        if added and not before:
+            if self.on_joined is not None:
+                self.on_joined(overlay)
+            if self.on_contact is not None and not len(self.tables[overlay.other_family]):
+                self.on_contact(overlay.realm)
         return contact
 
     def missed(self, node_id: bytes, address: Address) -> None:
         """A request to this node at this address got no answer."""
-        realm = self.realm_of(address.ip)
-        contact = self.tables[realm].find(node_id) if realm is not None else None
-        if contact is not None and realm is not None and contact.address == address:
-            table = self.tables[realm]
+        overlay = self.overlay_of(address.ip)
+        contact = self.tables[overlay].find(node_id) if overlay is not None else None
+        if contact is not None and overlay is not None and contact.address == address:
+            table = self.tables[overlay]
             table.missed(contact)
             if self.on_missed is not None:
-                self.on_missed(realm, contact, table.find(node_id) is None)
+                self.on_missed(overlay, contact, table.find(node_id) is None)
 
     def best(self) -> list[Contact]:
         """Return all contacts: those that miss nothing first, then the ones known longest (they tend to stay)."""

@@ -157,7 +157,8 @@ class Pong(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=T
 
 
 class Nodes(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=2):
-    """Up to 20 contacts in all, nearest first within each list. `token`: allows a Put under the target."""
+    """Up to 20 contacts, and 4 of the other address family for who wishes; nearest first within each list. `token`:
+    allows a Put under the target."""
 
     observed: Observed
     token: Token

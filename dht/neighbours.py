@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from p2pnode.core.address import Realm
 from p2pnode.dht.contact import Contact
 from p2pnode.dht.limits import Budget
+from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.settings import DhtSettings
 from p2pnode.dht.table import Table
 
@@ -28,11 +28,11 @@ CUT_OFF_PINGS = 4  # quick pings under way or missed while nobody was heard: it 
 
 
 def most_silent(
-    tables: Iterable[Table], serving: Collection[Realm], now: float, settings: DhtSettings, turn: int
+    tables: Iterable[Table], serving: Collection[Overlay], now: float, settings: DhtSettings, turn: int
 ) -> Contact | None:
     """Return whom to ping in the upkeep: nobody has heard from it for too long. `turn` counts the pings.
 
-    A node that does not serve in a realm holds nothing there: its neighbours are contacts like others.
+    A node that does not serve in an overlay holds nothing there: its neighbours are contacts like others.
     """
     near: list[Contact] = []
     far: list[Contact] = []
@@ -41,7 +41,7 @@ def most_silent(
     # Nobody at all was heard of late: we are cut off, and must not forget our neighbours for it.
     near_limit = settings.silent_after if now - heard_at > CUT_OFF_AFTER else settings.neighbour_silent_after
     for table in tables:
-        neighbours = {contact.id for contact in table.neighbours()} if table.realm in serving else set()
+        neighbours = {contact.id for contact in table.neighbours()} if table.overlay in serving else set()
         for contact in table:
             silent = now - max(contact.last_seen, contact.last_pinged)
             is_near = contact.id in neighbours
@@ -53,7 +53,7 @@ def most_silent(
 
 
 class CheckUp:
-    """The quick pings of one realm's neighbours."""
+    """The quick pings of one overlay's neighbours."""
 
     def __init__(self, table: Table, settings: DhtSettings) -> None:
         self.table = table

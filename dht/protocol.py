@@ -10,7 +10,7 @@ import structlog
 from kademlia.node import Node
 from kademlia.protocol import KademliaProtocol
 
-from p2pnode.core.address import Address, Realm
+from p2pnode.core.address import Address
 from p2pnode.core.ids import NodeId
 from p2pnode.core.network import Network
 from p2pnode.dht.calls import Call, Outcome
@@ -18,6 +18,7 @@ from p2pnode.dht.contact import Contact
 from p2pnode.dht.crawl import Crawl
 from p2pnode.dht.engine import Engine
 from p2pnode.dht.messages import Request
+from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.records import SignedRecord
 from p2pnode.dht.storage import RecordStorage
 
@@ -35,7 +36,7 @@ class DhtProtocol(KademliaProtocol):
         self.engine = engine
         engine.counters.clock = network.monotonic
         self.routers = engine.members.tables
-        self.router = self.routers[Realm.PUBLIC]
+        self.router = self.routers[Overlay.PUBLIC_IPV4]
         self._network = network
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
@@ -96,20 +97,20 @@ class DhtProtocol(KademliaProtocol):
             self.engine.cancel(call)
 
     async def crawl(
-        self, target: NodeId, realm: Realm, *, contacts: Iterable[Contact] | None = None, quorum: int | None = None,
+        self, target: NodeId, overlay: Overlay, *, contacts: Iterable[Contact] | None = None, quorum: int | None = None,
         record: SignedRecord | None = None, alpha: int | None = None,
         on_answered: Callable[[Contact, bytes], None] | None = None,
         on_record: Callable[[Crawl], None] | None = None,
     ) -> Crawl:  # fmt: skip
-        """Look `target` up in one realm; `contacts`: None to begin with the nearest of the table."""
+        """Look `target` up in one overlay; `contacts`: None to begin with the nearest of the table."""
         future: asyncio.Future[Crawl] = asyncio.get_running_loop().create_future()
         crawl = Crawl(
-            self, self.engine, target, realm, lambda done: _resolve(future, done), quorum=quorum, alpha=alpha,
+            self, self.engine, target, overlay, lambda done: _resolve(future, done), quorum=quorum, alpha=alpha,
             on_answered=on_answered, on_record=on_record,
         )  # fmt: skip
         if self._stopped:
             return crawl
-        table = self.routers[realm]
+        table = self.routers[overlay]
         table.looked_up(target, self._network.monotonic())
         self._crawls.add(crawl)
         started = self._network.monotonic()

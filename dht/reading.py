@@ -22,6 +22,7 @@ from p2pnode.dht.contact import Contact
 from p2pnode.dht.crawl import Crawl
 from p2pnode.dht.limits import Budget
 from p2pnode.dht.messages import Put
+from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.protocol import DhtProtocol
 from p2pnode.dht.records import SignedRecord
 from p2pnode.dht.results import GetResult, ReadBack
@@ -40,7 +41,7 @@ OnNewer = Callable[[GetResult], None]
 
 
 class Reader:
-    """Reads records, in any number of realms at once."""
+    """Reads records, in any number of overlays at once."""
 
     def __init__(
         self, protocol: DhtProtocol, storage: RecordStorage, network: Network, network_tag: bytes, settings: DhtSettings
@@ -52,9 +53,9 @@ class Reader:
         self._brought: OrderedDict[tuple[bytes, bytes, int], float] = OrderedDict()
 
     async def get(
-        self, key: NodeId, searched: Iterable[Realm], own: Iterable[Realm], *, fast: bool, on_newer: OnNewer | None
+        self, key: NodeId, searched: Iterable[Overlay], own: Iterable[Realm], *, fast: bool, on_newer: OnNewer | None
     ) -> GetResult:
-        """Search in these realms; our own copies of the realms `own` count, too. See `Dht.get`."""
+        """Search in these overlays; our own copies of the realms `own` count, too. See `Dht.get`."""
         read = _Read(self, key, searched, own)
         if not fast:
             await read.run()
@@ -68,9 +69,17 @@ class Reader:
         read.on_newer = on_newer
         return read.result()
 
-    async def read_back(self, record: SignedRecord, realm: Realm) -> ReadBack:
+    async def read_back(self, record: SignedRecord, overlays: Iterable[Overlay]) -> ReadBack:
         """Search our own record to the end as a stranger would; bring it to those that lack it."""
-        crawl = await self.protocol.crawl(record.key, realm, quorum=ALL_OF_THEM)
+        found = await asyncio.gather(*(self._read_back(record, overlay) for overlay in overlays))
+        return ReadBack(
+            held=sum(each.held for each in found),
+            asked=sum(each.asked for each in found),
+            seq=max((each.seq for each in found), default=record.seq),
+        )
+
+    async def _read_back(self, record: SignedRecord, overlay: Overlay) -> ReadBack:
+        crawl = await self.protocol.crawl(record.key, overlay, quorum=ALL_OF_THEM)
         nearest = crawl.lookup.closest()
         holders = frozenset(contact.id for contact in crawl.holders if crawl.record == record)
         newer = crawl.record is not None and crawl.record.seq > record.seq
@@ -116,7 +125,7 @@ class Reader:
 
         A search that ended early may not have met the k nearest: the size of the network tells how near they are.
         """
-        table = self.protocol.routers[crawl.realm]
+        table = self.protocol.routers[crawl.overlay]
         radius = int(ID_SPACE * min(1.0, self.settings.ksize / table.estimated_size()))
         goal = int.from_bytes(crawl.lookup.target, "big")
         nearest = (crawl.answered[contact.id] for contact in crawl.lookup.closest())
@@ -134,14 +143,14 @@ class Reader:
 
 
 class _Read:
-    """One key in some realms. `first`: set with the first valid record, or at the end."""
+    """One key in some overlays. `first`: set with the first valid record, or at the end."""
 
-    def __init__(self, reader: Reader, key: NodeId, searched: Iterable[Realm], own: Iterable[Realm]) -> None:
+    def __init__(self, reader: Reader, key: NodeId, searched: Iterable[Overlay], own: Iterable[Realm]) -> None:
         self._reader, self._key = reader, key
-        self._searched = sorted(searched, key=lambda realm: realm.value)
+        self._searched = tuple(searched)
         self._own = {realm: reader.own_copy(realm, key) for realm in own}
         self._best = max((record for record in self._own.values() if record), key=lambda r: r.seq, default=None)
-        self._crawls: dict[Realm, Crawl] = {}
+        self._crawls: dict[Overlay, Crawl] = {}
         self._started = reader.network.monotonic()
         self._ended = False
         self.first = asyncio.Event()
@@ -151,7 +160,7 @@ class _Read:
 
     async def run(self) -> None:
         try:
-            await asyncio.gather(*(self._search(realm) for realm in self._searched))
+            await asyncio.gather(*(self._search(overlay) for overlay in self._searched))
             self._ended = True
             for crawl in self._crawls.values():
                 self._reader.mend(crawl)
@@ -174,15 +183,15 @@ class _Read:
             settled=self._ended,
         )
 
-    async def _search(self, realm: Realm) -> None:
-        self._crawls[realm] = await self._reader.protocol.crawl(
-            self._key, realm, quorum=self._reader.settings.read_quorum, record=self._own.get(realm),
-            on_record=lambda crawl: self._heard(realm, crawl),
+    async def _search(self, overlay: Overlay) -> None:
+        self._crawls[overlay] = await self._reader.protocol.crawl(
+            self._key, overlay, quorum=self._reader.settings.read_quorum, record=self._own.get(overlay.realm),
+            on_record=lambda crawl: self._heard(overlay, crawl),
         )  # fmt: skip
 
-    def _heard(self, realm: Realm, crawl: Crawl) -> None:
+    def _heard(self, overlay: Overlay, crawl: Crawl) -> None:
         """A search found a record that is better than what that search had before."""
-        self._crawls[realm] = crawl
+        self._crawls[overlay] = crawl
         record = crawl.record
         if record is not None and (self._best is None or record.seq > self._best.seq):
             self._best = record

@@ -120,7 +120,7 @@ class Rendezvous:
 
     def _register(self, request: Register, asked: Asked, now: float) -> Answer:
         observed = pack_address(asked.source)
-        if asked.realm not in self._engine.members.serving:
+        if asked.overlay not in self._engine.members.serving:
             return Error(observed, ErrorCode.NOT_SERVING, 0)
         node_id = asked.session.peer_id.node_id
         known = self.registered.find(node_id, now) is not None
@@ -134,7 +134,7 @@ class Rendezvous:
         engine, observed = self._engine, pack_address(asked.source)
         sender = asked.session.peer_id
         to_us = request.target == engine.node_id
-        if not to_us and asked.realm not in engine.members.serving:
+        if not to_us and asked.overlay not in engine.members.serving:
             return Error(observed, ErrorCode.NOT_SERVING, 0)
         key = _digest(sender.node_id, request.target, request.blob)
         known = self._recent.get(key)

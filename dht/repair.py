@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from p2pnode.core.address import Realm
 from p2pnode.dht.contact import Contact
+from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.records import SignedRecord
 from p2pnode.dht.settings import DhtSettings
-from p2pnode.dht.storage import RecordStorage, StoredRecord, StoreKey
+from p2pnode.dht.storage import RecordStorage, StoredRecord
 from p2pnode.dht.table import Table
 
 __all__ = ["RepairPlan"]
@@ -25,6 +25,8 @@ REPAIRERS = 2  # the nearest, and the second in case the nearest does not do it
 WITHIN = 12.0  # expected nodes nearer to a key than we are; beyond, we are surely not the second nearest later either
 FIRST_PAUSE, SECOND_PAUSE = 10.0, 30.0  # s before the nearest, the second nearest acts: who died meanwhile is known
 MAX_WATCHED = 16_384  # records with losses, about 200 bytes each
+
+_WatchKey = tuple[Overlay, bytes]  # a record is held once per realm, and repaired in both of its overlays
 
 
 class _Watched:
@@ -43,21 +45,21 @@ class RepairPlan:
     """Losses of the records that we hold, and which of them is to be repaired now."""
 
     def __init__(
-        self, own_id: bytes, tables: dict[Realm, Table], storage: RecordStorage, settings: DhtSettings
+        self, own_id: bytes, tables: dict[Overlay, Table], storage: RecordStorage, settings: DhtSettings
     ) -> None:
         self._own = int.from_bytes(own_id, "big")
         self._tables, self._storage, self._interval = tables, storage, settings.repair_interval
         self._losses = max(1, min(LOSSES, settings.ksize // 4))
-        self._watched: dict[StoreKey, _Watched] = {}
+        self._watched: dict[_WatchKey, _Watched] = {}
 
     def __len__(self) -> int:
         return len(self._watched)
 
-    def lost(self, realm: Realm, contacts: list[Contact], now: float, jitter: float) -> None:
+    def lost(self, overlay: Overlay, contacts: list[Contact], now: float, jitter: float) -> None:
         """These were dropped from the table. `jitter`: 0 to 1, random."""
-        table = self._tables[realm]
+        table = self._tables[overlay]
         ids = [contact.long_id for contact in contacts]
-        for key, held, goal in self._near(realm, table):
+        for key, held, goal in self._near(overlay, table):
             nearest = table.closest(key[1], table.ksize)
             radius = nearest[-1].long_id ^ goal if len(nearest) >= table.ksize else ID_SPACE
             lost = sum(1 for node_id in ids if node_id ^ goal <= radius)
@@ -74,11 +76,11 @@ class RepairPlan:
                 pause = (SECOND_PAUSE if rank else FIRST_PAUSE) * (1 + jitter / 2)
                 watched.due_at = max(now + pause, watched.not_before)
 
-    def next_due(self, now: float) -> tuple[Realm, SignedRecord] | None:
+    def next_due(self, now: float) -> tuple[Overlay, SignedRecord] | None:
         """Return a record to be repaired now, the one with the most losses first; it counts as repaired from now on."""
-        due: list[tuple[int, StoreKey]] = []
+        due: list[tuple[int, _WatchKey]] = []
         for key, watched in list(self._watched.items()):
-            held = self._storage.get(key)
+            held = self._storage.get((key[0].realm, key[1]))
             if held is None or held.expires_at <= now or held.record is not watched.record:
                 del self._watched[key]  # gone, or its author has published anew
             elif watched.due_at <= now:
@@ -92,14 +94,14 @@ class RepairPlan:
             watched.lost, watched.due_at = self._losses - 1, float("inf")
         return None
 
-    def _near(self, realm: Realm, table: Table) -> Iterator[tuple[StoreKey, StoredRecord, int]]:
+    def _near(self, overlay: Overlay, table: Table) -> Iterator[tuple[_WatchKey, StoredRecord, int]]:
         """Yield the records that we may have to repair: those whose key is near to us."""
         radius = int(ID_SPACE * min(1.0, WITHIN / table.estimated_size()))
-        for key, held in self._storage:
-            if key[0] is realm:
-                goal = int.from_bytes(key[1], "big")
+        for (realm, key), held in self._storage:
+            if realm is overlay.realm:
+                goal = int.from_bytes(key, "big")
                 if goal ^ self._own <= radius:
-                    yield key, held, goal
+                    yield (overlay, key), held, goal
 
     def _rank(self, table: Table, goal: int, key: bytes) -> int:
         """Return how many living nodes that we know are nearer to the key than we are, REPAIRERS at most."""

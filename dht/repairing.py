@@ -6,13 +6,13 @@ import asyncio
 
 import structlog
 
-from p2pnode.core.address import Realm
 from p2pnode.core.ids import NodeId
 from p2pnode.core.network import Network
 from p2pnode.dht.calls import Outcome
 from p2pnode.dht.contact import Contact
 from p2pnode.dht.limits import Budget
 from p2pnode.dht.messages import Put
+from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.protocol import DhtProtocol
 from p2pnode.dht.reading import ALL_OF_THEM
 from p2pnode.dht.records import SignedRecord
@@ -41,12 +41,12 @@ class Repairer:
         self._plan = RepairPlan(protocol.engine.node_id, self._members.tables, storage, settings)
         self._searches = Budget(settings.repair_rate, settings.repair_burst)
         self._stores = Budget(settings.repair_put_rate, settings.repair_put_burst)
-        self._lost: dict[Realm, list[Contact]] = {}
+        self._lost: dict[Overlay, list[Contact]] = {}
         self._ksize = settings.ksize
 
-    def lost(self, realm: Realm, contact: Contact) -> None:
+    def lost(self, overlay: Overlay, contact: Contact) -> None:
         """A contact was dropped from the table."""
-        waiting = self._lost.setdefault(realm, [])
+        waiting = self._lost.setdefault(overlay, [])
         if len(waiting) < MAX_LOST:
             waiting.append(contact)
 
@@ -56,22 +56,22 @@ class Repairer:
         while True:
             await asyncio.sleep(LOOK_EVERY * rng.uniform(0.9, 1.1))
             now = self._network.monotonic()
-            for realm, contacts in self._lost.items():
+            for overlay, contacts in self._lost.items():
                 if contacts:
-                    self._plan.lost(realm, contacts, now, rng.random())
+                    self._plan.lost(overlay, contacts, now, rng.random())
                     contacts.clear()
             while len(self._plan) and self._searches.available(now) and (due := self._plan.next_due(now)):
                 self._searches.take(now)
                 await self._repair(*due)
                 now = self._network.monotonic()
 
-    async def _repair(self, realm: Realm, record: SignedRecord) -> None:
-        crawl = await self._protocol.crawl(record.key, realm, quorum=ALL_OF_THEM, record=record)
+    async def _repair(self, overlay: Overlay, record: SignedRecord) -> None:
+        crawl = await self._protocol.crawl(record.key, overlay, quorum=ALL_OF_THEM, record=record)
         if crawl.record is None:
             return
         if crawl.record is not record:
             now, wall = self._network.monotonic(), self._network.wall()
-            self._storage.store(crawl.record, realm, crawl.holders[0].prefix, now, wall)
+            self._storage.store(crawl.record, overlay.realm, crawl.holders[0].prefix, now, wall)
         have = {holder.id for holder in crawl.holders}
         nearest = [crawl.answered[contact.id] for contact in crawl.lookup.closest()]
         brought = 0
@@ -80,7 +80,7 @@ class Repairer:
             if contact.id not in have:
                 await self._bring(contact, crawl.tokens[contact.id], crawl.record)
                 brought += 1
-        log.debug("record_repaired", realm=realm.value, had=len(have), brought=brought)
+        log.debug("record_repaired", overlay=overlay.label, had=len(have), brought=brought)
 
     async def _bring(self, contact: Contact, token: bytes, record: SignedRecord) -> None:
         if not self._stores.take(self._network.monotonic()):

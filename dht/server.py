@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import structlog
 from kademlia.network import Server
@@ -14,15 +14,18 @@ from p2pnode.core.ids import NodeId, PeerId
 from p2pnode.core.keys import NodeKey
 from p2pnode.core.network import Network
 from p2pnode.core.network_id import network_tag
+from p2pnode.core.tasks import TaskSet
 from p2pnode.dht.contact import Contact, KnownContact, unpack_address_untrusted
 from p2pnode.dht.engine import Engine
 from p2pnode.dht.members import Members
 from p2pnode.dht.messages import Error, ErrorCode, Ping
+from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.protocol import DhtProtocol
 from p2pnode.dht.reading import Reader
 from p2pnode.dht.records import SignedRecord, record_key
 from p2pnode.dht.results import GetResult, HelloResult, PutResult, ReadBack
 from p2pnode.dht.service import Service
+from p2pnode.dht.serving import Serving
 from p2pnode.dht.settings import DhtSettings
 from p2pnode.dht.signalling import Signalling
 from p2pnode.dht.statistics import DhtStatistics, kinds_of
@@ -35,7 +38,8 @@ __all__ = ["Dht"]
 
 log = structlog.get_logger(__name__)
 
-MAX_BOOTSTRAP = 20  # contacts asked at once, per realm
+MAX_BOOTSTRAP = 20  # contacts asked at once, per overlay
+HINT_PAUSE = 30.0  # s between two attempts to join an overlay through nodes named in passing
 SETTLE_PAUSES = (0.5, 2.0, 8.0, 30.0)  # seconds between looks around while the table is small
 
 
@@ -63,9 +67,13 @@ class Dht(Signalling, Server):
         self.protocol: DhtProtocol = DhtProtocol(self._engine, network, storage)
         self._writer = Writer(self.protocol, self._members, storage, network, settings)
         self._reader = Reader(self.protocol, storage, network, self.network_tag, settings)
-        self._start_signalling()
+        self._serving = Serving(self.protocol, network, settings)
         self._upkeep = Upkeep(self.protocol, storage, network, settings)
-        self._settling: dict[Realm, asyncio.Task[None]] = {}
+        self._members.on_joined = self._serving.joined
+        self._members.on_hint = self._heard_of
+        self._settling: dict[Overlay, asyncio.Task[None]] = {}
+        self._hints: dict[Overlay, list[Contact]] = {}
+        self._hinted = TaskSet()
 
     # -- set-up -------------------------------------------------------------------------------------------------
 
@@ -87,6 +95,10 @@ class Dht(Signalling, Server):
     def on_contact(self, callback: Callable[[Realm], None] | None) -> None:
         self._members.on_contact = callback
 
+    def use_families(self, families: Collection[bool]) -> None:
+        """Say of which address families we have a socket (True stands for IPv6); until then, of both."""
+        self._members.use_families(families)
+
     def datagram_received(self, data: bytes, source: Address) -> None:
         """Take a datagram with first byte 0x04 to 0x0A. Never raises."""
         self.protocol.datagram_received(data, source)
@@ -95,7 +107,7 @@ class Dht(Signalling, Server):
         """Begin the upkeep."""
         if not self._upkeep.running:
             self._upkeep.start()
-            self._watch_role()
+            self._serving.start()
 
     async def stop(self) -> None:
         """End everything; whoever waits for an answer gets a failure at once. Calling it twice is harmless."""
@@ -106,51 +118,67 @@ class Dht(Signalling, Server):
         await self._writer.stop()
         await self._reader.stop()
         self.protocol.close()
-        await self._stop_signalling()
+        await self._hinted.cancel()
+        await self._serving.stop()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     # -- joining ------------------------------------------------------------------------------------------------
 
     async def bootstrap(self, contacts: Iterable[KnownContact]) -> int:
-        """Ask these nodes for our own neighbourhood, all at once, and search on from there, in each realm.
+        """Ask these nodes for our own neighbourhood, all at once, and search on from there, in each overlay.
 
         Return how many of them answered. The first question is already the lookup's: it costs one round trip.
         """
-        by_realm: dict[Realm, list[Contact]] = {}
+        found: dict[Overlay, list[Contact]] = {}
         for known in contacts:
-            realm = self._members.realm_of(known.address.ip)
-            if realm is not None and known.address.port and len(by_realm.setdefault(realm, [])) < MAX_BOOTSTRAP:
-                by_realm[realm].append(Contact(known.node_id, known.address, realm, known.peer_id))
-        counts = await asyncio.gather(*(self._join(realm, found) for realm, found in by_realm.items()))
+            overlay = self._members.overlay_of(known.address.ip)
+            if overlay is not None and known.address.port and len(found.setdefault(overlay, [])) < MAX_BOOTSTRAP:
+                found[overlay].append(Contact(known.node_id, known.address, overlay, known.peer_id))
+        counts = await asyncio.gather(*(self._join(overlay, some) for overlay, some in found.items()))
         return sum(counts)
 
-    async def _join(self, realm: Realm, contacts: list[Contact]) -> int:
+    async def _join(self, overlay: Overlay, contacts: list[Contact]) -> int:
         crawl = await self.protocol.crawl(
-            self.key.node_id, realm, contacts=contacts, alpha=max(self.settings.alpha, len(contacts))
+            self.key.node_id, overlay, contacts=contacts, alpha=max(self.settings.alpha, len(contacts))
         )
-        log.info("dht_joined", realm=realm.value, queried=crawl.lookup.queried)
-        if self._upkeep.running and realm not in self._settling:
-            task = asyncio.create_task(self._settle(realm), name="dht-settle")
-            self._settling[realm] = task
-            task.add_done_callback(lambda _: self._settling.pop(realm, None))
+        log.info("dht_joined", overlay=overlay.label, queried=crawl.lookup.queried)
+        if self._upkeep.running and overlay not in self._settling:
+            task = asyncio.create_task(self._settle(overlay), name="dht-settle")
+            self._settling[overlay] = task
+            task.add_done_callback(lambda _: self._settling.pop(overlay, None))
         return sum(1 for contact in contacts if contact.id in crawl.answered)
 
-    async def _settle(self, realm: Realm) -> None:
+    def _heard_of(self, contact: Contact) -> None:
+        """An answer named a node of an overlay of which we hardly know anybody: join that too, now and then."""
+        hints = self._hints.get(contact.overlay)
+        if hints is None:
+            hints = self._hints[contact.overlay] = []
+            self._hinted.spawn(self._join_by_hints(contact.overlay))
+        if len(hints) < MAX_BOOTSTRAP:
+            hints.append(contact)
+
+    async def _join_by_hints(self, overlay: Overlay) -> None:
+        await asyncio.sleep(0)  # the rest of the answer
+        await self._join(overlay, self._hints[overlay])
+        await asyncio.sleep(HINT_PAUSE * self.network.rng.uniform(0.8, 1.2))
+        del self._hints[overlay]
+
+    async def _settle(self, overlay: Overlay) -> None:
         """Look around again shortly after joining: others may have joined at the same moment, unknown to each other.
 
         The far parts of the id space come with the first publishes and reads, and with the upkeep: measured with 300
         nodes, filling them at once made no read faster and cost each newcomer 80 datagrams.
         """
-        table = self._members.tables[realm]
+        table = self._members.tables[overlay]
         for pause in SETTLE_PAUSES:
             if len(table) >= self.settings.ksize:
                 break
             await asyncio.sleep(pause * self.network.rng.uniform(0.8, 1.2))
-            await self.protocol.crawl(self.key.node_id, realm)
+            await self.protocol.crawl(self.key.node_id, overlay)
 
     async def hello(self, address: Address, *, expect: PeerId | None = None, timeout: float = 3.0) -> HelloResult:
         """Ask who is at `address`. Raise WrongKeyError, P2PTimeoutError, NoPathError (nobody can be there)."""
-        if self._members.realm_of(address.ip) is None or not address.port:
+        if self._members.overlay_of(address.ip) is None or not address.port:
             raise NoPathError(f"Nobody can answer at {address}.", address=str(address))
         outcome = await self.protocol.request(address, None, Ping(), timeout)
         if outcome.answer is None or outcome.peer_id is None:
@@ -181,9 +209,11 @@ class Dht(Signalling, Server):
     # -- reading and writing ------------------------------------------------------------------------------------
 
     async def lookup(self, target: NodeId, *, realm: Realm) -> list[Contact]:
-        """Return up to ksize live nodes nearest to `target`, nearest first."""
-        crawl = await self.protocol.crawl(target, realm)
-        return [crawl.answered[contact.id] for contact in crawl.lookup.closest()]
+        """Return the live nodes nearest to `target`, nearest first: up to ksize of each address family."""
+        crawls = await asyncio.gather(*(self.protocol.crawl(target, overlay) for overlay in self._overlays({realm})))
+        found = {contact.id: crawl.answered[contact.id] for crawl in crawls for contact in crawl.lookup.closest()}
+        goal = int.from_bytes(target, "big")
+        return sorted(found.values(), key=lambda contact: contact.long_id ^ goal)
 
     async def get(
         self, public_key: bytes, salt: bytes, *, realms: Iterable[Realm] | None = None, fast: bool = False,
@@ -197,7 +227,7 @@ class Dht(Signalling, Server):
         """
         wanted = frozenset(Realm if realms is None else realms)
         key = record_key(public_key, salt)
-        return await self._reader.get(key, self.realms() & wanted, wanted, fast=fast, on_newer=on_newer)
+        return await self._reader.get(key, self._overlays(wanted), wanted, fast=fast, on_newer=on_newer)
 
     async def put(
         self, record: SignedRecord, *, realms: Iterable[Realm], enough: int | None = None,
@@ -208,21 +238,31 @@ class Dht(Signalling, Server):
         `enough`: return as soon as so many have it in each realm; the rest goes on. None: wait for all. `on_settled`:
         called once, when every store was answered or given up.
         """
-        return await self._writer.put(record, self.realms() & frozenset(realms), enough, on_settled)
+        return await self._writer.put(record, self._overlays(frozenset(realms)), enough, on_settled)
 
     async def read_back(self, record: SignedRecord, realm: Realm) -> ReadBack:
         """Ask the nodes nearest to our own record for it; those that lack it get it. Costs a search to the end."""
-        return await self._reader.read_back(record, realm)
+        return await self._reader.read_back(record, self._overlays({realm}))
 
     # -- what is known ------------------------------------------------------------------------------------------
 
     def realms(self) -> frozenset[Realm]:
         """Return the realms with at least one verified contact."""
-        return frozenset(realm for realm, table in self._members.tables.items() if len(table))
+        return frozenset(overlay.realm for overlay, table in self._members.tables.items() if len(table))
+
+    def overlays(self, realm: Realm) -> list[Overlay]:
+        """Return those of a realm's two overlays with at least one verified contact, IPv4 first."""
+        return self._overlays({realm})
+
+    def _overlays(self, realms: Collection[Realm]) -> list[Overlay]:
+        return [o for o, table in self._members.tables.items() if o.realm in realms and len(table)]
 
     def estimated_size(self, realm: Realm) -> float:
-        """Estimate how many nodes serve in a realm, from the nearest ones that we know; exact below 20."""
-        return self._members.tables[realm].estimated_size()
+        """Estimate how many nodes serve in a realm, from the nearest ones that we know; exact below 20.
+
+        Of the larger address family: how many nodes are in both is not known.
+        """
+        return max(self._members.tables[overlay].estimated_size() for overlay in Overlay.both(realm))
 
     def known_contacts(self) -> list[KnownContact]:
         """Return all verified contacts, the most dependable first: for a warm start."""
@@ -231,8 +271,7 @@ class Dht(Signalling, Server):
     def statistics(self) -> DhtStatistics:
         counters, tables = self._engine.counters, self._members.tables
         return DhtStatistics(
-            contacts={realm: len(table) for realm, table in tables.items()},
-            buckets={realm: len(table.buckets) for realm, table in tables.items()},
+            contacts={overlay: len(table) for overlay, table in tables.items()},
             records=len(self.storage),
             record_bytes=self.storage.bytes,
             registered=len(self._engine.rendezvous.registered),
@@ -248,7 +287,8 @@ class Dht(Signalling, Server):
             bytes_out_by=kinds_of(counters.bytes_out_by),
             verify_s=counters.verify_s,
             lookups=counters.lookups.copy(),
-            by_bucket={realm: tuple(len(bucket.nodes) for bucket in table.buckets) for realm, table in tables.items()},
+            estimated_nodes={overlay: table.estimated_size() for overlay, table in tables.items()},
+            by_bucket={o: tuple(len(bucket.nodes) for bucket in table.buckets) for o, table in tables.items()},
             drops=dict(counters.drops),
             requests=dict(counters.requests),
             refused=dict(counters.refused),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from p2pnode.core.address import Address, Realm
+from p2pnode.core.address import Address
 from p2pnode.core.ids import NodeId
 from p2pnode.dht.contact import CONTACT4_BYTES, CONTACT6_BYTES, Contact, pack_address
 from p2pnode.dht.limits import prefix_of
@@ -21,12 +21,14 @@ from p2pnode.dht.messages import (
     Value,
     encode,
 )
+from p2pnode.dht.overlay import WANTS_BOTH, Overlay
 from p2pnode.dht.settings import DhtSettings
 from p2pnode.dht.storage import RecordStorage
 from p2pnode.dht.tokens import PutTokens
 
 __all__ = ["Service"]
 
+OTHER_FAMILY = 4  # contacts of the other address family, for who asks for them
 NODES_OVERHEAD = 40  # array, kind, observed 20, token 10, two binary headers of 3
 
 
@@ -38,25 +40,33 @@ class Service:
         self._ksize = settings.ksize
 
     def respond(
-        self, request: Request, *, requester: NodeId, source: Address, realm: Realm, room: int, now: float, wall: float
-    ) -> bytes:
-        """Return the encoded answer, at most `room` bytes (33 at least). `realm`: where the requester was seen."""
+        self, request: Request, *, requester: NodeId, source: Address, overlay: Overlay, flags: int, room: int,
+        now: float, wall: float,
+    ) -> bytes:  # fmt: skip
+        """Return the encoded answer, at most `room` bytes (33 at least). `overlay`: where the requester was seen;
+        `flags`: its own."""
         observed = pack_address(source)
+        wants_both = bool(flags & WANTS_BOTH)
         if isinstance(request, FindNode):
-            ipv4, ipv6 = self._contacts(request.target, requester, realm, room - NODES_OVERHEAD)
+            ipv4, ipv6 = self._contacts(request.target, requester, overlay, wants_both, room - NODES_OVERHEAD)
             payload = encode(Nodes(observed, self._tokens.issue(observed, request.target, now), ipv4, ipv6))
         elif isinstance(request, Get):
-            payload = self._value(request, requester, observed, realm, room, now)
+            payload = self._value(request, requester, observed, overlay, wants_both, room, now)
         elif isinstance(request, Put):
-            payload = encode(self._put(request, source, observed, realm, now, wall))
+            payload = encode(self._put(request, source, observed, overlay, now, wall))
         else:
             payload = encode(Pong(observed))
         if len(payload) > room:
             return encode(Error(observed, ErrorCode.UNPROVEN, 0))
         return payload
 
-    def _contacts(self, target: bytes, requester: NodeId, realm: Realm, room: int) -> tuple[bytes, bytes]:
-        contacts = self._members.tables[realm].closest(target, self._ksize, requester)
+    def _contacts(
+        self, target: bytes, requester: NodeId, overlay: Overlay, wants_both: bool, room: int
+    ) -> tuple[bytes, bytes]:
+        contacts = self._members.tables[overlay].closest(target, self._ksize, requester)
+        if wants_both:
+            others = self._members.tables[overlay.other_family].closest(target, OTHER_FAMILY, requester)
+            contacts = contacts[: self._ksize - len(others)] + others
         if len(contacts) * CONTACT6_BYTES > room:
             contacts = _fitting(contacts, room)
         ipv4 = [contact.packed for contact in contacts if len(contact.packed) == CONTACT4_BYTES]
@@ -64,22 +74,25 @@ class Service:
             return b"".join(ipv4), b""
         return b"".join(ipv4), b"".join(c.packed for c in contacts if len(c.packed) == CONTACT6_BYTES)
 
-    def _value(self, request: Get, requester: NodeId, observed: bytes, realm: Realm, room: int, now: float) -> bytes:
-        record = self._storage.read(realm, request.key, now)
+    def _value(
+        self, request: Get, requester: NodeId, observed: bytes, overlay: Overlay, wants_both: bool, room: int,
+        now: float,
+    ) -> bytes:  # fmt: skip
+        record = self._storage.read(overlay.realm, request.key, now)
         token = self._tokens.issue(observed, request.key, now)
         bare = encode(Value(observed, token, record, b"", b""))
         # Empty binaries have 2 bytes of header, ours at most 3.
-        ipv4, ipv6 = self._contacts(request.key, requester, realm, room - len(bare) - 2)
+        ipv4, ipv6 = self._contacts(request.key, requester, overlay, wants_both, room - len(bare) - 2)
         if not ipv4 and not ipv6:
             return bare
         return encode(Value(observed, token, record, ipv4, ipv6))
 
-    def _put(self, request: Put, source: Address, observed: bytes, realm: Realm, now: float, wall: float) -> Answer:
-        if realm not in self._members.serving:
+    def _put(self, request: Put, source: Address, observed: bytes, overlay: Overlay, now: float, wall: float) -> Answer:
+        if overlay not in self._members.serving:
             return Error(observed, ErrorCode.NOT_SERVING, 0)
         if not self._tokens.check(request.token, observed, request.record.key, now):
             return Error(observed, ErrorCode.BAD_TOKEN, 0)
-        refusal = self._storage.store(request.record, realm, prefix_of(source.ip), now, wall)
+        refusal = self._storage.store(request.record, overlay.realm, prefix_of(source.ip), now, wall)
         if refusal is not None:
             return Error(observed, refusal[0], refusal[1])
         return Stored(observed)

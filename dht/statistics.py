@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from p2pnode.core.address import Realm
+from p2pnode.dht.overlay import Overlay
 
 __all__ = ["LOOKUP_BOUNDS_S", "Counters", "DhtStatistics", "Histogram", "kinds_of"]
 
@@ -77,9 +77,8 @@ class Counters:
 class DhtStatistics:
     """An immutable snapshot. Datagrams by kind: signed_request, signed_answer, sealed, token, forgot, dial_back."""
 
-    contacts: dict[Realm, int] = field(default_factory=dict)
-    """Verified contacts per realm."""
-    buckets: dict[Realm, int] = field(default_factory=dict)
+    contacts: dict[Overlay, int] = field(default_factory=dict)
+    """Verified contacts per table: realm and address family."""
     records: int = 0
     record_bytes: int = 0
     """Estimated memory of the records."""
@@ -111,7 +110,9 @@ class DhtStatistics:
     """Processor seconds in the signatures of requests and answers."""
     lookups: Histogram = field(default_factory=Histogram)
     """Seconds of the lookups that ended."""
-    by_bucket: dict[Realm, tuple[int, ...]] = field(default_factory=dict)
+    estimated_nodes: dict[Overlay, float] = field(default_factory=dict)
+    """How many nodes serve, from how near the nearest are."""
+    by_bucket: dict[Overlay, tuple[int, ...]] = field(default_factory=dict)
     """Verified contacts in each bucket, the far half of the ids first."""
     ignored_contacts: int = 0
     """Contacts in answers that were impossible or of another realm."""

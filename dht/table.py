@@ -1,4 +1,4 @@
-"""The routing table of one realm: kademlia's, with what does not hold up replaced.
+"""The routing table of one overlay: kademlia's, with what does not hold up replaced.
 
 Differences from `kademlia.routing`: only contacts that answered enter; only the bucket of our own id splits, so there
 are at most 160 of ksize contacts each (the original's relaxed splitting made 30,570 buckets of 71 datagrams); the
@@ -17,10 +17,11 @@ from collections.abc import Iterator
 from kademlia.node import Node
 from kademlia.routing import KBucket, RoutingTable
 
-from p2pnode.core.address import Address, Realm
+from p2pnode.core.address import Address
 from p2pnode.core.ids import NodeId
 from p2pnode.dht.contact import Contact
 from p2pnode.dht.nearest import Nearest
+from p2pnode.dht.overlay import Overlay
 
 __all__ = ["Bucket", "Table"]
 
@@ -64,14 +65,14 @@ class Bucket(KBucket):
 
 
 class Table(RoutingTable):
-    """Verified contacts of one realm, in at most 160 buckets."""
+    """Verified contacts of one overlay, in at most 160 buckets."""
 
     buckets: list[Bucket]
 
-    def __init__(self, node_id: NodeId, ksize: int, realm: Realm) -> None:
-        self.realm = realm
+    def __init__(self, node_id: NodeId, ksize: int, overlay: Overlay) -> None:
+        self.overlay = overlay
         self._own = int.from_bytes(node_id, "big")
-        self._diverse = realm is Realm.PUBLIC
+        self._diverse = overlay.is_public
         super().__init__(None, ksize, Node(node_id))
 
     def flush(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-from p2pnode.core.address import Realm
 from p2pnode.core.ids import NodeId
 from p2pnode.core.network import Network
 from p2pnode.core.tasks import TaskSet
@@ -12,6 +11,7 @@ from p2pnode.dht.calls import Outcome
 from p2pnode.dht.contact import Contact
 from p2pnode.dht.messages import Ping
 from p2pnode.dht.neighbours import CheckUp, most_silent
+from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.protocol import DhtProtocol
 from p2pnode.dht.repairing import Repairer
 from p2pnode.dht.settings import DhtSettings
@@ -21,13 +21,13 @@ __all__ = ["Upkeep"]
 
 
 class Upkeep:
-    """Of one node, in all realms. Begins with `start`, ends with `stop`."""
+    """Of one node, in all overlays. Begins with `start`, ends with `stop`."""
 
     def __init__(self, protocol: DhtProtocol, storage: RecordStorage, network: Network, settings: DhtSettings) -> None:
         self._protocol, self._storage, self._network, self._settings = protocol, storage, network, settings
         self._members = protocol.engine.members
-        self._checks = {realm: CheckUp(table, settings) for realm, table in self._members.tables.items()}
-        self._checking: set[Realm] = set()
+        self._checks = {overlay: CheckUp(table, settings) for overlay, table in self._members.tables.items()}
+        self._checking: set[Overlay] = set()
         self._repairer = Repairer(protocol, storage, network, settings)
         self._tasks = TaskSet()
         self._members.on_missed = self._missed
@@ -71,41 +71,41 @@ class Upkeep:
         # The engine counts the answer or the miss; nobody waits for it.
         self._protocol.start_call(contact.address, NodeId(contact.id), Ping(), on_done=_ignore)
 
-    def _missed(self, realm: Realm, contact: Contact, dropped: bool) -> None:
-        if not self.running or realm not in self._members.serving:
+    def _missed(self, overlay: Overlay, contact: Contact, dropped: bool) -> None:
+        if not self.running or overlay not in self._members.serving:
             return  # we hold nothing there
         if dropped:
-            self._repairer.lost(realm, contact)
-        if self._checks[realm].missed(contact) and realm not in self._checking:
-            self._checking.add(realm)
-            self._tasks.spawn(self._check(realm))
+            self._repairer.lost(overlay, contact)
+        if self._checks[overlay].missed(contact) and overlay not in self._checking:
+            self._checking.add(overlay)
+            self._tasks.spawn(self._check(overlay))
 
-    async def _check(self, realm: Realm) -> None:
+    async def _check(self, overlay: Overlay) -> None:
         try:
             while True:
-                contact, pause = self._checks[realm].next(self._network.monotonic())
+                contact, pause = self._checks[overlay].next(self._network.monotonic())
                 if contact is not None:
                     self._ping(contact)
                 elif pause < 0:
                     return
                 await asyncio.sleep(pause)
         finally:
-            self._checking.discard(realm)
+            self._checking.discard(overlay)
 
     async def _refresh_oldest(self, now: float) -> None:
         """Look up a random id in the bucket that was left alone longest (Kademlia section 2.3, "refresh")."""
         stale = [
-            (bucket.looked_up_at, realm.value, index)
-            for realm, table in self._members.tables.items()
+            (bucket.looked_up_at, overlay.label, index, overlay)
+            for overlay, table in self._members.tables.items()
             if len(table) >= self._settings.ksize
             for index, bucket in enumerate(table.buckets)
             if now - bucket.looked_up_at > self._settings.refresh_interval
         ]
         if stale:
-            _, realm_name, index = min(stale)
-            bucket = self._members.tables[Realm(realm_name)].buckets[index]
+            _, _, index, overlay = min(stale)
+            bucket = self._members.tables[overlay].buckets[index]
             bucket.looked_up_at = now
-            await self._protocol.crawl(bucket.random_id(self._network.rng.getrandbits(160)), Realm(realm_name))
+            await self._protocol.crawl(bucket.random_id(self._network.rng.getrandbits(160)), overlay)
 
 
 def _ignore(_: Outcome) -> None:

@@ -13,7 +13,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from p2pnode.core.address import Realm
 from p2pnode.core.ids import NodeId
 from p2pnode.core.network import Network
 from p2pnode.core.tasks import TaskSet
@@ -22,6 +21,7 @@ from p2pnode.dht.contact import Contact
 from p2pnode.dht.lookup import PREFIX_IN_SHORTLIST
 from p2pnode.dht.members import Members
 from p2pnode.dht.messages import Error, ErrorCode, Put, Stored
+from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.protocol import DhtProtocol
 from p2pnode.dht.records import SignedRecord
 from p2pnode.dht.results import PutResult
@@ -35,7 +35,7 @@ ID_SPACE = 2**160
 
 
 class Writer:
-    """Puts records out, in any number of realms at once."""
+    """Puts records out, in any number of overlays at once."""
 
     def __init__(
         self, protocol: DhtProtocol, members: Members, storage: RecordStorage, network: Network, settings: DhtSettings
@@ -45,10 +45,10 @@ class Writer:
         self._tasks = TaskSet()
 
     async def put(
-        self, record: SignedRecord, realms: Iterable[Realm], enough: int | None,
+        self, record: SignedRecord, overlays: Iterable[Overlay], enough: int | None,
         on_settled: Callable[[PutResult], None] | None = None,
     ) -> PutResult:  # fmt: skip
-        """Store `record`; return when all who should have it answered or gave up, or `enough` in each realm have it."""
+        """Store `record`; return when all who should have it answered or gave up, or `enough` in each have it."""
         started = self.network.monotonic()
         changed = asyncio.Event()
         writes: list[_Write] = []
@@ -61,7 +61,7 @@ class Writer:
                 told, tell = tell, None
                 told(self._result(writes, started))
 
-        writes += [_Write(self, realm, record, progressed) for realm in realms]
+        writes += [_Write(self, overlay, record, progressed) for overlay in overlays]
         for write in writes:
             self._tasks.spawn(write.run())
         while not all(write.settled or (enough is not None and write.stored >= enough) for write in writes):
@@ -88,12 +88,12 @@ class Writer:
 
 
 class _Write:
-    """One record in one realm."""
+    """One record in one overlay."""
 
-    def __init__(self, writer: Writer, realm: Realm, record: SignedRecord, changed: Callable[[], None]) -> None:
-        self._writer, self._realm, self._record, self._changed = writer, realm, record, changed
+    def __init__(self, writer: Writer, overlay: Overlay, record: SignedRecord, changed: Callable[[], None]) -> None:
+        self._writer, self._overlay, self._record, self._changed = writer, overlay, record, changed
         self._goal = int.from_bytes(record.key, "big")
-        table = writer.members.tables[realm]
+        table = writer.members.tables[overlay]
         # Where the k-th nearest is to be expected; after the search, where it is.
         self._radius = int(ID_SPACE * min(1.0, writer.settings.ksize / table.estimated_size()))
         self._prefixes: Counter[bytes] = Counter()
@@ -111,7 +111,7 @@ class _Write:
 
     async def run(self) -> None:
         try:
-            crawl = await self._writer.protocol.crawl(self._record.key, self._realm, on_answered=self._answered)
+            crawl = await self._writer.protocol.crawl(self._record.key, self._overlay, on_answered=self._answered)
             holders = [crawl.answered[contact.id] for contact in crawl.lookup.closest()]
             if len(holders) >= self._writer.settings.ksize:
                 self._radius = holders[-1].long_id ^ self._goal
@@ -127,7 +127,7 @@ class _Write:
         if contact.long_id ^ self._goal > self._radius or contact.id in self.sent:
             return
         # Prefix limits of a record's holders (security.md S1): the search itself fills places that stay empty.
-        if self._realm is not Realm.PUBLIC or self._prefixes[contact.prefix] < PREFIX_IN_SHORTLIST:
+        if not self._overlay.is_public or self._prefixes[contact.prefix] < PREFIX_IN_SHORTLIST:
             self._send(contact, token)
 
     def _send(self, contact: Contact, token: bytes) -> None:
@@ -152,13 +152,13 @@ class _Write:
     def _keep_own(self, holders: list[Contact]) -> bool:
         """Keep it here too when we are among the nearest ourselves."""
         writer = self._writer
-        if self._realm not in writer.members.serving:
+        if self._overlay not in writer.members.serving:
             return False
         own = int.from_bytes(writer.protocol.engine.node_id, "big") ^ self._goal
         if len(holders) >= writer.settings.ksize and holders[-1].long_id ^ self._goal < own:
             return False
         now, wall = writer.network.monotonic(), writer.network.wall()
-        return writer.storage.store(self._record, self._realm, OWN_PREFIX, now, wall) is None
+        return writer.storage.store(self._record, self._overlay.realm, OWN_PREFIX, now, wall) is None
 
 
 def _refusal(outcome: Outcome) -> str:

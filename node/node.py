@@ -302,6 +302,7 @@ class Node:
                 raise
             log.info("default_port_taken", port=self.settings.listen[0].port)
             await self.mux.open([a._replace(port=0) for a in self.settings.listen])
+        self.dht.use_families({address.is_ipv6 for address in self.mux.local})
         self.mux.on("dht", self.dht.datagram_received)
         self.mux.on("quic", self.endpoint.datagram_received)
         self.mux.on("stun", self.reaching.stun_received)

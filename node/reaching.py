@@ -76,7 +76,7 @@ class Reaching:
         self._stun_client = StunClient(network, self.send)
         self._ice = IceEndpoint(network=network, send=self.send, allow_documentation=allow_documentation)
         self._reachability = Reachability(allow_documentation=allow_documentation)
-        self._keeper = RendezvousKeeper(dht=dht, network=network, changed=changed)
+        self._keeper = RendezvousKeeper(dht=dht, network=network, changed=changed, families=self._closed_families)
         self._guard = OfferGuard(key=key, network_tag=network_tag, known=self._is_known)
         self._signalling = Signalling(
             key=key,
@@ -165,10 +165,13 @@ class Reaching:
     @property
     def nat(self) -> NatKind:
         """What is between us and the public network (IPv4's, where both families have a verdict)."""
-        if self._dialable():
-            return NatKind.NONE
-        kind = self.verdict().kind
-        return kind if kind is not NatKind.UNKNOWN else self.verdict(ipv6=True).kind
+        for is_ipv6 in (False, True):
+            if self._dialable(is_ipv6):
+                return NatKind.NONE
+            kind = self.verdict(ipv6=is_ipv6).kind
+            if kind is not NatKind.UNKNOWN:
+                return kind
+        return NatKind.UNKNOWN
 
     def punch(self, found: FindResult, dial: DialCandidate) -> Coroutine[None, None, None]:
         """Meet a peer through its rendezvous nodes."""
@@ -179,7 +182,7 @@ class Reaching:
 
         With an address of ours that anybody can dial there is none to make: the other side does, called or calling.
         """
-        if self._dialable():
+        if self._dialable(connection.remote.is_ipv6):
             return False
         return self._signalling.is_punched(connection.peer, connection.remote)
 
@@ -196,22 +199,26 @@ class Reaching:
         return self._sessions.get(peer) is not None or self.known(peer)
 
     def _needed(self) -> bool:
-        """Rendezvous nodes are for those whom nobody can dial."""
-        return Realm.PUBLIC in self._dht.realms() and not self._dialable()
+        """Rendezvous nodes are for those whom not everybody can dial: who has only one family dials no other."""
+        return bool(self._closed_families())
 
-    def _dialable(self) -> bool:
-        """Whether strangers can dial a public address of ours.
+    def _closed_families(self) -> list[bool]:
+        """Return the families (True: IPv6) of the public network in which nobody can dial us."""
+        return [o.is_ipv6 for o in self._dht.overlays(Realm.PUBLIC) if not self._dialable(o.is_ipv6)]
+
+    def _dialable(self, is_ipv6: bool) -> bool:
+        """Whether strangers can dial a public address of ours in this family.
 
         Not when nodes have tried in vain: there is a firewall. Until they have, a host that also has private addresses
         is thought to be at home, behind a router that lets in no IPv6 unasked (RFC 6092, "Recommended Simple Security
         Capabilities in Customer Premises Equipment"); any other, to be open.
         """
         own = self._own_addresses()
-        if not own.get(Realm.PUBLIC):
+        if not any(address.is_ipv6 is is_ipv6 for address in own.get(Realm.PUBLIC, ())):
             return False
-        if Realm.PUBLIC in self._dht.serving:
+        if self._dht.serves(Realm.PUBLIC, is_ipv6=is_ipv6):
             return True
-        return not self._dht.unreachable and not own.get(Realm.PRIVATE)
+        return not self._dht.unreachable(is_ipv6=is_ipv6) and not own.get(Realm.PRIVATE)
 
     async def _keep_rendezvous(self) -> None:
         while True:
@@ -246,7 +253,7 @@ class Reaching:
                 # The port will be another one, but the other side's router must learn our IP address from its checks.
                 guess = Address(seen.ip, seen.ports[0])
                 candidates.setdefault(guess, IceCandidate(guess, "srflx"))
-        dialable = published if self._dialable() else ()
+        dialable = tuple(address for address in published if self._dialable(address.is_ipv6))
         return OwnSide(tuple(candidates.values())[:MAX_CANDIDATES], dialable, self.nat)
 
     async def _dial_back(self, peer: PeerId, addresses: Sequence[Address]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,7 +37,9 @@ class RendezvousDht(Protocol):
     async def register(self, contact: KnownContact, *, lease_s: float = 60.0) -> bool:
         """Ask a node to forward to us; False: it refused or did not answer."""
 
-    def rendezvous_candidates(self, count: int, *, realm: Realm = Realm.PUBLIC) -> list[KnownContact]:
+    def rendezvous_candidates(
+        self, count: int, *, realm: Realm = Realm.PUBLIC, families: Collection[bool] = (False, True)
+    ) -> list[KnownContact]:
         """Return nodes that could forward to us, best first."""
 
 
@@ -95,12 +97,16 @@ class RendezvousKeeper:
         changed: Callable[[], None],
         settings: RendezvousSettings | None = None,
         realm: Realm = Realm.PUBLIC,
+        families: Callable[[], Collection[bool]] = lambda: (False, True),
     ) -> None:
-        """`changed` is called after `contacts()` has become another set; it must not block."""
+        """`changed` is called after `contacts()` has become another set; it must not block.
+
+        `families()`: those (True: IPv6) in which somebody has to forward to us.
+        """
         self._dht = dht
         self._network = network
         self._changed = changed
-        self._realm = realm
+        self._realm, self._families = realm, families
         self.settings = settings or RendezvousSettings()
         self._kept: dict[NodeId, _Kept] = {}
         self._beat_at = 0.0  # all are renewed together: several that die together are missed together
@@ -175,7 +181,7 @@ class RendezvousKeeper:
         while self._shunned and next(iter(self._shunned.values())) <= now:
             self._shunned.popitem(last=False)
         count = self.settings.wanted + len(self._kept) + len(self._shunned)
-        found = self._dht.rendezvous_candidates(count, realm=self._realm)
+        found = self._dht.rendezvous_candidates(count, realm=self._realm, families=self._families())
         free = [c for c in found if c.node_id not in self._kept and c.node_id not in self._shunned]
         chosen = _diverse(free, {prefix_of(kept.contact.address.ip) for kept in self._kept.values()})
         return chosen[:missing]

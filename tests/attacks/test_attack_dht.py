@@ -109,7 +109,7 @@ def test_attack_v2_other_receiver_domain_network_and_key_are_refused() -> None:
         "bad_key": signed(a, b.key.node_id, ping, sender_key=weak),
         "bad_ephemeral": signed(a, b.key.node_id, ping, ephemeral=bytes(32)),
         "hello_asks_more": signed(a, bytes(20), encode(FindNode(bytes(20)))),
-        "bad_flags": signed(a, b.key.node_id, ping, flags=8),
+        "bad_flags": signed(a, b.key.node_id, ping, flags=32),
     }
     for reason, case in cases.items():
         b.receive(case, a.address)

@@ -29,6 +29,7 @@ from p2pnode.dht.messages import (
     Value,
     encode,
 )
+from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.storage import RecordStorage
 from p2pnode.dht.table import Table
 
@@ -40,7 +41,8 @@ def test_attack_a1_never_more_bytes_out_than_in_to_an_unproven_address(request_:
     world, a, b = pair()
     for i in range(60):
         ip = f"5.{i}.7.1" if family == "4" else f"2a00:{i:x}::1"
-        b.members.seen(NodeKey.generate(random.Random(i).randbytes).peer_id, Address(ip, 9), Realm.PUBLIC, world.now)
+        peer_id = NodeKey.generate(random.Random(i).randbytes).peer_id
+        b.members.seen(peer_id, Address(ip, 9), Overlay.PUBLIC_IPV4, world.now)  # the longer ones are the worst case
     key = b"\x07" * 20
     stored = record(a, value=bytes(800), salt=bytes(32))
     b.storage._records[Realm.PUBLIC, key] = b.storage._records.pop((Realm.PUBLIC, stored.key), None) or _entry(stored)
@@ -173,16 +175,18 @@ def test_attack_k1_hostile_answers_are_ignored_and_lookups_end() -> None:
 
     finished: list[Crawl] = []
     transport = Answering(world, hostile)
-    crawl = Crawl(transport, a.engine, a.key.node_id, Realm.PUBLIC, finished.append)
-    first = Contact(b.node_id, Address("5.1.1.1", 1), Realm.PUBLIC) if (b := world.peer("5.0.3.1").engine) else None
+    crawl = Crawl(transport, a.engine, a.key.node_id, Overlay.PUBLIC_IPV4, finished.append)
+    first = (
+        Contact(b.node_id, Address("5.1.1.1", 1), Overlay.PUBLIC_IPV4) if (b := world.peer("5.0.3.1").engine) else None
+    )
     assert first is not None
     crawl.start([first])
     transport.run()
-    scopes = {a.members.realm_of(contact.address.ip) for contact, _ in transport.asked}
+    scopes = {a.members.overlay_of(contact.address.ip) for contact, _ in transport.asked}
     ignored = a.engine.counters.ignored_contacts
     print(f"K1: {len(transport.asked)} queries against endless liars, {ignored} contacts ignored")
     assert len(finished) == 1
-    assert scopes == {Realm.PUBLIC}
+    assert scopes == {Overlay.PUBLIC_IPV4}
     assert all(contact.id != a.key.node_id and contact.address.port for contact, _ in transport.asked)
     assert len(transport.asked) <= SERVING.max_queries
     assert first.demerits > 0
@@ -203,8 +207,8 @@ def test_attack_k1_oversized_wrong_and_forged_answers_end_a_lookup_without_excep
     ):
         finished: list[Crawl] = []
         transport = Answering(world, lambda _, answer=answer: answer)
-        crawl = Crawl(transport, a.engine, record(a).key, Realm.PUBLIC, finished.append, quorum=3)
-        crawl.start([Contact(b.key.node_id, b.address, Realm.PUBLIC)])
+        crawl = Crawl(transport, a.engine, record(a).key, Overlay.PUBLIC_IPV4, finished.append, quorum=3)
+        crawl.start([Contact(b.key.node_id, b.address, Overlay.PUBLIC_IPV4)])
         transport.run()
         assert finished == [crawl]
         assert crawl.record is None
@@ -216,14 +220,14 @@ def test_attack_s2_twenty_thousand_ids_leave_a_bounded_table() -> None:
     """Ids ground to split every bucket, and random ones: at most 160 buckets of 20, and as many replacements."""
     rng = random.Random(6)
     own = rng.randbytes(20)
-    table = Table(own, 20, Realm.PUBLIC)  # type: ignore[arg-type]
+    table = Table(own, 20, Overlay.PUBLIC_IPV4)  # type: ignore[arg-type]
     peer_id = PeerId(NodeKey.generate(rng.randbytes).public_raw)
     for i in range(20_000):
         shared = i % 160
         value = int.from_bytes(own, "big") ^ ((1 << (159 - shared)) | rng.getrandbits(max(1, 159 - shared)))
         node_id = (value if i % 2 else rng.getrandbits(160)).to_bytes(20, "big")
         address = Address(f"{5 + i % 50}.{rng.randrange(256)}.{rng.randrange(256)}.{rng.randrange(256)}", 1 + i)
-        table.add_contact(Contact(node_id, address, Realm.PUBLIC, peer_id))  # type: ignore[arg-type]
+        table.add_contact(Contact(node_id, address, Overlay.PUBLIC_IPV4, peer_id))  # type: ignore[arg-type]
     spare = sum(len(bucket.replacement_nodes) for bucket in table.buckets)
     print(f"S2: 20,000 ids: {len(table.buckets)} buckets, {len(table)} contacts, {spare} replacements")
     assert len(table.buckets) <= 160
@@ -234,10 +238,10 @@ def test_attack_s1_one_id_per_address_and_diverse_contacts_displace_crowded_ones
     """A thousand ids at one address are one contact; a /24 that filled a bucket gives places up to others."""
     rng = random.Random(7)
     own = bytes(20)
-    table = Table(own, 20, Realm.PUBLIC)  # type: ignore[arg-type]
+    table = Table(own, 20, Overlay.PUBLIC_IPV4)  # type: ignore[arg-type]
 
     def contact(ip: str, port: int) -> Contact:
-        return Contact(b"\xff" + rng.randbytes(19), Address(ip, port), Realm.PUBLIC)  # type: ignore[arg-type]
+        return Contact(b"\xff" + rng.randbytes(19), Address(ip, port), Overlay.PUBLIC_IPV4)  # type: ignore[arg-type]
 
     for _ in range(1000):
         table.add_contact(contact("5.6.7.8", 1))

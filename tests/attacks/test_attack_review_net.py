@@ -19,6 +19,7 @@ from p2pnode.dht import DhtSettings
 from p2pnode.dht.contact import Contact
 from p2pnode.dht.lookup import SILENT_PER_IP, Lookup
 from p2pnode.dht.messages import DialBackAccepted, DialFor, FindNode, Ping, Pong, encode
+from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.storage import RecordStorage
 from p2pnode.dht.wire import SEALED, SIGNED_REQUEST, sealed_answer_text
 from p2pnode.dht.writing import OWN_PREFIX
@@ -150,7 +151,7 @@ def test_a1_a_guessed_counter_proves_no_address() -> None:
     proven = alice.engine.keyring.for_sending(mallory.key.node_id, world.now)
     assert proven is not None
     assert ELSEWHERE not in proven.paths
-    assert all(contact.address != ELSEWHERE for contact in alice.members.tables[Realm.PUBLIC])
+    assert all(contact.address != ELSEWHERE for contact in alice.members.tables[Overlay.PUBLIC_IPV4])
     mallory.ask(alice, Ping())
     assert world.wire.pop()[0][0] == SEALED, "proven addresses still cost no signature"
 
@@ -202,7 +203,7 @@ def test_c1_a_lookup_sends_few_queries_to_an_address_that_never_answers() -> Non
     lookup = Lookup(NodeId(bytes(20)), own_id=NodeId(b"\xff" * 20), ksize=20, alpha=6, max_queries=160, diverse=True)
 
     def contact(number: int, address: Address) -> Contact:
-        return Contact(NodeId(number.to_bytes(20, "big")), address, Realm.PUBLIC)
+        return Contact(NodeId(number.to_bytes(20, "big")), address, Overlay.PUBLIC_IPV4)
 
     liar = contact(10_000, Address("5.0.0.1", 4747))
     victims = [contact(number, Address("9.9.9.9", 1000 + number)) for number in range(1, 61)]

@@ -89,7 +89,7 @@ def test_private_network_of_real_processes(started: Processes, tmp_path: Path) -
     assert "queried" in text
     assert "late" in text
     dht = run(alice.home, "dht", "--json").json
-    loopback = next(realm for realm in dht["realms"] if realm["realm"] == "loopback")
+    loopback = next(table for table in dht["tables"] if (table["realm"], table["family"]) == ("loopback", "ipv4"))
     assert (loopback["contacts"], sum(loopback["buckets"]), loopback["estimated_nodes"]) == (1, 1, 2.0)
     assert dht["records"] >= 1
     assert dht["bytes_in"]["sealed"] > 0

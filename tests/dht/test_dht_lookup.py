@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from p2pnode.core.address import Address, Realm
+from p2pnode.core.address import Address
 from p2pnode.core.ids import NodeId
 from p2pnode.dht.contact import Contact
 from p2pnode.dht.lookup import MAX_CANDIDATES, Lookup
+from p2pnode.dht.overlay import Overlay
 
 TARGET = NodeId(bytes(20))
 OWN = NodeId(b"\xff" * 20)
@@ -14,7 +15,7 @@ OWN = NodeId(b"\xff" * 20)
 def contact(distance: int, prefix: int | None = None) -> Contact:
     n = distance if prefix is None else prefix
     ip = f"{5 + (n >> 16)}.{n >> 8 & 255}.{n & 255}.{distance % 250 + 1}"
-    return Contact(NodeId(distance.to_bytes(20, "big")), Address(ip, 1000 + distance % 60_000), Realm.PUBLIC)
+    return Contact(NodeId(distance.to_bytes(20, "big")), Address(ip, 1000 + distance % 60_000), Overlay.PUBLIC_IPV4)
 
 
 def lookup(ksize: int = 3, alpha: int = 2, max_queries: int = 100) -> Lookup:
@@ -96,8 +97,8 @@ def test_candidates_and_queries_are_bounded() -> None:
 def test_own_id_known_ids_and_second_ids_at_an_address_are_ignored() -> None:
     """Nobody sends us to ourselves, or twice to one address."""
     search = lookup()
-    same_place = Contact(NodeId(b"\x07" * 20), contact(1).address, Realm.PUBLIC)
-    own = Contact(OWN, Address("5.5.5.5", 5), Realm.PUBLIC)
+    same_place = Contact(NodeId(b"\x07" * 20), contact(1).address, Overlay.PUBLIC_IPV4)
+    own = Contact(OWN, Address("5.5.5.5", 5), Overlay.PUBLIC_IPV4)
     assert search.add([contact(1), contact(1), same_place, own]) == 1
 
 

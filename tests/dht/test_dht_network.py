@@ -10,6 +10,7 @@ from support.dht_network import PUBLIC, DhtNode, make_network, make_node, start_
 from p2pnode.core.address import Address, Realm
 from p2pnode.core.errors import NoPathError, P2PTimeoutError, WrongKeyError
 from p2pnode.dht import DhtSettings, KnownContact, SignedRecord
+from p2pnode.dht.overlay import Overlay
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
 
 SALT = b"presence/public"
@@ -279,7 +280,7 @@ def test_small_network_in_one_prefix_works_whole() -> None:
         first = await start_node(world, "5.0.0.1")
         nodes = [first, *[await start_node(world, f"5.0.0.{i}", bootstrap=[first]) for i in range(2, 16)]]
         await asyncio.sleep(60)
-        assert min(node.dht.statistics().contacts[Realm.PUBLIC] for node in nodes) == 14
+        assert min(node.dht.statistics().contacts[Overlay.PUBLIC_IPV4] for node in nodes) == 14
         await nodes[3].dht.put(record_of(nodes[3]), realms=[Realm.PUBLIC])
         assert (await nodes[9].dht.get(nodes[3].key.public_raw, SALT)).record is not None
         await stop_all(nodes)

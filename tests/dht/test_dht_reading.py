@@ -8,6 +8,7 @@ from support.dht_network import PUBLIC, DhtNode, make_network, stop_all
 
 from p2pnode.core.address import Realm
 from p2pnode.dht import DhtSettings, GetResult, SignedRecord
+from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.reading import CLOSE_TO_EXPIRY
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
 
@@ -119,7 +120,7 @@ def test_fast_returns_with_the_first_record_and_tells_of_a_newer_one() -> None:
         old, new = signed(nodes[3], 1), signed(nodes[3], 2)
         near = by_distance(nodes, new)
         reader = near[-1]
-        known = [c.id for c in reader.dht._members.tables[Realm.PUBLIC].closest(new.key, 8)]
+        known = [c.id for c in reader.dht._members.tables[Overlay.PUBLIC_IPV4].closest(new.key, 8)]
         first = next(node for node in nodes if node.key.node_id == known[0])
         for node in near[:8]:
             if node is not first:

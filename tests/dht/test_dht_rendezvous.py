@@ -12,6 +12,7 @@ from p2pnode.core.address import Address, Realm
 from p2pnode.core.ids import NodeId, PeerId
 from p2pnode.core.keys import NodeKey
 from p2pnode.dht import DhtSettings, KnownContact
+from p2pnode.dht.overlay import Overlay
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
 
 CLIENT = DhtSettings(dial_back=False)
@@ -222,7 +223,7 @@ def test_candidates_are_servers_of_different_prefixes_near_and_long_known_first(
         assert found[5].address.ip in ("5.0.0.1", "5.0.0.2")
         assert node.dht.rendezvous_candidates(3) == found[:3]
         assert node.dht.rendezvous_candidates(3, realm=Realm.PRIVATE) == []
-        for contact in node.dht._members.tables[Realm.PUBLIC]:
+        for contact in node.dht._members.tables[Overlay.PUBLIC_IPV4]:
             contact.rtt_s = 0.3 if contact.id == found[0].node_id else 0.03
         far = found[0].node_id
         assert [c.node_id for c in node.dht.rendezvous_candidates(10)].index(far) >= 4

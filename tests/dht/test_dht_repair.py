@@ -14,6 +14,7 @@ from p2pnode.core.keys import NodeKey
 from p2pnode.dht import DhtSettings, SignedRecord
 from p2pnode.dht.contact import Contact, pack_address
 from p2pnode.dht.neighbours import CheckUp, most_silent
+from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.repair import RepairPlan
 from p2pnode.dht.storage import RecordStorage
 from p2pnode.dht.table import Table
@@ -176,15 +177,15 @@ def test_flapping_neighbours_cannot_make_a_holder_search_without_end() -> None:
         searches: list[float] = []
         repair = repairer._repair
 
-        async def counted(realm: Realm, record: SignedRecord) -> None:
+        async def counted(overlay: Overlay, record: SignedRecord) -> None:
             searches.append(world.loop.time())
-            await repair(realm, record)
+            await repair(overlay, record)
 
         repairer._repair = counted  # type: ignore[method-assign]
-        contacts = list(target.dht._members.tables[Realm.PUBLIC])
+        contacts = list(target.dht._members.tables[Overlay.PUBLIC_IPV4])
         for _ in range(600):
             for contact in contacts:
-                repairer.lost(Realm.PUBLIC, contact)
+                repairer.lost(Overlay.PUBLIC_IPV4, contact)
             await asyncio.sleep(1)
         print(f"{len(searches)} searches in ten minutes")
         assert 10 < len(searches) <= 10 + 60 + 1
@@ -197,13 +198,15 @@ def test_flapping_neighbours_cannot_make_a_holder_search_without_end() -> None:
 
 
 def contact_at(node_id: int, i: int, now: float = 0.0) -> Contact:
-    contact = Contact(NodeId(node_id.to_bytes(20, "big")), Address(f"5.{i // 250}.{i % 250}.1", 4747), Realm.PUBLIC)
+    contact = Contact(
+        NodeId(node_id.to_bytes(20, "big")), Address(f"5.{i // 250}.{i % 250}.1", 4747), Overlay.PUBLIC_IPV4
+    )
     contact.last_seen = contact.first_seen = now
     return contact
 
 
 def filled_table(own: NodeId, count: int, seed: int = 1) -> Table:
-    table = Table(own, 20, Realm.PUBLIC)
+    table = Table(own, 20, Overlay.PUBLIC_IPV4)
     rng = random.Random(seed)
     for i in range(count):
         table.add_contact(contact_at(rng.getrandbits(160), i))
@@ -215,15 +218,15 @@ def test_three_of_four_pings_go_to_silent_neighbours() -> None:
     table = filled_table(NodeId(bytes(20)), 200)
     near = {contact.id for contact in table.neighbours()}
     heard = max(table, key=lambda contact: contact.long_id)
-    assert most_silent([table], PUBLIC_ONLY, 100.0, PUBLIC, 1) is None
-    chosen = most_silent([table], PUBLIC_ONLY, 130.0, PUBLIC, 1)
+    assert most_silent([table], [Overlay.PUBLIC_IPV4], 100.0, PUBLIC, 1) is None
+    chosen = most_silent([table], [Overlay.PUBLIC_IPV4], 130.0, PUBLIC, 1)
     assert chosen is not None
     assert chosen.id in near
     assert (
-        most_silent([table], PUBLIC_ONLY, 200.0, PUBLIC, 1) is None
+        most_silent([table], [Overlay.PUBLIC_IPV4], 200.0, PUBLIC, 1) is None
     )  # nobody was heard for three minutes: we are cut off
     heard.last_seen = 690.0
-    picked = [most_silent([table], PUBLIC_ONLY, 700.0, PUBLIC, turn) for turn in range(1, 9)]
+    picked = [most_silent([table], [Overlay.PUBLIC_IPV4], 700.0, PUBLIC, turn) for turn in range(1, 9)]
     assert [contact is not None and contact.id in near for contact in picked] == [True, True, True, False] * 2
 
 
@@ -268,16 +271,16 @@ def test_a_record_is_repaired_after_three_losses_by_the_nearest_only(lost: int) 
         table = filled_table(own, 100)
         storage = RecordStorage(tag, PUBLIC)
         assert storage.store(record, Realm.PUBLIC, b"abc", 0.0, 1000.0) is None
-        plan = RepairPlan(own, {Realm.PUBLIC: table}, storage, PUBLIC)
+        plan = RepairPlan(own, {Overlay.PUBLIC_IPV4: table}, storage, PUBLIC)
         dropped = table.closest(record.key, lost)
         for contact in dropped:
             table.remove_contact(contact)
-        plan.lost(Realm.PUBLIC, dropped, 50.0, 0.5)
+        plan.lost(Overlay.PUBLIC_IPV4, dropped, 50.0, 0.5)
         assert plan.next_due(51.0) is None  # who else dies is awaited
         assert (plan.next_due(120.0) is not None) is expected
         if not expected:
             continue
-        plan.lost(Realm.PUBLIC, dropped, 121.0, 0.5)
+        plan.lost(Overlay.PUBLIC_IPV4, dropped, 121.0, 0.5)
         assert plan.next_due(400.0) is None
         assert plan.next_due(500.0) is not None
 
@@ -291,8 +294,8 @@ def test_an_author_that_publishes_anew_ends_the_count_of_losses() -> None:
     table = filled_table(own, 100)
     storage = RecordStorage(tag, PUBLIC)
     storage.store(first, Realm.PUBLIC, b"abc", 0.0, 1000.0)
-    plan = RepairPlan(own, {Realm.PUBLIC: table}, storage, PUBLIC)
-    plan.lost(Realm.PUBLIC, table.closest(first.key, 5), 50.0, 0.5)
+    plan = RepairPlan(own, {Overlay.PUBLIC_IPV4: table}, storage, PUBLIC)
+    plan.lost(Overlay.PUBLIC_IPV4, table.closest(first.key, 5), 50.0, 0.5)
     storage.store(SignedRecord.sign(key, tag, b"s", 2, 2000, b"v"), Realm.PUBLIC, b"abc", 60.0, 1010.0)
     assert plan.next_due(120.0) is None
     assert len(plan) == 0

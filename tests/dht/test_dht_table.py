@@ -5,16 +5,17 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from p2pnode.core.address import Address, Realm
+from p2pnode.core.address import Address
 from p2pnode.core.ids import NodeId
 from p2pnode.dht.contact import Contact
+from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.table import Table
 
 OWN = NodeId(bytes(20))
 
 
 def contact(node_id: bytes, n: int) -> Contact:
-    return Contact(NodeId(node_id), Address(f"5.{n // 250}.{n % 250}.1", 1 + n), Realm.PUBLIC)
+    return Contact(NodeId(node_id), Address(f"5.{n // 250}.{n % 250}.1", 1 + n), Overlay.PUBLIC_IPV4)
 
 
 def test_closest_is_exact_for_any_target() -> None:
@@ -22,7 +23,7 @@ def test_closest_is_exact_for_any_target() -> None:
     rng = random.Random(1)
     for _ in range(20):
         own = NodeId(rng.randbytes(20))
-        table = Table(own, 20, Realm.PUBLIC)
+        table = Table(own, 20, Overlay.PUBLIC_IPV4)
         for n in range(400):
             near = bytearray(own)
             near[rng.randrange(4)] ^= 1 << rng.randrange(8)
@@ -38,7 +39,7 @@ def test_closest_is_exact_for_any_target() -> None:
 def test_acquaintances_are_bounded_diverse_and_leave_at_the_first_miss() -> None:
     """Who finds no place in a far bucket is remembered: at most 108, 44 and 12, two of a prefix; a miss ends it."""
     rng = random.Random(2)
-    table = Table(OWN, 20, Realm.PUBLIC)
+    table = Table(OWN, 20, Overlay.PUBLIC_IPV4)
     for n in range(3000):
         table.add_contact(contact(rng.randbytes(20), n))
     assert [len(bucket.acquaintances) for bucket in table.buckets][:4] == [108, 44, 12, 0]
@@ -59,7 +60,7 @@ def test_acquaintances_are_bounded_diverse_and_leave_at_the_first_miss() -> None
 
 def test_full_bucket_keeps_oldest_live_contact() -> None:
     """A newcomer to a full bucket waits as a replacement, and comes in when a contact missed three times."""
-    table = Table(OWN, 4, Realm.PUBLIC)
+    table = Table(OWN, 4, Overlay.PUBLIC_IPV4)
     old = [contact(b"\xff" + bytes([n]) * 19, n) for n in range(4)]
     assert all(table.add_contact(c) for c in old)
     newcomer = contact(b"\xfe" + bytes(19), 9)
@@ -75,12 +76,12 @@ def test_full_bucket_keeps_oldest_live_contact() -> None:
 
 def test_a_moved_contact_is_one_contact() -> None:
     """An id proven at a new address replaces its old entry, and a new id at an address replaces the old id."""
-    table = Table(OWN, 20, Realm.PUBLIC)
+    table = Table(OWN, 20, Overlay.PUBLIC_IPV4)
     table.add_contact(contact(b"\x80" * 20, 1))
     moved = contact(b"\x80" * 20, 2)
     table.add_contact(moved)
     assert list(table) == [moved]
-    other = Contact(NodeId(b"\x81" * 20), moved.address, Realm.PUBLIC)
+    other = Contact(NodeId(b"\x81" * 20), moved.address, Overlay.PUBLIC_IPV4)
     table.add_contact(other)
     assert list(table) == [other]
 
@@ -89,7 +90,7 @@ def test_buckets_partition_the_id_space() -> None:
     """After many splits every id belongs to exactly one bucket, and contacts are where their range says."""
     rng = random.Random(2)
     own = NodeId(rng.randbytes(20))
-    table = Table(own, 3, Realm.PUBLIC)
+    table = Table(own, 3, Overlay.PUBLIC_IPV4)
     for n in range(300):
         table.add_contact(contact(own[: n % 6] + rng.randbytes(20 - n % 6), n))
     assert sum(high - low + 1 for low, high in (b.range for b in table.buckets)) == 2**160
@@ -101,6 +102,6 @@ def test_buckets_partition_the_id_space() -> None:
 
 def test_own_id_never_enters() -> None:
     """We are not our own contact."""
-    table = Table(OWN, 20, Realm.PUBLIC)
+    table = Table(OWN, 20, Overlay.PUBLIC_IPV4)
     assert not table.add_contact(contact(OWN, 1))
     assert len(table) == 0

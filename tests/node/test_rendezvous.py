@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 
 import pytest
@@ -38,7 +38,9 @@ class FakeDht:
         await asyncio.sleep(3.0 if dead else 0.04)
         return not dead and contact not in self.refusing
 
-    def rendezvous_candidates(self, count: int, *, realm: Realm = Realm.PUBLIC) -> list[KnownContact]:
+    def rendezvous_candidates(
+        self, count: int, *, realm: Realm = Realm.PUBLIC, families: Collection[bool] = (False, True)
+    ) -> list[KnownContact]:
         assert realm is Realm.PUBLIC
         return self.nodes[:count]
 
