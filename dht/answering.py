@@ -150,7 +150,7 @@ class Answerer:
             secret, tag=engine.tag, requester=peer_id.node_id, responder=engine.node_id, request_hash=request_hash,
             answer=answer,
         )  # fmt: skip
-        session = Session(peer_id, keys, initiator=False, now=now)
+        session = Session(peer_id, keys, engine.keyring.ciphers, initiator=False, now=now)
         session.answered_to = source
         if proven:
             session.prove(source)

@@ -268,7 +268,7 @@ class Asking:
                 secret, tag=self.tag, requester=self.node_id, responder=peer_id.node_id,
                 request_hash=frame.request_hash, answer=data,
             )  # fmt: skip
-            session = Session(peer_id, keys, initiator=True, now=now)
+            session = Session(peer_id, keys, self.keyring.ciphers, initiator=True, now=now)
             self.keyring.confirm(session)
             session.prove(source)
             if self.flags & overlay.flag:

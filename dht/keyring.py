@@ -26,7 +26,7 @@ from p2pnode.core.ids import PeerId
 from p2pnode.dht.contact import Contact
 from p2pnode.dht.wire import MAX_DATAGRAM, SEALED, SEALED_OVERHEAD
 
-__all__ = ["Keyring", "Session", "derive_keys", "shared_secret_untrusted"]
+__all__ = ["Ciphers", "Keyring", "Session", "derive_keys", "shared_secret_untrusted"]
 
 KEYS_LABEL = b"p2pnode/1/dht/keys"
 WINDOW = 256  # counters below the highest that may still arrive: bursts of a lookup reorder by a few dozen
@@ -34,7 +34,7 @@ MAX_COUNTER = 2**48  # then new keys; a frame every microsecond takes nine years
 MAX_PATHS = 4  # a peer's loopback, private and public address, and the one it had before
 UNCONFIRMED_PER_PEER = 3  # a request, its repetition, and one more
 
-CIPHERS_AT_HAND = 2_048  # OpenSSL takes 2.2 kB for each, 4.5 MB; making one takes 4 us
+CIPHERS_AT_HAND = 128  # of a node: a search's and its stores'; OpenSSL takes 2.2 kB for each, 0.3 MB; making one 4 us
 
 _HEADER = bytes((SEALED,))
 _NONCE_PREFIX = bytes(4)
@@ -56,16 +56,20 @@ def derive_keys(
     return HKDF(SHA256(), 80, request_hash, info).derive(secret)
 
 
-class _Ciphers:
-    """The ciphers of keys used of late, of all nodes in this process. A key of 32 bytes is a fiftieth of its cipher."""
+class Ciphers:
+    """The ciphers of one node's keys used of late. A key of 32 bytes is a fiftieth of its cipher."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = CIPHERS_AT_HAND) -> None:
+        self._limit = limit
         self._by_key: OrderedDict[bytes, ChaCha20Poly1305] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._by_key)
 
     def __getitem__(self, key: bytes) -> ChaCha20Poly1305:
         cipher = self._by_key.get(key)
         if cipher is None:
-            if len(self._by_key) >= CIPHERS_AT_HAND:
+            if len(self._by_key) >= self._limit:
                 self._by_key.popitem(last=False)  # the oldest; if it is in use, it is soon made again
             cipher = self._by_key[key] = ChaCha20Poly1305(key)
         return cipher
@@ -73,9 +77,6 @@ class _Ciphers:
     def forget(self, key: bytes) -> None:
         """The key is not to be used any more."""
         self._by_key.pop(key, None)
-
-
-_CIPHERS = _Ciphers()
 
 
 class Session:
@@ -88,12 +89,13 @@ class Session:
     """
 
     __slots__ = (
-        "_highest", "_open_key", "_seal_key", "_seen", "_sent", "answered_to", "confirmed", "created_at",
+        "_ciphers", "_highest", "_open_key", "_seal_key", "_seen", "_sent", "answered_to", "confirmed", "created_at",
         "observed", "paths", "peer_id", "receive_id", "send_id", "suspect",
     )  # fmt: skip
 
-    def __init__(self, peer_id: PeerId, keys: bytes, *, initiator: bool, now: float) -> None:
-        """`keys`: of `derive_keys`."""
+    def __init__(self, peer_id: PeerId, keys: bytes, ciphers: Ciphers, *, initiator: bool, now: float) -> None:
+        """`keys`: of `derive_keys`. `ciphers`: the keyring's."""
+        self._ciphers = ciphers
         first, second = (keys[:40], keys[40:]) if initiator else (keys[40:], keys[:40])
         self._seal_key, self.send_id = first[:32], first[32:]
         self._open_key, self.receive_id = second[:32], second[32:]
@@ -118,8 +120,8 @@ class Session:
     def forget(self) -> None:
         """It is over: nothing of it stays at hand."""
         self.paths.clear()
-        _CIPHERS.forget(self._seal_key)
-        _CIPHERS.forget(self._open_key)
+        self._ciphers.forget(self._seal_key)
+        self._ciphers.forget(self._open_key)
 
     @property
     def exhausted(self) -> bool:
@@ -130,7 +132,7 @@ class Session:
         self._sent += 1
         counter = self._sent.to_bytes(8, "big")
         header = _HEADER + self.send_id + counter
-        return header + _CIPHERS[self._seal_key].encrypt(_NONCE_PREFIX + counter, text, header)
+        return header + self._ciphers[self._seal_key].encrypt(_NONCE_PREFIX + counter, text, header)
 
     def open_untrusted(self, frame: bytes) -> bytes:
         """Return the plaintext of a frame of 33 to 1,200 bytes under our receive id.
@@ -147,7 +149,7 @@ class Session:
             if self._seen >> behind & 1:
                 raise BadPacket("replayed_counter")
         try:
-            text = _CIPHERS[self._open_key].decrypt(_NONCE_PREFIX + frame[9:17], frame[17:], frame[:17])
+            text = self._ciphers[self._open_key].decrypt(_NONCE_PREFIX + frame[9:17], frame[17:], frame[:17])
         except InvalidTag as exc:
             raise BadPacket("bad_seal") from exc
         if behind < 0:
@@ -163,6 +165,7 @@ class Keyring:
 
     def __init__(self, *, max_sessions: int, max_unconfirmed: int, max_age: float) -> None:
         self._max_sessions, self._max_unconfirmed, self._max_age = max_sessions, max_unconfirmed, max_age
+        self.ciphers = Ciphers()
         self._by_receive_id: dict[bytes, Session] = {}
         # The newest session and up to one before it (frames under way, or both sides asked at once).
         self._by_peer: OrderedDict[bytes, list[Session]] = OrderedDict()

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from p2pnode.core.address import Address
 from p2pnode.core.keys import NodeKey
 from p2pnode.core.network_id import network_tag
-from p2pnode.dht.keyring import Session, derive_keys
+from p2pnode.dht.keyring import Ciphers, Session, derive_keys
 from p2pnode.dht.messages import (
     Deliver,
     Delivered,
@@ -89,8 +89,8 @@ def make() -> dict[str, Any]:
         secret, tag=tag, requester=asker.node_id, responder=answerer.node_id,
         request_hash=hashlib.sha256(request).digest(), answer=answer,
     )  # fmt: skip
-    one = Session(answerer.peer_id, keys, initiator=True, now=0)
-    other = Session(asker.peer_id, keys, initiator=False, now=0)
+    one = Session(answerer.peer_id, keys, Ciphers(), initiator=True, now=0)
+    other = Session(asker.peer_id, keys, Ciphers(), initiator=False, now=0)
     confirmation = one.seal(sealed_confirmation_text(3))
     sealed_request = one.seal(sealed_request_text(3, encode(Get(target))))
     record = SignedRecord.sign(asker, tag, b"presence/public", WALL_MS, WALL_MS // 1000 + 900, b"value")
