@@ -1,5 +1,13 @@
-"""Tests that need a Docker engine are collected with P2PNODE_DOCKER=1 only: `.ci/slow.d/30-docker` provides one."""
+"""Collected on request only, by `.ci/slow.d`: the laboratory with P2PNODE_LAB=quick or full, Docker with
+P2PNODE_DOCKER=1 (`.ci/slow.d/30-docker` provides an engine)."""
 
 import os
 
-collect_ignore_glob = [] if os.environ.get("P2PNODE_DOCKER") == "1" else ["test_docker_*.py"]
+collect_ignore_glob = [
+    *([] if os.environ.get("P2PNODE_DOCKER") == "1" else ["test_docker_*.py"]),
+    *(
+        []
+        if os.environ.get("P2PNODE_LAB")
+        else ["test_lab_*.py", "test_matrix_in_both_worlds.py", "test_model_against_kernel.py"]
+    ),
+]
