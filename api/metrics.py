@@ -74,6 +74,18 @@ def _dht(page: _Page, node: Node) -> None:
         [(labels, dht.estimated_nodes[overlay]) for overlay, labels in tables.items()],
     )
     page.add(
+        "published_held",
+        "gauge",
+        "Of the nodes nearest to a record of ours, those that held it when it was last read back.",
+        [({"realm": each.realm.value, "record": each.what}, each.held) for each in node.status().published],
+    )
+    page.add(
+        "published_asked",
+        "gauge",
+        "Of the nodes nearest to a record of ours, those that answered then.",
+        [({"realm": each.realm.value, "record": each.what}, each.asked) for each in node.status().published],
+    )
+    page.add(
         "dht_requests_total",
         "counter",
         "Requests answered.",

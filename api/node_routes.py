@@ -58,6 +58,16 @@ async def get_dht(service: Service, _request: None) -> t.DhtAnswer:
         keyed_peers=now.sessions,
         lookups=lookups,
         lookup_mean_s=round(now.lookups.sums[0] / lookups, 4) if lookups else None,
+        published=[
+            t.PublishedInfo(
+                realm=each.realm.value,
+                record=each.what,
+                held=each.held,
+                asked=each.asked,
+                age_s=round(service.node.network.monotonic() - each.at, 1),
+            )
+            for each in service.node.status().published
+        ],
         rtt_s=now.rtt_s,
         datagrams_in=now.datagrams_in,
         datagrams_out=now.datagrams_out,

@@ -15,7 +15,7 @@ __all__ = [
     "Block", "ConnectAnswer", "ConnectRequest", "Contact", "ContactAdd", "ContactChange", "ContactQuery",
     "Contacts", "DhtAnswer", "DhtTable", "Done", "ErrorAnswer", "ErrorBody", "Event", "FindAnswer", "HelloAnswer",
     "HelloRequest", "HistoryQuery", "Message", "Messages", "MessagesQuery", "PeerQuery", "Peers", "PingAnswer",
-    "PingRequest", "SendAnswer", "SendRequest", "SessionInfo", "Status", "TraceEntry", "rfc3339",
+    "PingRequest", "PublishedInfo", "SendAnswer", "SendRequest", "SessionInfo", "Status", "TraceEntry", "rfc3339",
 ]  # fmt: skip
 
 MAX_PEER = 2000  # characters of an ID@HOST:PORT,... with 16 long host names; far below the body limit
@@ -117,6 +117,16 @@ class DhtTable(Struct, kw_only=True):
     estimated_nodes: float
 
 
+class PublishedInfo(Struct, kw_only=True):
+    """A record of ours, read back `age_s` ago: `held` of the `asked` nodes nearest to its key had it."""
+
+    realm: str
+    record: str
+    held: int
+    asked: int
+    age_s: float
+
+
 class DhtAnswer(Struct, kw_only=True):
     """The DHT as this node sees it. Traffic is by kind of frame, since the node started."""
 
@@ -128,6 +138,7 @@ class DhtAnswer(Struct, kw_only=True):
     keyed_peers: int
     lookups: int
     lookup_mean_s: float | None
+    published: list[PublishedInfo]
     rtt_s: float | None
     datagrams_in: dict[str, int]
     datagrams_out: dict[str, int]

@@ -11,7 +11,7 @@ from p2pnode.cli.options import JsonOption, PeerArgument, TimeoutOption, example
 from p2pnode.cli.output import age, size, table
 
 if TYPE_CHECKING:
-    from p2pnode.api.types import TraceEntry
+    from p2pnode.api.types import PublishedInfo, TraceEntry
 
 __all__ = ["add"]
 
@@ -115,6 +115,7 @@ def _dht(ctx: typer.Context, json: JsonOption = None) -> None:
     ])  # fmt: skip
     lines += ["", *table([
         ("records", f"{dht.records}, {size(dht.record_bytes)} of {size(dht.record_bytes_limit)}"),
+        *(("published" if i == 0 else "", _published_text(each)) for i, each in enumerate(dht.published)),
         ("forwards to", f"{dht.registered} nodes"),
         ("lookups", lookups),
         ("round trip", "-" if dht.rtt_s is None else f"{dht.rtt_s * 1000:.1f} ms"),
@@ -126,6 +127,13 @@ def _dht(ctx: typer.Context, json: JsonOption = None) -> None:
         for kind, count in dht.datagrams_in.items()
     ])]  # fmt: skip
     invocation.emit(dht, *lines)
+
+
+def _published_text(record: PublishedInfo) -> str:
+    ago = f"{record.realm}, {record.record}, {record.age_s:.0f} s ago"
+    if not record.held:
+        return f"{ago}: NOT SEEN at any of the {record.asked} nodes that answered"
+    return f"{ago}: {record.held} of the {record.asked} nearest nodes hold it"
 
 
 def _find(ctx: typer.Context, peer: PeerArgument, timeout: TimeoutOption = None, json: JsonOption = None) -> None:

@@ -138,7 +138,7 @@ class Node:
             usable=self._usable,
             allow_documentation=settings.allow_documentation,
         )
-        self._publisher: Publisher | None = None
+        self.publisher: Publisher | None = None
         self._known_anybody = asyncio.Event()
         self._handlers: dict[str, StreamHandler] = {}
         self._bus = EventBus()
@@ -162,7 +162,7 @@ class Node:
         self.dht.on_contact = self._realm_joined
         self.endpoint.on_connection = self._incoming
         await self.dht.start()
-        self._publisher = Publisher(
+        self.publisher = Publisher(
             key=self.key,
             account=self.account,
             settings=self.settings,
@@ -181,9 +181,9 @@ class Node:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PUBLISH_WAIT_S):
                 await self.reaching.settle()
-                await self._publisher.publish_due()
+                await self.publisher.publish_due()
         self.reaching.start()
-        self._tasks.spawn(self._publisher.run())
+        self._tasks.spawn(self.publisher.run())
         self._tasks.spawn(self._joiner.keep_state())
         ready = Ready.of(self)
         log.info("node_ready", peers=ready.peers, seconds=round(ready.seconds, 3), alone=ready.alone)
@@ -201,10 +201,10 @@ class Node:
         if self._unwatch is not None:
             self._unwatch()
         await self._lan.stop()
-        if self._publisher is not None:
+        if self.publisher is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(GOODBYE_S):
-                    await self._publisher.unpublish()
+                    await self.publisher.unpublish()
         self._sessions.close()
         self.endpoint.close()
         await self._joiner.save()
@@ -384,8 +384,8 @@ class Node:
         self.emit(Joined(realm))
 
     def _wake_publisher(self) -> None:
-        if self._publisher is not None:
-            self._publisher.wake()
+        if self.publisher is not None:
+            self.publisher.wake()
 
     def _interfaces_changed(self) -> None:
         addresses = self.addresses()

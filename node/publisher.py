@@ -14,8 +14,9 @@ from p2pnode.core.devices import RECORD_SALT as DEVICES_SALT
 from p2pnode.core.devices import encode_devices
 from p2pnode.core.keys import AccountKey, NodeKey, SigningKey
 from p2pnode.core.network import Network
-from p2pnode.dht import Dht, KnownContact, SignedRecord
+from p2pnode.dht import Dht, KnownContact, PutResult, SignedRecord
 from p2pnode.presence import Presence, presence_salt
+from p2pnode.read_back import PublishedRecord, ReadBacks
 from p2pnode.settings import NodeSettings
 from p2pnode.state import NodeState
 
@@ -73,6 +74,11 @@ class Publisher:
         self._devices_due_at: dict[Realm, float] = {}
         self._size_at_publish: dict[Realm, float] = {}
         self._wall_ahead_s = network.wall() - network.monotonic()
+        self._read_backs = ReadBacks(dht, network, self._outdated)
+
+    def published(self) -> tuple[PublishedRecord, ...]:
+        """Return how many of the nodes nearest to each of our records held it when it was last read back."""
+        return self._read_backs.all()
 
     def wake(self) -> None:
         """Look again now: addresses or realms may have changed."""
@@ -119,7 +125,8 @@ class Publisher:
         """Say goodbye in every realm where we are published."""
         realms = [realm for realm, where in self._published.items() if where.addresses or where.rendezvous]
         self._published.clear()
-        await asyncio.gather(*(self._put_presence(realm, _Where((), ()), enough=None) for realm in realms))
+        await self._read_backs.stop()
+        await asyncio.gather(*(self._put_presence(realm, _Where((), ()), leaving=True) for realm in realms))
 
     def _where(self, realm: Realm) -> _Where:
         return _Where(self._addresses().get(realm, ()), self._rendezvous() if realm is Realm.PUBLIC else ())
@@ -143,7 +150,15 @@ class Publisher:
             if await self._put(self._account, DEVICES_SALT, value, DEVICES_LIFETIME_S, realm):
                 self._devices_due_at[realm] = now + DEVICES_REFRESH_S
 
-    async def _put_presence(self, realm: Realm, where: _Where, enough: int | None = ENOUGH) -> int:
+    def _outdated(self, realm: Realm, record: SignedRecord, seq: int) -> None:
+        """Others hold a newer record of ours: our clock or our state file went back, or our key is in use elsewhere."""
+        now = self._network.monotonic()
+        self._state.raise_seq(record.public_key + record.salt, seq, self._network.wall())
+        if record.salt == presence_salt(realm):
+            self._due_at[realm] = min(self._due_at.get(realm, float("inf")), now + RETRY_S)
+            self.wake()
+
+    async def _put_presence(self, realm: Realm, where: _Where, *, leaving: bool = False) -> int:
         presence = Presence(
             where.addresses,
             self._key.x25519_public,
@@ -152,10 +167,10 @@ class Publisher:
             rendezvous=where.rendezvous,
         )
         lifetime = self._settings.presence_lifetime
-        return await self._put(self._key, presence_salt(realm), presence.encode(), lifetime, realm, enough)
+        return await self._put(self._key, presence_salt(realm), presence.encode(), lifetime, realm, leaving=leaving)
 
     async def _put(
-        self, key: SigningKey, salt: bytes, value: bytes, lifetime: float, realm: Realm, enough: int | None = ENOUGH
+        self, key: SigningKey, salt: bytes, value: bytes, lifetime: float, realm: Realm, *, leaving: bool = False
     ) -> int:
         wall = self._network.wall()
         record = SignedRecord.sign(
@@ -166,7 +181,12 @@ class Publisher:
             expires=int(wall + lifetime),
             value=value,
         )
-        result = await self._dht.put(record, realms=[realm], enough=enough)
+
+        def settled(result: PutResult) -> None:
+            if not leaving:
+                self._read_backs.settled(realm, record, result)
+
+        result = await self._dht.put(record, realms=[realm], enough=None if leaving else ENOUGH, on_settled=settled)
         if not result.stored:
             log.warning("publish_not_stored", realm=realm.value, salt=salt.decode(), tried=result.tried)
         return result.stored

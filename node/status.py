@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from p2pnode.core.address import Address, Realm, Scope
+from p2pnode.read_back import PublishedRecord
 
 if TYPE_CHECKING:
     from p2pnode.node import Node
@@ -72,6 +73,8 @@ class NodeStatus:
     """Addresses of the nodes that forward calls to us."""
     clock_skew_s: float | None
     """How far our clock is ahead of that of a node which refused us for it; None when none did."""
+    published: tuple[PublishedRecord, ...]
+    """How many of the nodes nearest to each of our records held it when it was last read back."""
 
 
 def node_status(node: Node) -> NodeStatus:
@@ -92,6 +95,7 @@ def node_status(node: Node) -> NodeStatus:
         node.reaching.seen_as(),
         tuple(str(contact.address) for contact in node.reaching.rendezvous),
         statistics.clock_offset_s,
+        node.publisher.published() if node.publisher is not None else (),
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.cli import p2pnode
-from support.processes import Processes, processes, run
+from support.processes import Processes, eventually, processes, run
 
 SECRET = "correct horse battery"
 
@@ -96,6 +96,7 @@ def test_private_network_of_real_processes(started: Processes, tmp_path: Path) -
     table = run(alice.home, "dht").out
     assert "loopback" in table
     assert "signed_request" in table
+    eventually(lambda: "1 of the 1 nearest nodes hold it" in run(alice.home, "dht").out, what="the read-back")
     card = json.loads((alice.home / "api.json").read_text())
     url = f"http://127.0.0.1:{card['port']}/metrics"
     with pytest.raises(urllib.error.HTTPError) as refused:
