@@ -178,8 +178,8 @@ class _UdpSocket:
             self._take(data, source)
 
     def _take(self, data: bytes, source: tuple[str, int] | tuple[str, int, int, int]) -> None:
-        # Canonicalising is cached but not free; IPv4 text from the kernel is canonical already.
-        self._handler(data, _address_of(source) if self._is_ipv6 else Address(source[0], source[1]))
+        # Canonicalising is cached but not free; IPv4 text from the kernel is canonical already, and two fields.
+        self._handler(data, _address_of(source) if self._is_ipv6 else tuple.__new__(Address, source))
 
 
 class _GroupSocket(_UdpSocket):

@@ -50,11 +50,12 @@ class Nearest:
         goal = int.from_bytes(target, "big")
         at = bisect_right(self._starts, goal) - 1
         among = self._regions[at][1] if at >= 0 and goal < self._regions[at][0] else self._find_region(goal)
-        # One more, for the one to leave out. Distances of different ids differ.
-        nearest = sorted(among, key=goal.__xor__)[: count + 1]
+        # Distances of different ids differ. There is one more in a region, for the one to leave out.
+        nearest = sorted(among, key=goal.__xor__)
         by_id = self._by_id
-        found = [by_id[long_id] for long_id in nearest if by_id[long_id].id != exclude]
-        return found if len(found) <= count else found[:count]
+        if exclude and (excluded := int.from_bytes(exclude, "big")) in by_id and excluded in nearest:
+            nearest.remove(excluded)
+        return [by_id[long_id] for long_id in nearest[:count]]
 
     def _find_region(self, goal: int) -> list[int]:
         """Return the ids that share as many leading bits with `goal` as can be when they shall be enough."""

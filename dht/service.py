@@ -69,10 +69,12 @@ class Service:
             contacts = contacts[: self._ksize - len(others)] + others
         if len(contacts) * CONTACT6_BYTES > room:
             contacts = _fitting(contacts, room)
-        ipv4 = [contact.packed for contact in contacts if len(contact.packed) == CONTACT4_BYTES]
-        if len(ipv4) == len(contacts):
-            return b"".join(ipv4), b""
-        return b"".join(ipv4), b"".join(c.packed for c in contacts if len(c.packed) == CONTACT6_BYTES)
+        packed = [contact.packed for contact in contacts]
+        together = b"".join(packed)
+        if len(together) == CONTACT4_BYTES * len(packed):
+            return together, b""
+        ipv4 = b"".join([entry for entry in packed if len(entry) == CONTACT4_BYTES])
+        return ipv4, b"".join([entry for entry in packed if len(entry) == CONTACT6_BYTES])
 
     def _value(
         self, request: Get, requester: NodeId, observed: bytes, overlay: Overlay, wants_both: bool, room: int,

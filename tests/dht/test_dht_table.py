@@ -105,3 +105,24 @@ def test_own_id_never_enters() -> None:
     table = Table(OWN, 20, Overlay.PUBLIC_IPV4)
     assert not table.add_contact(contact(OWN, 1))
     assert len(table) == 0
+
+
+def test_closest_is_exact_while_contacts_come_and_go() -> None:
+    """What is remembered between two questions never shows: ids side by side, ground ones, after each change."""
+    rng = random.Random(3)
+    table = Table(OWN, 20, Realm.PUBLIC)
+    ground = [bytes(10) + rng.randbytes(2) + bytes(4) + n.to_bytes(4, "big") for n in range(60)]
+    ids = ground + [rng.randbytes(20) for _ in range(300)]
+    rng.shuffle(ids)
+    for n, node_id in enumerate(ids):
+        table.add_contact(contact(node_id, n))
+        if n % 3 == 2:
+            table.missed(rng.choice(table.everybody()))
+        for target in (rng.randbytes(20), rng.choice(ground)):
+            goal = int.from_bytes(target, "big")
+            expected = sorted(table.everybody(), key=lambda c: c.long_id ^ goal)
+            assert table.closest(target, 20) == expected[:20]
+            assert table.closest(target, 3, expected[1].id if len(expected) > 1 else b"") == [
+                *expected[:1],
+                *expected[2:4],
+            ]
