@@ -17,7 +17,7 @@ from p2pnode.core.ids import PeerId
 from p2pnode.core.keys import NodeKey
 from p2pnode.core.network_id import network_tag
 from p2pnode.dht import DhtSettings
-from p2pnode.dht.keyring import Session, derive_keys, shared_secret_untrusted
+from p2pnode.dht.keyring import Ciphers, Session, derive_keys, shared_secret_untrusted
 from p2pnode.dht.messages import FindNode, Nodes, decode_answer_untrusted, encode
 from p2pnode.dht.wire import (
     SIGNED_REQUEST,
@@ -98,7 +98,7 @@ class FirstExchange:
             secret, tag=TAG, requester=self._key.node_id, responder=self._server.node_id,
             request_hash=hashlib.sha256(self.frame).digest(), answer=answer,
         )  # fmt: skip
-        return Session(self._server, keys, initiator=True, now=0.0)
+        return Session(self._server, keys, Ciphers(), initiator=True, now=0.0)
 
 
 class SignedAsker:

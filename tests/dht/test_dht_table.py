@@ -110,7 +110,7 @@ def test_own_id_never_enters() -> None:
 def test_closest_is_exact_while_contacts_come_and_go() -> None:
     """What is remembered between two questions never shows: ids side by side, ground ones, after each change."""
     rng = random.Random(3)
-    table = Table(OWN, 20, Realm.PUBLIC)
+    table = Table(OWN, 20, Overlay.PUBLIC_IPV4)
     ground = [bytes(10) + rng.randbytes(2) + bytes(4) + n.to_bytes(4, "big") for n in range(60)]
     ids = ground + [rng.randbytes(20) for _ in range(300)]
     rng.shuffle(ids)
