@@ -26,6 +26,7 @@ class Members:
 
     `on_contact(realm)`, and `on_joined(overlay)` for the DHT itself, are called when one gets its first contact;
     `on_hint(contact)` when an answer named a node of the other address family, and few are known there;
+    `on_newcomer(overlay, contact)` when a node that we did not know got a place in a table;
     `on_missed(overlay, contact, dropped)` when a request to a contact got no answer, and whether that dropped it.
     """
 
@@ -40,6 +41,7 @@ class Members:
         self.on_contact: Callable[[Realm], None] | None = None
         self.on_joined: Callable[[Overlay], None] | None = None
         self.on_hint: Callable[[Contact], None] | None = None
+        self.on_newcomer: Callable[[Overlay, Contact], None] | None = None
         self.on_missed: Callable[[Overlay, Contact, bool], None] | None = None
 
     def use_families(self, families: Collection[bool]) -> None:
@@ -85,8 +87,10 @@ class Members:
     ) -> Contact:
         """A serving node proved to be at `address`: it enters the table, or its place there is renewed."""
         table = self.tables[overlay]
+        unknown = False
         if contact is None:
             contact = table.find(peer_id.node_id)
+            unknown = contact is None
             if contact is None or contact.address != address:
                 contact = Contact(peer_id.node_id, address, overlay, peer_id)
                 contact.first_seen = now
@@ -96,6 +100,8 @@ class Members:
         added = table.add_contact(contact)
         if len(table) != before:
             self._reflag()
+        if added and unknown and self.on_newcomer is not None:
+            self.on_newcomer(overlay, contact)
         if added and not before:
             if self.on_joined is not None:
                 self.on_joined(overlay)

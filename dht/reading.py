@@ -24,16 +24,15 @@ from p2pnode.dht.limits import Budget
 from p2pnode.dht.messages import Put
 from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.protocol import DhtProtocol
-from p2pnode.dht.records import SignedRecord
+from p2pnode.dht.records import CLOSE_TO_EXPIRY, SignedRecord
 from p2pnode.dht.results import GetResult, ReadBack
 from p2pnode.dht.settings import DhtSettings
 from p2pnode.dht.storage import RecordStorage
 
-__all__ = ["ALL_OF_THEM", "CLOSE_TO_EXPIRY", "Reader"]
+__all__ = ["ALL_OF_THEM", "Reader"]
 
 ALL_OF_THEM = 1_000_000  # a quorum that is never reached: the search goes to the end
 STORES_PER_READ = 3
-CLOSE_TO_EXPIRY = 60.0  # s; not worth a datagram any more
 MAX_BROUGHT = 1_024  # remembered stores, about 200 bytes each
 ID_SPACE = 2**160
 

@@ -18,13 +18,14 @@ from p2pnode.core.errors import BadPacket
 from p2pnode.core.ids import NodeId, PublicKey
 from p2pnode.core.keys import SigningKey
 
-__all__ = ["MAX_SALT_BYTES", "MAX_VALUE_BYTES", "SignedRecord", "record_key"]
+__all__ = ["CLOSE_TO_EXPIRY", "MAX_SALT_BYTES", "MAX_VALUE_BYTES", "SignedRecord", "record_key"]
 
 MAX_VALUE_BYTES = 800
 MAX_SALT_BYTES = 32
 RECORD_DOMAIN = b"p2pnode/1/record"
 RECORD_TYPE = b"signed-record"
 MAX_LIFE = 86_400  # seconds: nobody keeps a record longer without its author
+CLOSE_TO_EXPIRY = 60.0  # seconds: a record with less life is not worth a datagram any more
 CLOCK_TOLERANCE = 300  # seconds: clocks may be wrong by five minutes (security.md R2)
 
 

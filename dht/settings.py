@@ -115,6 +115,9 @@ class DhtSettings:
     repair_put_burst: float = 40.0
     repair_interval: float = 300.0
     """The same record is not repaired again before this."""
+    handover_rate: float = 1.0
+    """Records offered to newcomers per second (2 datagrams, 4 when it lacks them) ..."""
+    handover_burst: float = 10.0
     read_repair_rate: float = 2.0
     """Records brought to holders that a read found to lack them, per second ..."""
     read_repair_burst: float = 40.0

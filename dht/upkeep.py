@@ -9,6 +9,7 @@ from p2pnode.core.network import Network
 from p2pnode.core.tasks import TaskSet
 from p2pnode.dht.calls import Outcome
 from p2pnode.dht.contact import Contact
+from p2pnode.dht.handing import HandOver
 from p2pnode.dht.messages import Ping
 from p2pnode.dht.neighbours import CheckUp, most_silent
 from p2pnode.dht.overlay import Overlay
@@ -29,12 +30,15 @@ class Upkeep:
         self._checks = {overlay: CheckUp(table, settings) for overlay, table in self._members.tables.items()}
         self._checking: set[Overlay] = set()
         self._repairer = Repairer(protocol, storage, network, settings)
+        self._hand_over = HandOver(protocol, storage, network, settings)
         self._tasks = TaskSet()
         self._members.on_missed = self._missed
+        self._members.on_newcomer = self._newcomer
 
     def start(self) -> None:
         self._tasks.spawn(self._keep_up())
         self._tasks.spawn(self._repairer.run())
+        self._tasks.spawn(self._hand_over.run())
 
     @property
     def running(self) -> bool:
@@ -70,6 +74,10 @@ class Upkeep:
     def _ping(self, contact: Contact) -> None:
         # The engine counts the answer or the miss; nobody waits for it.
         self._protocol.start_call(contact.address, NodeId(contact.id), Ping(), on_done=_ignore)
+
+    def _newcomer(self, overlay: Overlay, contact: Contact) -> None:
+        if self.running and overlay in self._members.serving:
+            self._hand_over.joined(overlay, contact)
 
     def _missed(self, overlay: Overlay, contact: Contact, dropped: bool) -> None:
         if not self.running or overlay not in self._members.serving:

@@ -9,7 +9,7 @@ from support.dht_network import PUBLIC, DhtNode, make_network, stop_all
 from p2pnode.core.address import Realm
 from p2pnode.dht import DhtSettings, GetResult, SignedRecord
 from p2pnode.dht.overlay import Overlay
-from p2pnode.dht.reading import CLOSE_TO_EXPIRY
+from p2pnode.dht.records import CLOSE_TO_EXPIRY
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
 
 SALT = b"s"

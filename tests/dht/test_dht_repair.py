@@ -6,7 +6,8 @@ import asyncio
 import random
 
 import pytest
-from support.dht_network import PUBLIC, DhtNode, make_network, stop_all
+from support.dht_network import PUBLIC, make_network, stop_all
+from support.dht_records import records_of, share_held
 
 from p2pnode.core.address import Address, Realm
 from p2pnode.core.ids import NodeId
@@ -22,24 +23,6 @@ from p2pnode.simulations.virtual import VirtualWorld, run_virtual
 
 SMALL = DhtSettings(serve=frozenset(Realm), ksize=8)
 PUBLIC_ONLY = [Realm.PUBLIC]
-
-
-def records_of(author: DhtNode, count: int) -> list[SignedRecord]:
-    expires = int(author.network.wall()) + 3600
-    return [
-        SignedRecord.sign(author.key, author.dht.network_tag, b"mail/%d" % i, 1, expires, b"x" * 300)
-        for i in range(count)
-    ]
-
-
-def share_held(nodes: list[DhtNode], records: list[SignedRecord], near: int, now: float) -> float:
-    """Return which share of the `near` nodes truly nearest to each key hold its record."""
-    held = 0
-    for record in records:
-        goal = int.from_bytes(record.key, "big")
-        nearest = sorted(nodes, key=lambda node: int.from_bytes(node.key.node_id, "big") ^ goal)[:near]
-        held += sum(1 for node in nearest if node.dht.storage.read(Realm.PUBLIC, record.key, now) == record)
-    return held / (near * len(records))
 
 
 def test_holders_repair_when_half_of_all_nodes_and_the_author_die() -> None:
