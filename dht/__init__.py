@@ -3,7 +3,7 @@
 from p2pnode.core.network_id import network_tag
 from p2pnode.dht.contact import Contact, KnownContact
 from p2pnode.dht.records import SignedRecord, record_key
-from p2pnode.dht.results import GetResult, HelloResult, PutResult, ReadBack
+from p2pnode.dht.results import GetResult, HelloResult, PutResult, ReadBack, Told
 from p2pnode.dht.server import Dht
 from p2pnode.dht.settings import DhtSettings
 from p2pnode.dht.statistics import DhtStatistics
@@ -19,6 +19,7 @@ __all__ = [
     "PutResult",
     "ReadBack",
     "SignedRecord",
+    "Told",
     "network_tag",
     "record_key",
 ]

@@ -23,6 +23,7 @@ from p2pnode.dht.messages import (
     Signal,
     decode_request_untrusted,
     encode,
+    sealed_size,
 )
 from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.service import Service
@@ -106,6 +107,8 @@ class Answerer:
         if limit < SEALED_REQUEST_MIN:
             raise BadPacket("too_short")
         if type(request) in SEALED_ONLY:  # a seventh of `isinstance`, which asks each class's metaclass
+            if size < sealed_size(request):
+                raise BadPacket("too_short")
             engine.counters.requests[type(request).__name__] += 1
             asked = Asked(session, counter, source, overlay)
             if source in session.paths:

@@ -1,10 +1,9 @@
 """Our own requests: which keys they go out under, when they are repeated, which answers are believed. No I/O.
 
 One half of `engine.Engine`, which receives datagrams, opens frames, and answers others' requests (`answering`).
-
 Requests that act on others (`messages.SEALED_ONLY`) are never put into a signed frame: without agreed keys the call
-begins with a signed Ping, which agrees them and proves our address, and goes on sealed. A Deliver goes out under keys
-that there are, or not at all: who forwards does no public-key work for it.
+begins with a signed Ping, which agrees them and proves our address, and goes on sealed. A Deliver or Changed goes out
+under keys that there are, or not at all: its sender does no public-key work for it.
 """
 
 from __future__ import annotations
@@ -24,9 +23,10 @@ from p2pnode.dht.keyring import Keyring, Session, derive_keys, shared_secret_unt
 from p2pnode.dht.limits import Budget, SentLog
 from p2pnode.dht.members import Members
 from p2pnode.dht.messages import (
+    PING_BYTES,
     SEALED_ONLY,
+    UNDER_KEYS,
     Answer,
-    Deliver,
     Error,
     ErrorCode,
     FindNode,
@@ -36,6 +36,7 @@ from p2pnode.dht.messages import (
     Request,
     decode_answer_untrusted,
     encode,
+    sealed_size,
 )
 from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.settings import DhtSettings
@@ -57,7 +58,7 @@ from p2pnode.dht.wire import (
 __all__ = ["Asking"]
 
 # A signed request is padded so that its answer is not longer (A1).
-PAD_PING = 224  # 183 of frame, 36 of error
+PAD_PING = PING_BYTES  # 183 of frame, 36 of error
 PAD_FIND_NODE = 992  # 183 of frame, 40, 20 IPv6 contacts of 38
 PAD_GET = MAX_DATAGRAM
 NO_EPHEMERAL = bytes(32)
@@ -99,11 +100,12 @@ class Asking:
     def call(
         self, address: Address, node_id: NodeId | None, request: Request, *, now: float, wall: float,
         on_done: Callable[[Outcome], None], on_late: Callable[[], None] | None = None, timeout: float | None = None,
+        once: bool = False,
     ) -> Call:  # fmt: skip
         """Ask the node `node_id` (None: whoever is there, Ping only) at `address`.
 
         `on_done` is called once, never from within this call; `on_late` at most once, before it. `timeout`: seconds
-        until it fails, None to go by measured round trips. Two repetitions, when it is late and later.
+        until it fails, None to go by measured round trips. Two repetitions, when it is late and later; none if `once`.
         """
         size = PAD_GET if isinstance(request, Get) else PAD_FIND_NODE if isinstance(request, FindNode) else PAD_PING
         call = Call(address, node_id, request, encode(request), size, on_done, on_late)
@@ -113,7 +115,7 @@ class Asking:
         if isinstance(request, Forward):
             # Two round trips, the second to somebody unknown.
             call.rto *= 2.5
-        elif isinstance(request, Deliver):
+        elif isinstance(request, UNDER_KEYS):
             call.rto = min(call.rto, DELIVER_RTO_MAX)
         settings = self.settings
         give_up = max(settings.give_up_min, call.rto * settings.give_up_factor) if timeout is None else timeout
@@ -125,7 +127,7 @@ class Asking:
             call.deadline = now
             return call
         self._transmit(call, now, wall)
-        call.late_at = min(now + call.rto, call.deadline)
+        call.late_at = call.deadline if once else min(now + call.rto, call.deadline)
         self.calls.wake(call, call.late_at)
         return call
 
@@ -166,7 +168,7 @@ class Asking:
     def _transmit(self, call: Call, now: float, wall: float) -> None:
         session = None
         if call.node_id is not None and not call.must_sign:
-            if isinstance(call.request, Deliver):
+            if isinstance(call.request, UNDER_KEYS):
                 session = self.keyring.newest(call.node_id)
                 if session is None:
                     call.deadline = now  # it fails at the next timer
@@ -180,7 +182,7 @@ class Asking:
         if session is None:
             self._transmit_signed(call, now, wall, b"")
             return
-        frame = session.seal(sealed_request_text(self.flags, call.payload))
+        frame = session.seal(sealed_request_text(self.flags, call.payload, sealed_size(call.request)))
         call.session = session
         self.calls.sent(call, frame[1:SEALED_HEADER], now)
         self.send(frame, call.address)
@@ -235,7 +237,12 @@ class Asking:
         answer = decode_answer_untrusted(payload)
         session.prove(source)
         unproven = isinstance(answer, Error) and answer.code == ErrorCode.UNPROVEN
-        if unproven and not call.must_sign and call.openings < MAX_OPENINGS and not isinstance(call.request, Deliver):
+        if (
+            unproven
+            and not call.must_sign
+            and call.openings < MAX_OPENINGS
+            and not isinstance(call.request, UNDER_KEYS)
+        ):
             call.must_sign = True
             self._transmit_signed(call, now, wall, b"")
             return
@@ -348,7 +355,7 @@ class Asking:
         if entry is None or source != entry[0].address:
             raise BadPacket("unknown_frame")
         call = entry[0]
-        if isinstance(call.request, Deliver):
+        if isinstance(call.request, UNDER_KEYS):
             raise BadPacket("unknown_frame")  # who forgot us has not registered here either
         if call.forgotten or not self._forgot_in.take(now):
             raise BadPacket("forgot_limit")

@@ -2,8 +2,8 @@
 datagrams leave through a function.
 
 Every frame is checked before anything changes; what does not hold is dropped and counted by reason. Our own requests
-are in `asking.Asking`; `answering.Answerer` handles other nodes' requests, `rendezvous` and `dialback` those that act
-on third nodes.
+are in `asking.Asking`; `answering.Answerer` handles other nodes' requests, `rendezvous`, `dialback` and `notices` those
+that act on third nodes or last.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from p2pnode.dht.calls import Asked
 from p2pnode.dht.dialback import DialBacks
 from p2pnode.dht.limits import Budget
 from p2pnode.dht.members import Members
-from p2pnode.dht.messages import Answer, DialBack, DialFor, Signal, encode
+from p2pnode.dht.messages import Answer, Changed, DialBack, DialFor, Signal, Watch, encode
+from p2pnode.dht.notices import Notices
 from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.rendezvous import Rendezvous
 from p2pnode.dht.service import Service
@@ -52,8 +53,11 @@ class Engine(Asking):
         send: Callable[[bytes, Address], None], token_bytes: Callable[[int], bytes],
     ) -> None:  # fmt: skip
         super().__init__(key=key, tag=tag, settings=settings, members=members, send=send, token_bytes=token_bytes)
+        self.now = self.wall = 0.0
+        """The clocks of the datagram or the timer that is being handled."""
         self._forgot_out = Budget(settings.forgot_rate)
         self.rendezvous = Rendezvous(self)
+        self.notices = Notices(self, service.storage)
         self.dial_backs = DialBacks(self)
         self._answerer = Answerer(self, service)
 
@@ -61,6 +65,7 @@ class Engine(Asking):
 
     def receive(self, data: bytes, source: Address, now: float, wall: float) -> None:
         """Take one datagram with first byte 0x04 to 0x0A from anywhere. What does not hold is counted and dropped."""
+        self.now, self.wall = now, wall
         try:
             self._receive_untrusted(data, source, now, wall)
         except BadPacket as bad:
@@ -117,15 +122,29 @@ class Engine(Asking):
         else:
             self._sealed_answer_untrusted(session, payload, counter, source, overlay, flags, now, wall)
 
+    # -- timers -------------------------------------------------------------------------------------------------
+
+    def next_timer(self) -> float | None:
+        """Return when `handle_timer` wants to be called, None when nothing waits."""
+        own, told = super().next_timer(), self.notices.next_timer()
+        return min(own, told) if own is not None and told is not None else told if own is None else own
+
+    def handle_timer(self, now: float, wall: float) -> None:
+        self.now, self.wall = now, wall
+        super().handle_timer(now, wall)
+        self.notices.handle_timer(now, wall)
+
     # -- requests that act on third nodes -----------------------------------------------------------------------
 
     def signal(self, request: Signal, asked: Asked, now: float, wall: float) -> None:
         """Carry out a sealed request from a proven address, and answer it, now or later."""
-        answer = (
-            self.dial_backs.handle(request, asked, now, wall)
-            if isinstance(request, DialBack | DialFor)
-            else self.rendezvous.handle(request, asked, now, wall)
-        )
+        answer: Answer | None
+        if isinstance(request, DialBack | DialFor):
+            answer = self.dial_backs.handle(request, asked, now, wall)
+        elif isinstance(request, Watch | Changed):
+            answer = self.notices.handle(request, asked, now, wall)
+        else:
+            answer = self.rendezvous.handle(request, asked, now, wall)
         if answer is not None:
             self.answer(asked, answer)
 

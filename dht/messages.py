@@ -2,10 +2,11 @@
 
 Requests: `[1]` Ping · `[2, target]` FindNode · `[3, key]` Get · `[4, token, record]` Put. Only sealed, and from a
 proven address: `[5, lease]` Register · `[6, target, blob]` Forward · `[7, sender, blob]` Deliver ·
-`[8, nonce]` DialBack · `[9, address, nonce]` DialFor.
+`[8, nonce]` DialBack · `[9, address, nonce]` DialFor · `[12, key, seq, lease, ways]` Watch · `[13, record]` Changed.
 Answers: `[1, observed]` Pong · `[2, observed, token, ipv4, ipv6]` Nodes · `[3, observed, token, record or nil, ipv4,
 ipv6]` Value · `[4, observed]` Stored · `[5, observed, code, detail]` Error · `[6, observed, lease]` Registered ·
-`[7, observed]` Forwarded · `[8, observed]` Delivered · `[9, observed]` DialBackAccepted.
+`[7, observed]` Forwarded · `[8, observed]` Delivered · `[9, observed]` DialBackAccepted · `[12, observed, lease, seq,
+record or nil]` Watching · `[13, observed]` Noticed.
 `observed` is the requester's address as the answerer saw it; `ipv4`, `ipv6` are contacts of 26 and 38 bytes each.
 """
 
@@ -20,13 +21,20 @@ from p2pnode.core.errors import BadPacket
 from p2pnode.dht.contact import CONTACT4_BYTES, CONTACT6_BYTES, MAX_CONTACTS
 from p2pnode.dht.records import SignedRecord
 from p2pnode.dht.tokens import PUT_TOKEN_BYTES
+from p2pnode.dht.wire import SEALED_REQUEST_MIN
 
 __all__ = [
     "MAX_BLOB",
     "MAX_LEASE",
+    "MAX_WATCH",
+    "MAX_WAYS",
     "NONCE_BYTES",
+    "NOTICE",
+    "PING_BYTES",
     "SEALED_ONLY",
+    "UNDER_KEYS",
     "Answer",
+    "Changed",
     "Deliver",
     "Delivered",
     "DialBack",
@@ -39,6 +47,7 @@ __all__ = [
     "Forwarded",
     "Get",
     "Nodes",
+    "Noticed",
     "Ping",
     "Pong",
     "Put",
@@ -48,14 +57,23 @@ __all__ = [
     "Signal",
     "Stored",
     "Value",
+    "Watch",
+    "Watching",
     "decode_answer_untrusted",
+    "decode_notice_untrusted",
     "decode_request_untrusted",
     "encode",
+    "sealed_size",
 ]
 
 MAX_BLOB = 900  # of an offer; with frame and payload 976 bytes of the 1,200
 MAX_LEASE = 120  # seconds: NAT mappings are kept alive far more often
+MAX_WATCH = 3_600  # seconds
+MAX_WAYS = 2
 NONCE_BYTES = 16
+PING_BYTES = 224  # a signed Ping
+NOTICE = b"\x80"
+"""First byte of a forwarded blob that is for the receiver's DHT: a record follows. Sealed offers begin with less."""
 
 Key = Annotated[bytes, msgspec.Meta(min_length=20, max_length=20)]
 Observed = Annotated[bytes, msgspec.Meta(min_length=6, max_length=18)]
@@ -63,6 +81,9 @@ Token = Annotated[bytes, msgspec.Meta(min_length=PUT_TOKEN_BYTES, max_length=PUT
 Blob = Annotated[bytes, msgspec.Meta(min_length=1, max_length=MAX_BLOB)]
 PublicKey = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Lease = Annotated[int, msgspec.Meta(ge=1, le=MAX_LEASE)]
+WatchLease = Annotated[int, msgspec.Meta(ge=0, le=MAX_WATCH)]
+Seq = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Way = Annotated[bytes, msgspec.Meta(min_length=CONTACT4_BYTES, max_length=CONTACT6_BYTES)]
 Nonce = Annotated[bytes, msgspec.Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
 Contacts4 = Annotated[bytes, msgspec.Meta(max_length=MAX_CONTACTS * CONTACT4_BYTES)]
 Contacts6 = Annotated[bytes, msgspec.Meta(max_length=MAX_CONTACTS * CONTACT6_BYTES)]
@@ -150,6 +171,25 @@ class DialFor(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_field
     nonce: Nonce
 
 
+class Watch(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=12):
+    """Tell me for `lease` seconds when the record under `key` says something else; 0 ends it.
+
+    `seq`: of the version that I have, 0 for none. `ways`: up to two nodes (26 or 38 bytes, as contacts) that forward to
+    me, for whom a NAT lets nobody else in; empty: at the address that this comes from.
+    """
+
+    key: Key
+    seq: Seq
+    lease: WatchLease
+    ways: Annotated[list[Way], msgspec.Meta(max_length=MAX_WAYS)]
+
+
+class Changed(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=13):
+    """A record that you watch is another one now. Believed by its signature."""
+
+    record: SignedRecord
+
+
 class Pong(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=1):
     """`observed`: 6 or 18 bytes, the requester's address and port as seen."""
 
@@ -215,15 +255,35 @@ class DialBackAccepted(msgspec.Struct, array_like=True, frozen=True, forbid_unkn
     observed: Observed
 
 
-Request: TypeAlias = Ping | FindNode | Get | Put | Register | Forward | Deliver | DialBack | DialFor
-Answer: TypeAlias = Pong | Nodes | Value | Stored | Error | Registered | Forwarded | Delivered | DialBackAccepted
-Signal: TypeAlias = Register | Forward | Deliver | DialBack | DialFor
-SEALED_ONLY = (Register, Forward, Deliver, DialBack, DialFor)
+class Watching(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=12):
+    """Granted, for `lease` seconds. `seq`: of what is held, 0 for nothing; `record`: it, when newer than yours."""
+
+    observed: Observed
+    lease: WatchLease
+    seq: Seq
+    record: SignedRecord | None
+
+
+class Noticed(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=13):
+    """I have the changed record."""
+
+    observed: Observed
+
+
+Request: TypeAlias = Ping | FindNode | Get | Put | Register | Forward | Deliver | DialBack | DialFor | Watch | Changed
+Answer: TypeAlias = (
+    Pong | Nodes | Value | Stored | Error | Registered | Forwarded | Delivered | DialBackAccepted | Watching | Noticed
+)
+Signal: TypeAlias = Register | Forward | Deliver | DialBack | DialFor | Watch | Changed
+SEALED_ONLY = (Register, Forward, Deliver, DialBack, DialFor, Watch, Changed)
 """Requests that act on others or last: never in a signed first exchange, whose source address is not proven."""
+UNDER_KEYS = (Deliver, Changed)
+"""Requests that go out under keys that there are, or not at all: their sender does no public-key work for them."""
 
 encode = msgspec.msgpack.Encoder().encode
 # A union alias is no class to mypy, hence the written types.
 _request_decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
+_record_decoder = msgspec.msgpack.Decoder(SignedRecord)
 _answer_decoder: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
 
 
@@ -234,6 +294,8 @@ def decode_request_untrusted(data: bytes) -> Request:
     except (msgspec.DecodeError, RecursionError, ValueError) as exc:
         raise BadPacket("malformed") from exc
     if type(request) is DialFor and len(request.address) not in (6, 18):
+        raise BadPacket("malformed")
+    if type(request) is Watch and any(len(way) not in (CONTACT4_BYTES, CONTACT6_BYTES) for way in request.ways):
         raise BadPacket("malformed")
     return request
 
@@ -247,3 +309,18 @@ def decode_answer_untrusted(data: bytes) -> Answer:
     if len(answer.observed) not in (6, 18):
         raise BadPacket("malformed")
     return answer
+
+
+def decode_notice_untrusted(blob: bytes) -> SignedRecord:
+    """Return the record of a forwarded blob: NOTICE, then the record. Raise BadPacket("malformed")."""
+    if blob[:1] != NOTICE:
+        raise BadPacket("malformed")
+    try:
+        return _record_decoder.decode(blob[1:])
+    except (msgspec.DecodeError, RecursionError, ValueError) as exc:
+        raise BadPacket("malformed") from exc
+
+
+def sealed_size(request: Request) -> int:
+    """Return how many bytes a sealed request has at least: a Watch pays for the pings that it causes (A1)."""
+    return PING_BYTES * len(request.ways) if type(request) is Watch and request.ways else SEALED_REQUEST_MIN

@@ -35,6 +35,7 @@ class DhtProtocol(KademliaProtocol):
         super().__init__(Node(engine.node_id), storage, engine.settings.ksize)
         self.engine = engine
         engine.counters.clock = network.monotonic
+        engine.notices.on_due = self._arm
         self.routers = engine.members.tables
         self.router = self.routers[Overlay.PUBLIC_IPV4]
         self._network = network
@@ -135,6 +136,8 @@ class DhtProtocol(KademliaProtocol):
                 call.on_done(Outcome(None, "stopped"))
 
     def _arm(self) -> None:
+        if self._stopped:
+            return
         at = self.engine.next_timer()
         if at is None or at >= self._timer_at:
             return  # the armed one comes early enough, and arms the next

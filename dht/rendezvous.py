@@ -25,6 +25,7 @@ from p2pnode.dht.contact import KnownContact, pack_address
 from p2pnode.dht.leases import Lease, Leases
 from p2pnode.dht.limits import Budget, PrefixBudgets, prefix_of
 from p2pnode.dht.messages import (
+    NOTICE,
     Answer,
     Deliver,
     Delivered,
@@ -221,6 +222,8 @@ class Rendezvous:
         return self._hand_over(sender, request.blob, asked, Delivered(observed))
 
     def _hand_over(self, sender: PeerId, blob: bytes, asked: Asked, answer: Answer) -> Answer | None:
+        if blob[0] >= NOTICE[0]:
+            return self._engine.notices.handed_untrusted(blob, asked, answer, self._engine.now, self._engine.wall)
         if self.on_deliver is None:
             return Error(answer.observed, ErrorCode.NOT_HERE, 0)
         # Confirmed before it is looked at: what the handler does must not delay or, failing, prevent the answer.

@@ -9,7 +9,7 @@ from p2pnode.core.ids import PeerId
 from p2pnode.dht.contact import KnownContact
 from p2pnode.dht.records import SignedRecord
 
-__all__ = ["GetResult", "HelloResult", "PutResult", "ReadBack"]
+__all__ = ["GetResult", "HelloResult", "PutResult", "ReadBack", "Told"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +66,16 @@ class ReadBack:
     held: int
     asked: int
     seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a watch brought. `record`: None when nobody has one.
+
+    `how`: `notice` a holder told of a change, `renewal` a holder's answer to ours, `lookup`, `own` it was stored here.
+    `holders`: how many returned it.
+    """
+
+    record: SignedRecord | None
+    how: str
+    holders: int

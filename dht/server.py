@@ -32,6 +32,7 @@ from p2pnode.dht.statistics import DhtStatistics, kinds_of
 from p2pnode.dht.storage import RecordStorage
 from p2pnode.dht.tokens import PutTokens
 from p2pnode.dht.upkeep import Upkeep
+from p2pnode.dht.watching import Watcher
 from p2pnode.dht.writing import Writer
 
 __all__ = ["Dht"]
@@ -68,6 +69,7 @@ class Dht(Signalling, Server):
         self._writer = Writer(self.protocol, self._members, storage, network, settings)
         self._reader = Reader(self.protocol, storage, network, self.network_tag, settings)
         self._serving = Serving(self.protocol, network, settings)
+        self.watcher = Watcher(self.protocol, storage, network)
         self._upkeep = Upkeep(self.protocol, storage, network, settings)
         self._members.on_joined = self._serving.joined
         self._members.on_hint = self._heard_of
@@ -114,6 +116,7 @@ class Dht(Signalling, Server):
         tasks = list(self._settling.values())
         for task in tasks:
             task.cancel()
+        await self.watcher.stop()
         await self._upkeep.stop()
         await self._writer.stop()
         await self._reader.stop()
@@ -277,6 +280,8 @@ class Dht(Signalling, Server):
             registered=len(self._engine.rendezvous.registered),
             forwarded=self._engine.rendezvous.forwarded,
             delivered=self._engine.rendezvous.delivered,
+            watches=len(self._engine.notices.watches),
+            notices=self._engine.notices.confirmed,
             sessions=self._engine.keyring.peers,
             pending=self._engine.calls.pending,
             datagrams_in=kinds_of(counters.datagrams_in),

@@ -36,7 +36,7 @@ class Service:
     """Answers requests from tables and storage."""
 
     def __init__(self, members: Members, storage: RecordStorage, tokens: PutTokens, settings: DhtSettings) -> None:
-        self._members, self._storage, self._tokens = members, storage, tokens
+        self._members, self.storage, self._tokens = members, storage, tokens
         self._ksize = settings.ksize
 
     def respond(
@@ -80,7 +80,7 @@ class Service:
         self, request: Get, requester: NodeId, observed: bytes, overlay: Overlay, wants_both: bool, room: int,
         now: float,
     ) -> bytes:  # fmt: skip
-        record = self._storage.read(overlay.realm, request.key, now)
+        record = self.storage.read(overlay.realm, request.key, now)
         token = self._tokens.issue(observed, request.key, now)
         bare = encode(Value(observed, token, record, b"", b""))
         # Empty binaries have 2 bytes of header, ours at most 3.
@@ -94,7 +94,7 @@ class Service:
             return Error(observed, ErrorCode.NOT_SERVING, 0)
         if not self._tokens.check(request.token, observed, request.record.key, now):
             return Error(observed, ErrorCode.BAD_TOKEN, 0)
-        refusal = self._storage.store(request.record, overlay.realm, prefix_of(source.ip), now, wall)
+        refusal = self.storage.store(request.record, overlay.realm, prefix_of(source.ip), now, wall)
         if refusal is not None:
             return Error(observed, refusal[0], refusal[1])
         return Stored(observed)

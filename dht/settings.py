@@ -81,6 +81,10 @@ class DhtSettings:
     forward_target_burst: float = 30.0
     deliver_rate: float = 30.0
     """Blobs taken per second from one node that forwards to us, twice as many at once: more than an honest one has."""
+    max_watches: int = 8_192
+    """Leases of nodes that want to be told of changes (about 600 bytes each, 5 MB) ..."""
+    max_watches_of_key: int = 512
+    """... and those for one key."""
     dial_back: bool = True
     """Find out by dial-back whether we can serve in the public realm; never where `serve` says so from the start."""
     dial_back_interval: float = 900.0

@@ -88,6 +88,10 @@ class DhtStatistics:
     """Blobs that we handed to their target, confirmed."""
     delivered: int = 0
     """Blobs that were handed to us."""
+    watches: int = 0
+    """Leases of nodes that we tell of changes."""
+    notices: int = 0
+    """Changes that we told, confirmed."""
     sessions: int = 0
     """Peers with agreed keys."""
     pending: int = 0

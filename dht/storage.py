@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from kademlia.storage import IStorage
 
@@ -52,6 +52,8 @@ class RecordStorage(IStorage):
         self._heaviest: list[tuple[int, bytes]] = []
         self._expiring: list[tuple[float, str, bytes]] = []
         self.bytes = 0
+        self.on_stored: Callable[[Realm, SignedRecord, bool, float, float], None] | None = None
+        """Called with (realm, record, whether its value is another one, now, wall) after each new version is stored."""
 
     def store(
         self, record: SignedRecord, realm: Realm, prefix: bytes, now: float, wall: float
@@ -82,6 +84,8 @@ class RecordStorage(IStorage):
                 self._add(key, held)
             return ErrorCode.FULL, 0
         self._add(key, entry)
+        if self.on_stored is not None:
+            self.on_stored(realm, record, held is None or held.record.value != record.value, now, wall)
         return None
 
     def read(self, realm: Realm, key: bytes, now: float) -> SignedRecord | None:

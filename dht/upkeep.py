@@ -67,6 +67,7 @@ class Upkeep:
             round_at = now + settings.maintenance_interval
             self._storage.expire(now)
             self._protocol.engine.rendezvous.expire(now)
+            self._protocol.engine.notices.expire(now)
             if now >= refresh_at:
                 refresh_at = now + settings.refresh_pause
                 await self._refresh_oldest(now)

@@ -72,7 +72,11 @@ def dht(seeds: Seeds) -> None:
     data = vectors("dht")
     seeds["dht_frame"] += hexes(data["frames"].values())
     seeds["dht_frame"] += [b"\x07" + text for text in hexes(data["sealed_texts"].values())]
-    requests = ("ping", "find_node", "get", "put", "register", "forward", "deliver", "dial_back", "dial_for")
+    requests = (
+        "ping", "find_node", "get", "put", "register", "forward", "deliver", "dial_back", "dial_for", "watch",
+        "watch_through", "changed",
+    )  # fmt: skip
+    seeds["dht_notice"].append(bytes.fromhex(data["notice"]["blob"]))
     payloads = {name: bytes.fromhex(value) for name, value in data["payloads"].items()}
     seeds["dht_request"] += [payloads[name] for name in requests]
     seeds["dht_answer"] += [payload for name, payload in payloads.items() if name not in requests]

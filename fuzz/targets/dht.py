@@ -7,12 +7,14 @@ from p2pnode.core.network_id import network_tag
 from p2pnode.dht import SignedRecord, wire
 from p2pnode.dht.contact import split_contacts_untrusted
 from p2pnode.dht.messages import (
+    NOTICE,
     Answer,
     Nodes,
     Put,
     Request,
     Value,
     decode_answer_untrusted,
+    decode_notice_untrusted,
     decode_request_untrusted,
     encode,
 )
@@ -101,9 +103,15 @@ def hold_record(_data: bytes, record: SignedRecord) -> None:
     assert len(record.key) == 20
 
 
+def hold_notice(data: bytes, record: SignedRecord) -> None:
+    assert data[:1] == NOTICE
+    assert decode_notice_untrusted(NOTICE + encode(record)) == record
+
+
 TARGETS = [
     Target("dht_frame", read_frame, hold_frame),
     Target("dht_request", decode_request_untrusted, hold_request),
     Target("dht_answer", decode_answer_untrusted, hold_answer),
+    Target("dht_notice", decode_notice_untrusted, hold_notice),
     Target("dht_record", read_record, hold_record),
 ]

@@ -28,6 +28,7 @@ from p2pnode.dht.messages import (
     Register,
     Registered,
     Request,
+    Watch,
     encode,
 )
 
@@ -375,5 +376,5 @@ def test_attack_o1_clients_forward_for_nobody() -> None:
     world = World()
     client, asker = world.peer("5.0.0.1", CLIENT), world.peer("5.1.0.1", CLIENT)
     dialling(client)
-    for request in (Register(60), Forward(bytes(20), b"x"), DialBack(bytes(16))):
+    for request in (Register(60), Forward(bytes(20), b"x"), DialBack(bytes(16)), Watch(bytes(20), 0, 60, [])):
         assert code_of(answer_of(world, asker, client, request)) == ErrorCode.NOT_SERVING

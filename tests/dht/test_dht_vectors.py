@@ -12,7 +12,12 @@ from support.dht_vectors import VECTORS, make
 
 from p2pnode.core.envelope import signing_input
 from p2pnode.core.ids import PublicKey, node_id_of
-from p2pnode.dht.messages import decode_answer_untrusted, decode_request_untrusted, encode
+from p2pnode.dht.messages import (
+    decode_answer_untrusted,
+    decode_notice_untrusted,
+    decode_request_untrusted,
+    encode,
+)
 from p2pnode.dht.wire import (
     parse_dialled_untrusted,
     parse_sealed_text_untrusted,
@@ -20,7 +25,10 @@ from p2pnode.dht.wire import (
     parse_signed_request_untrusted,
 )
 
-REQUESTS = ("ping", "find_node", "get", "put", "register", "forward", "deliver", "dial_back", "dial_for")
+REQUESTS = (
+    "ping", "find_node", "get", "put", "register", "forward", "deliver", "dial_back", "dial_for", "watch",
+    "watch_through", "changed",
+)  # fmt: skip
 
 
 def load() -> Any:
@@ -65,3 +73,11 @@ def test_vector_payloads_round_trip() -> None:
     for name, text in load()["payloads"].items():
         decode = decode_request_untrusted if name in REQUESTS else decode_answer_untrusted
         assert encode(decode(raw(text))) == raw(text)
+
+
+def test_the_notice_is_the_record_behind_its_mark() -> None:
+    """0x80, then the record as it stands in a Changed."""
+    vectors = load()
+    blob = raw(vectors["notice"]["blob"])
+    assert blob == b"\x80" + raw(vectors["payloads"]["changed"])[2:]
+    assert decode_notice_untrusted(blob).signature == raw(vectors["record"]["signature"])

@@ -12,6 +12,7 @@ from p2pnode.dht import SignedRecord
 from p2pnode.dht.calls import Call, Outcome
 from p2pnode.dht.contact import Contact
 from p2pnode.dht.messages import (
+    Changed,
     Deliver,
     Delivered,
     DialBack,
@@ -23,6 +24,7 @@ from p2pnode.dht.messages import (
     Forwarded,
     Get,
     Nodes,
+    Noticed,
     Ping,
     Put,
     Register,
@@ -30,6 +32,8 @@ from p2pnode.dht.messages import (
     Request,
     Stored,
     Value,
+    Watch,
+    Watching,
     encode,
 )
 from p2pnode.dht.wire import SIGNED_REQUEST, signed_request_body, signing_bytes
@@ -95,6 +99,7 @@ def hostile_payloads() -> list[bytes]:
         Value(bytes(6), bytes(8), rec, b"", b""), Stored(bytes(6)), Error(bytes(6), 1, 0), Register(60),
         Forward(bytes(20), b"blob"), Deliver(bytes(32), b"blob"), DialBack(bytes(16)), DialFor(bytes(6), bytes(16)),
         Registered(bytes(6), 60), Forwarded(bytes(6)), Delivered(bytes(6)), DialBackAccepted(bytes(6)),
+        Watch(bytes(20), 0, 60, [bytes(26)]), Changed(rec), Watching(bytes(6), 60, 1, rec), Noticed(bytes(6)),
     ]  # fmt: skip
     wrong: list[object] = [
         None, True, -1, 2**64 - 1, 1.5, "text", b"", bytes(19), bytes(2000), [], [[]], {"a": 1},

@@ -17,6 +17,8 @@ from p2pnode.core.keys import NodeKey
 from p2pnode.core.network_id import network_tag
 from p2pnode.dht.keyring import Ciphers, Session, derive_keys
 from p2pnode.dht.messages import (
+    NOTICE,
+    Changed,
     Deliver,
     Delivered,
     DialBack,
@@ -29,6 +31,7 @@ from p2pnode.dht.messages import (
     Forwarded,
     Get,
     Nodes,
+    Noticed,
     Ping,
     Pong,
     Put,
@@ -36,6 +39,8 @@ from p2pnode.dht.messages import (
     Registered,
     Stored,
     Value,
+    Watch,
+    Watching,
     encode,
 )
 from p2pnode.dht.records import SignedRecord
@@ -104,6 +109,9 @@ def make() -> dict[str, Any]:
         "dial_for": DialFor(OBSERVED.pack(), seed("dial nonce")[:16]), "registered": Registered(OBSERVED.pack(), 60),
         "forwarded": Forwarded(OBSERVED.pack()), "delivered": Delivered(OBSERVED.pack()),
         "dial_back_accepted": DialBackAccepted(OBSERVED.pack()),
+        "watch": Watch(target, WALL_MS, 1440, []), "watch_through": Watch(target, 0, 1440, [contact4, contact6]),
+        "changed": Changed(record), "watching": Watching(OBSERVED.pack(), 1440, WALL_MS, record),
+        "watching_nothing": Watching(OBSERVED.pack(), 1440, 0, None), "noticed": Noticed(OBSERVED.pack()),
         "error_clock": Error(OBSERVED.pack(), ErrorCode.CLOCK, WALL_MS),
     }  # fmt: skip
     raw: dict[str, Any] = {
@@ -126,6 +134,7 @@ def make() -> dict[str, Any]:
             "sealed_confirmation": sealed_confirmation_text(3),
         },
         "payloads": {name: encode(message) for name, message in payloads.items()},
+        "notice": {"blob": NOTICE + encode(record)},
         "record": {
             "public_key": record.public_key, "salt": record.salt, "seq": record.seq, "expires": record.expires,
             "value": record.value, "signature": record.signature, "key": record.key,
