@@ -25,6 +25,7 @@ class Members:
     """The routing tables, and where we serve ourselves.
 
     `on_contact(realm)`, and `on_joined(overlay)` for the DHT itself, are called when one gets its first contact;
+    `on_filled(realm)` when a table gets its k-th contact;
     `on_hint(contact)` when an answer named a node of the other address family, and few are known there;
     `on_newcomer(overlay, contact)` when a node that we did not know got a place in a table;
     `on_missed(overlay, contact, dropped)` when a request to a contact got no answer, and whether that dropped it.
@@ -40,6 +41,7 @@ class Members:
         self.flags = flags_of(self.serving)
         self.on_contact: Callable[[Realm], None] | None = None
         self.on_joined: Callable[[Overlay], None] | None = None
+        self.on_filled: Callable[[Realm], None] | None = None
         self.on_hint: Callable[[Contact], None] | None = None
         self.on_newcomer: Callable[[Overlay, Contact], None] | None = None
         self.on_missed: Callable[[Overlay, Contact, bool], None] | None = None
@@ -102,6 +104,8 @@ class Members:
             self._reflag()
         if added and unknown and self.on_newcomer is not None:
             self.on_newcomer(overlay, contact)
+        if before < self._ksize <= len(table) and self.on_filled is not None:
+            self.on_filled(overlay.realm)
         if added and not before:
             if self.on_joined is not None:
                 self.on_joined(overlay)

@@ -97,6 +97,15 @@ class Dht(Signalling, Server):
     def on_contact(self, callback: Callable[[Realm], None] | None) -> None:
         self._members.on_contact = callback
 
+    @property
+    def on_filled(self) -> Callable[[Realm], None] | None:
+        """Called when a table of the realm has as many contacts as a record has holders."""
+        return self._members.on_filled
+
+    @on_filled.setter
+    def on_filled(self, callback: Callable[[Realm], None] | None) -> None:
+        self._members.on_filled = callback
+
     def use_families(self, families: Collection[bool]) -> None:
         """Say of which address families we have a socket (True stands for IPv6); until then, of both."""
         self._members.use_families(families)
@@ -141,9 +150,9 @@ class Dht(Signalling, Server):
         return sum(counts)
 
     async def _join(self, overlay: Overlay, contacts: list[Contact]) -> int:
-        crawl = await self.protocol.crawl(
-            self.key.node_id, overlay, contacts=contacts, alpha=max(self.settings.alpha, len(contacts))
-        )
+        # All k nearest are asked in the end, and nobody waits in line: at once is one round trip instead of three.
+        at_once = max(self.settings.alpha, self.settings.ksize, len(contacts))
+        crawl = await self.protocol.crawl(self.key.node_id, overlay, contacts=contacts, alpha=at_once)
         log.info("dht_joined", overlay=overlay.label, queried=crawl.lookup.queried)
         if self._upkeep.running and overlay not in self._settling:
             task = asyncio.create_task(self._settle(overlay), name="dht-settle")

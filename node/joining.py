@@ -49,7 +49,10 @@ class Joiner:
         self._state = state
         self._bootstrap = bootstrap
         self._own_addresses = own_addresses
-        self.first_round_done = asyncio.Event()
+        self.usable = asyncio.Event()
+        """The first round is over, or before that: as many contacts answered as a record has holders. What is left of
+        the search then is to find the last of our neighbours, and the first publish need not wait for it."""
+        dht.on_filled = lambda _realm: self.usable.set()
         self.wrong_nodes: list[WrongKeyError | WrongNetworkError] = []
         self.reached: list[PeerId] = []
         self._late: list[asyncio.Task[bool]] = []
@@ -65,7 +68,7 @@ class Joiner:
         while True:
             if not self._dht.realms():
                 await self._round()
-            self.first_round_done.set()
+            self.usable.set()
             if self._dht.realms():
                 pause = FIRST_RETRY_S
                 await asyncio.sleep(CHECK_S)

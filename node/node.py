@@ -321,7 +321,7 @@ class Node:
 
     async def _joined(self) -> None:
         if self._joiner.has_sources:
-            await self._joiner.first_round_done.wait()
+            await self._joiner.usable.wait()
             if self.dht.realms() or self._joiner.wrong_nodes:
                 return
         await self._known_anybody.wait()
