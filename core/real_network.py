@@ -37,6 +37,7 @@ WATCH_INTERVAL_S = 5.0
 MDNS_PORT, MDNS_TTL = 5353, 255
 _DATAGRAM_MAX = 65_535
 # Linux' numbers, which the socket module leaves out.
+_SO_RCVBUFFORCE = 33
 _IP_MULTICAST_ALL, _IPV6_MULTICAST_ALL = 49, 29
 _SIOCGIFFLAGS, _IFF_UP = 0x8913, 0x1
 
@@ -315,7 +316,11 @@ def _new_socket(local: Address) -> socket.socket:
     sock.setblocking(False)
     if local.is_ipv6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    for option, size in ((socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES), (socket.SO_SNDBUF, SEND_BUFFER_BYTES)):
+    sizes = [(socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES), (socket.SO_SNDBUF, SEND_BUFFER_BYTES)]
+    if sys.platform == "linux":
+        # Above net.core.rmem_max, for who may administer the network: that default (208 kB) lasts for 10 ms of a flood.
+        sizes.append((_SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES))
+    for option, size in sizes:
         with contextlib.suppress(OSError):  # a system that refuses (BSD, above its maximum) keeps its default
             sock.setsockopt(socket.SOL_SOCKET, option, size)
     return sock
