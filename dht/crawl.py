@@ -1,5 +1,9 @@
 """A lookup carried out: `lookup.Lookup` decides whom to ask, this asks, judges the answers, and collects. Pure.
 
+A search for a record's key ends only after the ids found nearest were judged (`density`): are they denser than the
+network's size allows, a search for a random id tells whether the network has grown; if not, the whole region of twenty
+expected honest nodes is searched, part by part.
+
 Replaces `kademlia.crawling`, whose rounds wait 5 s for each dead contact.
 """
 
@@ -12,13 +16,17 @@ from p2pnode.core.errors import BadPacket
 from p2pnode.core.ids import NodeId
 from p2pnode.dht.calls import Call, Outcome
 from p2pnode.dht.contact import Contact, split_contacts_untrusted, unpack_address_untrusted
+from p2pnode.dht.density import REGION_MOST, is_dense, region_aims, region_radius
 from p2pnode.dht.engine import Engine
 from p2pnode.dht.lookup import Lookup
 from p2pnode.dht.messages import FindNode, Get, Nodes, Request, Value
 from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.records import SignedRecord
+from p2pnode.dht.table import Table
 
 __all__ = ["Crawl", "Transport"]
+
+FEW_BY_CHANCE = 0.01  # that the few who end a read early are so near; a false alarm only lets it go on
 
 
 class Transport(Protocol):
@@ -40,9 +48,10 @@ class Crawl:
         self, transport: Transport, engine: Engine, target: NodeId, overlay: Overlay,
         on_finished: Callable[[Crawl], None], *, quorum: int | None = None, alpha: int | None = None,
         on_answered: Callable[[Contact, bytes], None] | None = None,
-        on_record: Callable[[Crawl], None] | None = None,
+        on_record: Callable[[Crawl], None] | None = None, judged: bool = False,
     ) -> None:  # fmt: skip
-        """`quorum`: end when so many nodes returned the best record; None: search nodes, not records.
+        """`quorum`: end when so many nodes returned the best record; None: search nodes, not records. `judged`: a
+        record's key is searched, so ground ids near it matter.
 
         `on_answered(contact, token)`: each useful answer, also of late ones after the end. `on_record(crawl)`: its
         record is a better one now.
@@ -58,6 +67,12 @@ class Crawl:
             target, own_id=engine.node_id, ksize=settings.ksize, alpha=alpha or settings.alpha,
             max_queries=settings.max_queries, diverse=overlay.is_public, paths=settings.paths,
         )  # fmt: skip
+        self._judged = judged
+        self._alpha = alpha
+        self._parts: list[Crawl] = []  # searches for other ids that this one waits for
+        self._compared = False  # one for a random id has ended
+        self._is_part_of_region = False
+        self.region = False  # the whole region is searched
         self._calls: dict[bytes, Call] = {}
         # Answers repeat each other: what a contact is worth is found out once. At most 20 for each query.
         self._hearsay: dict[bytes, Contact | None] = {}
@@ -74,11 +89,17 @@ class Crawl:
         """Begin with these contacts, and the record that we hold ourselves. May finish at once."""
         self.record = record
         self.lookup.add(contacts)
+        knows_enough = len(self._table) >= self._engine.settings.ksize
+        if self._judged and self._quorum is None and knows_enough and not self._table.sizes.others(self._target):
+            self._compare()  # a writer's first search: nothing is known of other places
         self._pump()
 
     def cancel(self) -> None:
         """End without a result; nothing stays behind."""
         self._on_finished = None
+        for part in self._parts:
+            part.cancel()
+        self._parts.clear()
         for call in self._calls.values():
             self._transport.forget(call)
         self._calls.clear()
@@ -88,8 +109,12 @@ class Crawl:
             return
         for contact in self.lookup.next_queries():
             self._ask(contact)
-        if self.lookup.finished:
+        if self._parts or not self.lookup.finished:
+            return
+        if not self._goes_on():
             self._finish()
+        elif not self._parts:
+            self._pump()
 
     def _ask(self, contact: Contact) -> None:
         self._calls[contact.id] = self._transport.ask(
@@ -123,10 +148,82 @@ class Crawl:
                     self._found_untrusted(answer.record, outcome.contact or contact)
         else:
             self.lookup.failed(contact)
-        if self._quorum is not None and len(self.holders) >= self._quorum:
+        if self._quorum is not None and self._agreed(self._quorum):
             self._finish()
         else:
             self._pump()
+
+    # -- ids that are too dense ---------------------------------------------------------------------------------
+
+    @property
+    def _table(self) -> Table:
+        return self._engine.members.tables[self.overlay]
+
+    def _agreed(self, quorum: int) -> bool:
+        """Whether enough returned the best record, in as many address blocks, none denser than chance allows: else
+        whoever grinds a few ids could hide a newer one."""
+        if len(self.holders) < quorum or self.region:
+            return False
+        if quorum == 1 or not self.overlay.is_public:
+            return True
+        if len({holder.prefix for holder in self.holders}) < quorum:
+            return False
+        distances = sorted(holder.long_id ^ self.lookup.goal for holder in self.holders)[:quorum]
+        return not is_dense(distances, self._table.size_for(self._target), FEW_BY_CHANCE)
+
+    def _goes_on(self) -> bool:
+        """The search has found the nearest. Learn from it; search on when they are too dense. Return whether."""
+        nearest = self.lookup.closest()
+        if self.region or self._is_part_of_region or len(nearest) < self._engine.settings.ksize:
+            return False
+        sizes = self._table.sizes
+        distances = [contact.long_id ^ self.lookup.goal for contact in nearest]
+        if self._target != self._engine.node_id:  # where ids are ground first, and where the table counts anyway
+            sizes.learned(self._target, distances)
+        if not self._judged or not is_dense(distances, self._table.size_for(self._target)):
+            return False
+        if not self._compared:
+            self._compare()
+        elif is_dense(distances, sizes.newest(self._target) or self._table.size_for(self._target)):
+            self._search_region()
+        else:
+            sizes.outdated(2)  # the network has grown
+            return False
+        return True
+
+    def _compare(self) -> None:
+        """Search for a random id, for which nobody can have ground any."""
+        self._compared = True
+        self._search_parts([self._engine.token_bytes(20)])
+
+    def _search_region(self) -> None:
+        size = self._table.size_for(self._target)
+        self.region = True
+        self._engine.counters.regions += 1
+        self.lookup.widen(region_radius(size), REGION_MOST)
+        self._search_parts(region_aims(self._target, size))
+
+    def _search_parts(self, aims: list[bytes]) -> None:
+        started: list[tuple[Crawl, list[Contact]]] = []
+        for aim in aims:
+            part = Crawl(
+                self._transport, self._engine, NodeId(aim), self.overlay, self._part_finished, alpha=self._alpha
+            )
+            part._is_part_of_region = self.region
+            goal = part.lookup.goal
+            known = [*self.answered.values(), *self._table.closest(aim, self._engine.settings.ksize)]
+            started.append((part, sorted(known, key=lambda contact: contact.long_id ^ goal)))
+            self._parts.append(part)
+        for part, contacts in started:
+            part.start(contacts)
+
+    def _part_finished(self, part: Crawl) -> None:
+        self._parts.remove(part)
+        if self.region:
+            self.lookup.add(part.lookup.closest())
+        self._pump()
+
+    # -- answers ------------------------------------------------------------------------------------------------
 
     def _judge_untrusted(self, answer: Nodes | Value, outcome: Outcome) -> list[Contact] | None:
         """Return the contacts of an answer that may be asked, None when the answer is worth nothing.
@@ -196,5 +293,8 @@ class Crawl:
 
     def _finish(self) -> None:
         finished, self._on_finished = self._on_finished, None
+        for part in self._parts:
+            part.cancel()
+        self._parts.clear()
         if finished is not None:
             finished(self)

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import ipaddress
 from collections import OrderedDict
+from collections.abc import Iterable
 from functools import lru_cache
 
 from p2pnode.core.address import Address
 
-__all__ = ["Budget", "NonceCache", "PrefixBudgets", "SentLog", "prefix_of", "wide_prefix_of"]
+__all__ = [
+    "Budget",
+    "Diversity",
+    "NonceCache",
+    "PrefixBudgets",
+    "SentLog",
+    "any_crowded",
+    "prefix_of",
+    "wide_prefix_of",
+]
+
+PER_PREFIX = 2
+PER_WIDE_PREFIX = 8
 
 
 @lru_cache(maxsize=8192)
@@ -21,6 +34,52 @@ def prefix_of(ip: str) -> bytes:
 def wide_prefix_of(prefix: bytes) -> bytes:
     """Return the /32 of an IPv6 prefix (what a provider gets); IPv4's stays as it is."""
     return prefix[:4] if len(prefix) == 6 else prefix
+
+
+class Diversity:
+    """How many of each address block there are in a bucket, a shortlist, an answer, among a record's holders.
+
+    Crowded: 2 of a /24 or /48, and 8 of an IPv6 /32. Who comes then only fills places that others leave empty
+    (security.md S1). At most two entries for each that was counted.
+    """
+
+    __slots__ = ("_counts",)
+
+    def __init__(self, prefixes: Iterable[bytes] = ()) -> None:
+        self._counts: dict[bytes, int] = {}
+        for prefix in prefixes:
+            self.count(prefix)
+
+    def crowded(self, prefix: bytes) -> bool:
+        """Whether one more would be too many. `prefix`: of `prefix_of`."""
+        counts = self._counts
+        if counts.get(prefix, 0) >= PER_PREFIX:
+            return True
+        return len(prefix) == 6 and counts.get(wide_prefix_of(prefix), 0) >= PER_WIDE_PREFIX
+
+    def over(self, prefix: bytes) -> bool:
+        """Whether there are too many already."""
+        counts = self._counts
+        return counts.get(prefix, 0) > PER_PREFIX or (
+            len(prefix) == 6 and counts.get(wide_prefix_of(prefix), 0) > PER_WIDE_PREFIX
+        )
+
+    def count(self, prefix: bytes) -> None:
+        """One more of this block."""
+        counts = self._counts
+        counts[prefix] = counts.get(prefix, 0) + 1
+        if len(prefix) == 6:
+            wide = wide_prefix_of(prefix)
+            counts[wide] = counts.get(wide, 0) + 1
+
+
+def any_crowded(prefixes: list[bytes]) -> bool:
+    """Whether any block has more than its share. Cheap where each IPv4 block is there once, the usual case."""
+    different = set(prefixes)
+    if len(different) == len(prefixes) and (not different or len(max(different, key=len)) == 3):
+        return False
+    present = Diversity(prefixes)
+    return any(present.over(prefix) for prefix in different)
 
 
 class Budget:

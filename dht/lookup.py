@@ -11,7 +11,8 @@ whichever path comes to it first; that it answered, or failed, counts for all. A
 the others still arrive at the nearest nodes. In an honest network all paths arrive at the same nodes, and the second
 costs a few queries, not as many again.
 
-It ends when, on every path, the k nearest that are neither late nor failed have answered.
+It ends when, on every path, the k nearest that are neither late nor failed have answered. Where the ids near the target
+turn out to be too dense (`density`), the caller may `widen` it to a whole region.
 """
 
 from __future__ import annotations
@@ -24,13 +25,15 @@ from collections.abc import Iterable
 from p2pnode.core.address import Address
 from p2pnode.core.ids import NodeId
 from p2pnode.dht.contact import Contact
+from p2pnode.dht.limits import Diversity
 
 __all__ = ["Lookup"]
 
-PREFIX_IN_SHORTLIST = 2
 # A liar could name a victim's address under many ids and ports, each asked three times with up to 1,200 bytes.
 SILENT_PER_IP = 4  # queries to one public IP address while nobody there has answered
+SILENT_PER_PREFIX = 8  # the same in a /24 or /48; then its others wait until nobody else is left to ask
 FLYING_FACTOR = 2  # times alpha: queries under way at most, with those that hold no slot
+KEPT_PER_PREFIX = 8  # candidates of a block that are kept when there are too many
 MAX_CANDIDATES = 400  # per path: 20 answers of 20; beyond, the farthest are forgotten: a liar cannot fill memory
 
 
@@ -77,15 +80,16 @@ class Lookup:
     ) -> None:
         """`diverse`: apply the prefix limits, sensible in the public realm only."""
         self.target = target
-        self._goal = int.from_bytes(target, "big")
+        self.goal = int.from_bytes(target, "big")
         self._own_id = own_id
         self._ksize, self._alpha, self._max_queries, self._diverse = ksize, alpha, max_queries, diverse
+        self._most, self._radius = ksize, -1  # how many are searched, and within what distance more than ksize
         self._paths = [_Path(number) for number in range(paths)]
         self._turn = 0
         self._by_id: dict[bytes, _Candidate] = {}
         self._addresses: set[Address] = set()
-        self._asked: Counter[str] = Counter()
-        self._heard: set[str] = set()
+        self._asked: Counter[str | bytes] = Counter()
+        self._heard: set[str | bytes] = set()
         self._flying = 0
         self._late = 0
         self._answered = 0
@@ -121,6 +125,7 @@ class Lookup:
             candidate.state = _FLYING
             candidate.asked_by = number
             self._asked[candidate.contact.address.ip] += 1
+            self._asked[candidate.contact.prefix] += 1
             self._flying += 1
             self.queried += 1
             queries.append(candidate.contact)
@@ -133,6 +138,7 @@ class Lookup:
             return
         self._settle(candidate, _ANSWERED)
         self._heard.add(contact.address.ip)
+        self._heard.add(contact.prefix)
         depth = candidate.depth + 1
         self.hops = max(self.hops, depth)
         path = self._paths[candidate.asked_by]
@@ -152,6 +158,13 @@ class Lookup:
         if candidate is not None and candidate.state in (_FLYING, _LATE):
             self._settle(candidate, _FAILED)
 
+    def widen(self, radius: int, most: int) -> None:
+        """Search all within the distance `radius`, up to `most`, and the k nearest as before."""
+        self._radius, self._most = radius, max(most, self._ksize)
+        self._max_queries += 2 * self._most
+        for path in self._paths:
+            path.idle = False
+
     @property
     def finished(self) -> bool:
         """Nothing more to ask. Late answers are awaited only while nobody at all has answered."""
@@ -162,7 +175,7 @@ class Lookup:
         return all(path.idle or self._next_of(path) is None for path in self._paths)
 
     def closest(self) -> list[Contact]:
-        """Return up to k that answered, nearest first."""
+        """Return up to k that answered, of a widened search up to as many as it was widened to, nearest first."""
         answered = sorted(
             (c for c in self._by_id.values() if c.state is _ANSWERED), key=lambda candidate: candidate.distance
         )
@@ -177,7 +190,7 @@ class Lookup:
             return False
         wanted: set[int] = set()
         for path in self._paths:
-            places = self._ksize
+            places = self._most
             for candidate in path.candidates:
                 if candidate.state is _FLYING:
                     wanted.add(candidate.distance)
@@ -205,7 +218,7 @@ class Lookup:
             return 0
         if candidate is None and (contact.id == self._own_id or contact.address in self._addresses):
             return 0
-        distance = contact.long_id ^ self._goal
+        distance = contact.long_id ^ self.goal
         if len(path.candidates) >= MAX_CANDIDATES and not self._forget_farther_than(path, distance):
             return 0
         new = candidate is None
@@ -221,34 +234,46 @@ class Lookup:
 
     def _next_of(self, path: _Path) -> _Candidate | None:
         """Return whom the path should ask: the nearest of its k nearest live ones that nobody has asked."""
-        places = self._ksize
-        prefixes: dict[bytes, int] = {}
+        taken = 0
+        present = Diversity()
         spare: list[_Candidate] = []
         for candidate in path.candidates:
             state = candidate.state
             if state >= _LATE:
                 continue
-            if not places:
+            if self._is_enough(taken, candidate):
                 break
             if self._diverse:
                 prefix = candidate.contact.prefix
-                count = prefixes.get(prefix, 0)
-                if count >= PREFIX_IN_SHORTLIST:
+                if present.crowded(prefix):
                     spare.append(candidate)
                     continue
                 if state is _NEW and self._is_silent(candidate):
+                    if candidate.state is _NEW:
+                        spare.append(candidate)
                     continue
-                prefixes[prefix] = count + 1
+                present.count(prefix)
             if state is _NEW:
                 return candidate
-            places -= 1
-        for candidate in spare[:places]:
-            if candidate.state is _NEW and not self._is_silent(candidate):
+            taken += 1
+        for candidate in spare[: max(0, self._ksize - taken)]:
+            if candidate.state is _NEW and not self._is_silent_ip(candidate):
                 return candidate
         return None
 
+    def _is_enough(self, taken: int, candidate: _Candidate) -> bool:
+        """Whether, with `taken` nearer ones, this candidate and all farther ones need not be asked."""
+        return taken >= self._most or (taken >= self._ksize and candidate.distance > self._radius)
+
     def _is_silent(self, candidate: _Candidate) -> bool:
-        """Whether enough were asked at this IP address, none of whom has answered. Others then take its place."""
+        """Whether enough were asked at this IP address, or near it, none of whom has answered. Others then take its
+        place."""
+        prefix = candidate.contact.prefix
+        if self._asked[prefix] >= SILENT_PER_PREFIX and prefix not in self._heard:
+            return True
+        return self._is_silent_ip(candidate)
+
+    def _is_silent_ip(self, candidate: _Candidate) -> bool:
         if not self._diverse:
             return False
         ip = candidate.contact.address.ip
@@ -259,31 +284,48 @@ class Lookup:
         return True
 
     def _diverse_first(self, candidates: Iterable[_Candidate]) -> list[_Candidate]:
-        """Return the k nearest, those within the prefix limit first to get a place."""
+        """Return the nearest, those within the prefix limits first to get a place."""
         chosen: list[_Candidate] = []
         spare: list[_Candidate] = []
-        prefixes: Counter[bytes] = Counter()
+        present = Diversity()
         for candidate in candidates:
-            if len(chosen) >= self._ksize:
+            if self._is_enough(len(chosen), candidate):
                 break
             prefix = candidate.contact.prefix
-            if self._diverse and prefixes[prefix] >= PREFIX_IN_SHORTLIST:
+            if self._diverse and present.crowded(prefix):
                 spare.append(candidate)
                 continue
-            prefixes[prefix] += 1
+            present.count(prefix)
             chosen.append(candidate)
         if len(chosen) < self._ksize and spare:
             chosen = sorted(chosen + spare[: self._ksize - len(chosen)], key=lambda candidate: candidate.distance)
         return chosen
 
     def _forget_farther_than(self, path: _Path, distance: int) -> bool:
-        farthest = path.candidates[-1]
-        if farthest.state is not _NEW or farthest.distance <= distance:
+        """Make room for a candidate at `distance`; return whether there is any."""
+        at = len(path.candidates) - 1
+        if self._diverse:
+            at = self._one_too_many(path)
+        victim = path.candidates[at]
+        if victim.state is not _NEW or (victim.distance <= distance and at == len(path.candidates) - 1):
             return False
-        path.candidates.pop()
-        path.distances.pop()
-        farthest.paths &= ~path.bit
-        if not farthest.paths:
-            del self._by_id[farthest.contact.id]
-            self._addresses.discard(farthest.contact.address)
+        path.candidates.pop(at)
+        path.distances.pop(at)
+        victim.paths &= ~path.bit
+        if not victim.paths:
+            del self._by_id[victim.contact.id]
+            self._addresses.discard(victim.contact.address)
         return True
+
+    @staticmethod
+    def _one_too_many(path: _Path) -> int:
+        """Return the place of the farthest of a crowded block that nobody has asked, else of the farthest of all.
+
+        Whoever grinds hundreds of ids in a few blocks must not make a path forget everybody else.
+        """
+        counts = Counter(candidate.contact.prefix for candidate in path.candidates)
+        for at in range(len(path.candidates) - 1, -1, -1):
+            candidate = path.candidates[at]
+            if candidate.state is _NEW and counts[candidate.contact.prefix] > KEPT_PER_PREFIX:
+                return at
+        return len(path.candidates) - 1

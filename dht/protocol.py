@@ -101,13 +101,14 @@ class DhtProtocol(KademliaProtocol):
         self, target: NodeId, overlay: Overlay, *, contacts: Iterable[Contact] | None = None, quorum: int | None = None,
         record: SignedRecord | None = None, alpha: int | None = None,
         on_answered: Callable[[Contact, bytes], None] | None = None,
-        on_record: Callable[[Crawl], None] | None = None,
+        on_record: Callable[[Crawl], None] | None = None, judged: bool = False,
     ) -> Crawl:  # fmt: skip
-        """Look `target` up in one overlay; `contacts`: None to begin with the nearest of the table."""
+        """Look `target` up in one overlay; `contacts`: None to begin with the nearest of the table. `judged`: it is
+        a record's key."""
         future: asyncio.Future[Crawl] = asyncio.get_running_loop().create_future()
         crawl = Crawl(
             self, self.engine, target, overlay, lambda done: _resolve(future, done), quorum=quorum, alpha=alpha,
-            on_answered=on_answered, on_record=on_record,
+            on_answered=on_answered, on_record=on_record, judged=judged,
         )  # fmt: skip
         if self._stopped:
             return crawl

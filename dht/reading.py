@@ -78,7 +78,7 @@ class Reader:
         )
 
     async def _read_back(self, record: SignedRecord, overlay: Overlay) -> ReadBack:
-        crawl = await self.protocol.crawl(record.key, overlay, quorum=ALL_OF_THEM)
+        crawl = await self.protocol.crawl(record.key, overlay, quorum=ALL_OF_THEM, judged=True)
         nearest = crawl.lookup.closest()
         holders = frozenset(contact.id for contact in crawl.holders if crawl.record == record)
         newer = crawl.record is not None and crawl.record.seq > record.seq
@@ -185,7 +185,7 @@ class _Read:
     async def _search(self, overlay: Overlay) -> None:
         self._crawls[overlay] = await self._reader.protocol.crawl(
             self._key, overlay, quorum=self._reader.settings.read_quorum, record=self._own.get(overlay.realm),
-            on_record=lambda crawl: self._heard(overlay, crawl),
+            on_record=lambda crawl: self._heard(overlay, crawl), judged=True,
         )  # fmt: skip
 
     def _heard(self, overlay: Overlay, crawl: Crawl) -> None:

@@ -66,7 +66,7 @@ class Repairer:
                 now = self._network.monotonic()
 
     async def _repair(self, overlay: Overlay, record: SignedRecord) -> None:
-        crawl = await self._protocol.crawl(record.key, overlay, quorum=ALL_OF_THEM, record=record)
+        crawl = await self._protocol.crawl(record.key, overlay, quorum=ALL_OF_THEM, record=record, judged=True)
         if crawl.record is None:
             return
         if crawl.record is not record:
@@ -75,8 +75,8 @@ class Repairer:
         have = {holder.id for holder in crawl.holders}
         nearest = [crawl.answered[contact.id] for contact in crawl.lookup.closest()]
         brought = 0
-        # We are one of the k nearest ourselves.
-        for contact in nearest[: self._ksize - 1]:
+        # We are one of the k nearest ourselves. In a region that is too dense all are to have it.
+        for contact in nearest if crawl.region else nearest[: self._ksize - 1]:
             if contact.id not in have:
                 await self._bring(contact, crawl.tokens[contact.id], crawl.record)
                 brought += 1

@@ -270,11 +270,11 @@ class Dht(Signalling, Server):
         return [o for o, table in self._members.tables.items() if o.realm in realms and len(table)]
 
     def estimated_size(self, realm: Realm) -> float:
-        """Estimate how many nodes serve in a realm, from the nearest ones that we know; exact below 20.
+        """Estimate how many nodes serve in a realm, from our neighbourhood and our searches; exact below 20.
 
         Of the larger address family: how many nodes are in both is not known.
         """
-        return max(self._members.tables[overlay].estimated_size() for overlay in Overlay.both(realm))
+        return max(self._members.tables[overlay].robust_size() for overlay in Overlay.both(realm))
 
     def known_contacts(self) -> list[KnownContact]:
         """Return all verified contacts, the most dependable first: for a warm start."""
@@ -292,6 +292,7 @@ class Dht(Signalling, Server):
             watches=len(self._engine.notices.watches),
             notices=self._engine.notices.confirmed,
             sessions=self._engine.keyring.peers,
+            regions=counters.regions,
             pending=self._engine.calls.pending,
             datagrams_in=kinds_of(counters.datagrams_in),
             datagrams_out=kinds_of(counters.datagrams_out),
@@ -301,7 +302,7 @@ class Dht(Signalling, Server):
             bytes_out_by=kinds_of(counters.bytes_out_by),
             verify_s=counters.verify_s,
             lookups=counters.lookups.copy(),
-            estimated_nodes={overlay: table.estimated_size() for overlay, table in tables.items()},
+            estimated_nodes={overlay: table.robust_size() for overlay, table in tables.items()},
             by_bucket={o: tuple(len(bucket.nodes) for bucket in table.buckets) for o, table in tables.items()},
             drops=dict(counters.drops),
             requests=dict(counters.requests),

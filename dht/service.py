@@ -63,7 +63,7 @@ class Service:
     def _contacts(
         self, target: bytes, requester: NodeId, overlay: Overlay, wants_both: bool, room: int
     ) -> tuple[bytes, bytes]:
-        contacts = self._members.tables[overlay].closest(target, self._ksize, requester)
+        contacts = self._members.tables[overlay].closest_diverse(target, self._ksize, requester)
         if wants_both:
             others = self._members.tables[overlay.other_family].closest(target, OTHER_FAMILY, requester)
             contacts = contacts[: self._ksize - len(others)] + others

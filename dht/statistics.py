@@ -52,6 +52,7 @@ class Counters:
         self.signatures_checked = 0
         self.verify_s = 0.0
         self.ignored_contacts = 0
+        self.regions = 0
         self.lookups = Histogram()
         self.clock: Callable[[], float] = lambda: 0.0
         """For `timed`; set by the shell, since the engine itself is given its time."""
@@ -94,6 +95,8 @@ class DhtStatistics:
     """Changes that we told, confirmed."""
     sessions: int = 0
     """Peers with agreed keys."""
+    regions: int = 0
+    """Searches of a whole region, because the ids near a key were denser than chance allows."""
     pending: int = 0
     """Requests of ours that wait for an answer."""
     datagrams_in: dict[str, int] = field(default_factory=dict)

@@ -18,7 +18,7 @@ from p2pnode.core.network import Network
 from p2pnode.core.tasks import TaskSet
 from p2pnode.dht.calls import Outcome
 from p2pnode.dht.contact import Contact
-from p2pnode.dht.lookup import PREFIX_IN_SHORTLIST
+from p2pnode.dht.limits import Diversity
 from p2pnode.dht.members import Members
 from p2pnode.dht.messages import Error, ErrorCode, Put, Stored
 from p2pnode.dht.overlay import Overlay
@@ -96,7 +96,7 @@ class _Write:
         table = writer.members.tables[overlay]
         # Where the k-th nearest is to be expected; after the search, where it is.
         self._radius = int(ID_SPACE * min(1.0, writer.settings.ksize / table.estimated_size()))
-        self._prefixes: Counter[bytes] = Counter()
+        self._present = Diversity()
         self._searched = False
         self.sent: set[bytes] = set()
         self._waiting = 0
@@ -111,7 +111,9 @@ class _Write:
 
     async def run(self) -> None:
         try:
-            crawl = await self._writer.protocol.crawl(self._record.key, self._overlay, on_answered=self._answered)
+            crawl = await self._writer.protocol.crawl(
+                self._record.key, self._overlay, on_answered=self._answered, judged=True
+            )
             holders = [crawl.answered[contact.id] for contact in crawl.lookup.closest()]
             if len(holders) >= self._writer.settings.ksize:
                 self._radius = holders[-1].long_id ^ self._goal
@@ -127,14 +129,14 @@ class _Write:
         if contact.long_id ^ self._goal > self._radius or contact.id in self.sent:
             return
         # Prefix limits of a record's holders (security.md S1): the search itself fills places that stay empty.
-        if not self._overlay.is_public or self._prefixes[contact.prefix] < PREFIX_IN_SHORTLIST:
+        if not self._overlay.is_public or not self._present.crowded(contact.prefix):
             self._send(contact, token)
 
     def _send(self, contact: Contact, token: bytes) -> None:
         if contact.id in self.sent:
             return
         self.sent.add(contact.id)
-        self._prefixes[contact.prefix] += 1
+        self._present.count(contact.prefix)
         self._waiting += 1
         self._writer.protocol.start_call(
             contact.address, NodeId(contact.id), Put(token, self._record), on_done=self._done

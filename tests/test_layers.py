@@ -40,8 +40,8 @@ WITHOUT_IO = tuple(
     f"{folder}/{name}.py"
     for folder, names in {
         "core": "address clean devices encoding envelope errors ids keys safety",
-        "dht": "contact handover keyring leases lookup members messages nearest neighbours notices records repair "
-        "results settings storage subscription table tokens watches wire",
+        "dht": "contact density handover keyring leases lookup members messages nearest neighbours notices records "
+        "repair results settings storage subscription table tokens watches wire",
         "nat": "close control handshake proof retry transport",
         "node": "addresses events interfaces lan_machine lan_wire offer offer_guard peerspec presence reachability "
         "settings trace",

@@ -46,7 +46,7 @@ def test_holders_repair_when_half_of_all_nodes_and_the_author_die() -> None:
         assert after >= 0.97
         await stop_all(nodes)
 
-    run_virtual(main, seed=3, delay=lambda rng: rng.uniform(0.025, 0.075), loss=0.05)
+    run_virtual(main, seed=6, delay=lambda rng: rng.uniform(0.025, 0.075), loss=0.05)
 
 
 def test_one_death_costs_a_few_pings_and_no_repair() -> None:
