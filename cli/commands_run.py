@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from p2pnode import Config
     from p2pnode.cli.run import Entrance
 
-__all__ = ["add"]
+__all__ = ["add", "settings_of"]
 
 _Bootstrap = Annotated[
     list[str] | None,
@@ -218,10 +218,14 @@ def _entrance(peer: str | None, port: str | None) -> Entrance | None:
     return Entrance(peer=parse_peer(peer))
 
 
-def settings_of(config: Config, role: str, *, network_secret: str) -> Any:
-    """Return the node's settings from the configuration. Raise InvalidConfigError."""
+def settings_of(config: Config, role: str, *, network_secret: str, records_db: str) -> Any:
+    """Return the node's settings from the configuration. Raise InvalidConfigError.
+
+    `records_db`: where records are kept when they are.
+    """
     from p2pnode import InvalidConfigError, NodeSettings
 
+    keeps = config["keep-records"] == "yes" or (config["keep-records"] == "auto" and role == "bootstrap")
     listen = config["listen"]
     families = [address.is_ipv6 for address in listen]
     if len(set(families)) != len(families):
@@ -237,6 +241,7 @@ def settings_of(config: Config, role: str, *, network_secret: str) -> Any:
         bootstrap=config["bootstrap"],
         lan=config["lan"],
         portmap=config["portmap"],
+        record_file=records_db if keeps else "",
         role=role,
         idle_timeout=config["idle-timeout"],
         allow_documentation=config["allow-doc-addresses"],

@@ -64,7 +64,9 @@ def run_node(invocation: Invocation, config: Config, *, role: str, entrance: Ent
 
     `console`: `none` (JSON events on stdout), `plain` (line mode) or `auto` (the screen on a terminal).
     """
-    settings = settings_of(config, role, network_secret=invocation.network_secret(config))
+    settings = settings_of(
+        config, role, network_secret=invocation.network_secret(config), records_db=str(invocation.home.records_db)
+    )
     invocation.set_up_log(config)
     invocation.home.lock()
     try:

@@ -22,6 +22,7 @@ from p2pnode.dht.messages import Error, ErrorCode, Ping
 from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.protocol import DhtProtocol
 from p2pnode.dht.reading import Reader
+from p2pnode.dht.record_file import RecordFile
 from p2pnode.dht.records import SignedRecord, record_key
 from p2pnode.dht.results import GetResult, HelloResult, PutResult, ReadBack
 from p2pnode.dht.service import Service
@@ -73,6 +74,9 @@ class Dht(Signalling, Server):
         self._upkeep = Upkeep(self.protocol, storage, network, settings)
         self._members.on_joined = self._serving.joined
         self._members.on_hint = self._heard_of
+        self._record_file: RecordFile | None = None
+        if settings.record_file:
+            self._record_file = RecordFile(settings.record_file, storage, network, self.network_tag, settings)
         self._settling: dict[Overlay, asyncio.Task[None]] = {}
         self._hints: dict[Overlay, list[Contact]] = {}
         self._hinted = TaskSet()
@@ -115,8 +119,12 @@ class Dht(Signalling, Server):
         self.protocol.datagram_received(data, source)
 
     async def start(self) -> None:
-        """Begin the upkeep."""
+        """Read the records of the last run, if they are kept, and begin the upkeep."""
         if not self._upkeep.running:
+            if self._record_file is not None:
+                await self._record_file.open()
+                if self._record_file.dropped:
+                    self._engine.counters.drops["kept_record"] += self._record_file.dropped
             self._upkeep.start()
             self._serving.start()
 
@@ -133,6 +141,8 @@ class Dht(Signalling, Server):
         await self._hinted.cancel()
         await self._serving.stop()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._record_file is not None:
+            await self._record_file.close()
 
     # -- joining ------------------------------------------------------------------------------------------------
 

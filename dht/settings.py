@@ -92,6 +92,8 @@ class DhtSettings:
 
     storage_bytes: int = 32 * 1024 * 1024
     """Records kept, with their overhead."""
+    record_file: str = ""
+    """SQLite file in which records survive a restart; empty: in memory only."""
     prefix_records: int = 64
     """Records per prefix beyond which only free room is given."""
     max_record_life: float = 86_400.0

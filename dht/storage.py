@@ -8,6 +8,7 @@ jumps drops nothing.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
@@ -54,13 +55,16 @@ class RecordStorage(IStorage):
         self.bytes = 0
         self.on_stored: Callable[[Realm, SignedRecord, bool, float, float], None] | None = None
         """Called with (realm, record, whether its value is another one, now, wall) after each new version is stored."""
+        self.on_change: Callable[[StoreKey], None] | None = None
+        """Called when a record came in or went."""
 
     def store(
-        self, record: SignedRecord, realm: Realm, prefix: bytes, now: float, wall: float
+        self, record: SignedRecord, realm: Realm, prefix: bytes, now: float, wall: float, until: float = math.inf
     ) -> tuple[ErrorCode, int] | None:
         """Keep `record` for a node in `prefix`. Return None when it is kept, else why not (code, detail).
 
-        Checks what is cheap first, the signature last. `now` monotonic, `wall` unix seconds.
+        Checks what is cheap first, the signature last. `now` monotonic, `wall` unix seconds. `until`: not longer than
+        this (monotonic), for a record that was kept before.
         """
         key: StoreKey = (realm, record.key)
         held = self._live(key, now)
@@ -75,7 +79,9 @@ class RecordStorage(IStorage):
             code = ErrorCode.EXPIRES if bad.reason in ("record_expired", "expires_too_far") else ErrorCode.BAD_RECORD
             return code, 0
         life = min(max(record.expires - wall, 0.0), self._max_life) + self._tolerance
-        entry = StoredRecord(record, prefix, now, now + life)
+        entry = StoredRecord(record, prefix, now, min(now + life, until))
+        if entry.expires_at <= now:
+            return ErrorCode.EXPIRES, 0
         if held is not None:
             entry.prefix = held.prefix  # the author's update, through whomever, keeps its place in the accounts
             self._remove(key)
@@ -153,6 +159,8 @@ class RecordStorage(IStorage):
 
     def _add(self, key: StoreKey, entry: StoredRecord) -> None:
         self._records[key] = entry
+        if self.on_change is not None:
+            self.on_change(key)
         self.bytes += entry.size
         account = self._prefixes.setdefault(entry.prefix, _Prefix())
         account.bytes += entry.size
@@ -165,6 +173,8 @@ class RecordStorage(IStorage):
 
     def _remove(self, key: StoreKey) -> None:
         held = self._records.pop(key)
+        if self.on_change is not None:
+            self.on_change(key)
         self.bytes -= held.size
         account = self._prefixes[held.prefix]
         account.bytes -= held.size

@@ -193,6 +193,8 @@ OPTIONS: dict[str, Option] = {
         Option("listen", "where to receive, IP:PORT (UDP)", _ALL_ADDRESSES, parse_listen, "many", str),
         Option("lan", "find peers on the local network by multicast", True, kind="flag"),
         Option("portmap", "ask the router for a port", True, kind="flag"),
+        Option("keep-records", "whether records stored for others survive a restart; auto: those of bootstrap nodes",
+               "auto", _choice("auto", "yes", "no")),
         Option("idle-timeout", "seconds after which an unused session closes", 300.0, _positive_seconds),
         Option("plain", "line mode instead of the chat screen", False, kind="flag"),
         Option("headless", "no console; events as JSON lines on stdout", False, kind="flag"),

@@ -39,6 +39,7 @@ class Home:
         self.config = path / "config.toml"
         self.state = path / "state.msgpack"
         self.chat_db = path / "chat.db"
+        self.records_db = path / "records.db"
         self.api = path / "api.json"
         self.lock_file = path / "lock"
         self._lock_fd: int | None = None

@@ -37,6 +37,7 @@ class Membership:
             network_id=settings.network_id,
             network_key=self.key,
             paths=settings.lookup_paths,
+            record_file=settings.record_file,
             serve=frozenset(Realm) if settings.role == "bootstrap" else frozenset({Realm.LOOPBACK, Realm.PRIVATE}),
             allow_documentation=settings.allow_documentation,
         )

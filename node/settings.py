@@ -32,6 +32,8 @@ class NodeSettings:
     """Discover peers by multicast."""
     portmap: bool = True
     """Ask the home router for a port."""
+    record_file: str = ""
+    """SQLite file in which records stored for others survive a restart; empty: in memory only."""
     role: str = "peer"
     """`peer` or `bootstrap` (serves the DHT in every realm from the start)."""
     idle_timeout: float = 300.0

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from p2pnode import Address, Config, InvalidConfigError
+from p2pnode.cli.commands_run import settings_of
 
 PEER = "12D3KooWPK7MsXCzqaJX1zWetqBFaLs9JA2pfjfMgmf6wHNeDBCE"
 
@@ -115,3 +116,11 @@ def test_settings_are_shown_as_they_are_written(tmp_path: Path) -> None:
     config = load(tmp_path, listen=["127.0.0.1:5"], bootstrap=[f"{PEER}@h:1"])
     assert config.settings["listen"].shown == ["127.0.0.1:5"]
     assert config.settings["bootstrap"].shown == [f"{PEER}@h:1"]
+
+
+@pytest.mark.parametrize(("value", "bootstrap", "peer"), [("auto", "R", ""), ("yes", "R", "R"), ("no", "", "")])
+def test_only_bootstrap_nodes_keep_records_unless_told_otherwise(value: str, bootstrap: str, peer: str) -> None:
+    """`keep-records`, here from the environment, decides whether a node gets the file."""
+    config = Config.load(None, environ={"P2PNODE_KEEP_RECORDS": value})
+    for role, expected in (("bootstrap", bootstrap), ("peer", peer)):
+        assert settings_of(config, role, network_secret="", records_db="R").record_file == expected
