@@ -84,6 +84,7 @@ class RecordStorage(IStorage):
             return ErrorCode.EXPIRES, 0
         if held is not None:
             entry.prefix = held.prefix  # the author's update, through whomever, keeps its place in the accounts
+        if key in self._records:  # also one that has expired and was not dropped yet: it must leave the accounts
             self._remove(key)
         if not self._make_room(entry, now):  # an update may be longer than what it replaces
             if held is not None:
