@@ -48,13 +48,19 @@ class SessionClosed:
 
 @dataclass(frozen=True)
 class PresenceChanged:
-    """Somebody came or went. `age_s`: how old the evidence is, seconds."""
+    """Somebody came or went, or is at other addresses. `age_s`: how old the evidence is, seconds; the rest as in
+    `FindResult`."""
 
     peer: PeerId
     online: bool
     age_s: float
     name: str = ""
     user: UserId | None = None
+    state: str = ""
+    evidence: str = ""
+    holders: int = 0
+    last_seen: float | None = None
+    addresses: tuple[Address, ...] = ()
 
 
 @dataclass(frozen=True)

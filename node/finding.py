@@ -17,11 +17,11 @@ from p2pnode.dht import Dht, GetResult
 from p2pnode.presence import FindResult, Presence, presence_salt
 from p2pnode.state import NodeState
 
-__all__ = ["Finder"]
+__all__ = ["Finder", "Heard"]
 
 log = structlog.get_logger(__name__)
 
-_Heard = tuple[GetResult, Presence | None]
+Heard = dict[Realm, tuple[GetResult, Presence | None]]
 _NEAREST_FIRST = (Realm.LOOPBACK, Realm.PRIVATE, Realm.PUBLIC)
 
 
@@ -47,7 +47,13 @@ class Finder:
     async def find(
         self, peer: PeerId, *, timeout: float, on_found: Callable[[FindResult], None] | None = None
     ) -> FindResult:
-        """Return what the network knows. Raise PeerNotFoundError, P2PTimeoutError.
+        """Return what the network knows. Raise PeerNotFoundError, P2PTimeoutError."""
+        return (await self.look(peer, timeout=timeout, on_found=on_found))[0]
+
+    async def look(
+        self, peer: PeerId, *, timeout: float, on_found: Callable[[FindResult], None] | None = None
+    ) -> tuple[FindResult, Heard]:
+        """Return what the network knows, and what each realm said. Raise PeerNotFoundError, P2PTimeoutError.
 
         `on_found`: called with what is known as soon as there is anything, and each time something newer turns up. The
         first answer may be a liar's, or just old; what is returned has been confirmed by several holders.
@@ -55,7 +61,7 @@ class Finder:
         started = self._network.monotonic()
         realms = [realm for realm in _NEAREST_FIRST if realm in self._dht.realms()]
         local = self._local_addresses(peer)
-        heard: dict[Realm, _Heard] = {}
+        heard: Heard = {}
         listening = True
 
         def hear(realm: Realm, result: GetResult) -> None:
@@ -78,11 +84,9 @@ class Finder:
             listening = False
         if not local and not any(presence for _, presence in heard.values()):
             raise PeerNotFoundError(_not_found_sentence(peer, alone=not realms), peer=str(peer))
-        return self._combined(peer, local, heard, started)
+        return self._combined(peer, local, heard, started), heard
 
-    def _combined(
-        self, peer: PeerId, local: tuple[Address, ...], heard: dict[Realm, _Heard], started: float
-    ) -> FindResult:
+    def _combined(self, peer: PeerId, local: tuple[Address, ...], heard: Heard, started: float) -> FindResult:
         """Return what the realms heard of so far say together; the highest `seq` decides."""
         results = [heard[realm] for realm in _NEAREST_FIRST if realm in heard]
         known = [(result, presence) for result, presence in results if presence is not None]

@@ -53,6 +53,7 @@ class Joiner:
         """The first round is over, or before that: as many contacts answered as a record has holders. What is left of
         the search then is to find the last of our neighbours, and the first publish need not wait for it."""
         dht.on_filled = lambda _realm: self.usable.set()
+        self.known_anybody = asyncio.Event()
         self.wrong_nodes: list[WrongKeyError | WrongNetworkError] = []
         self.reached: list[PeerId] = []
         self._late: list[asyncio.Task[bool]] = []
@@ -75,6 +76,23 @@ class Joiner:
             else:
                 await asyncio.sleep(pause * (0.75 + self._network.rng.random() / 2))
                 pause = min(pause * 2, LAST_RETRY_S)
+
+    async def first_join(self, wait: float) -> None:
+        """Wait until somebody is known, at most `wait` seconds. Raise WrongKeyError or WrongNetworkError when only such
+        nodes answered."""
+        joined = asyncio.ensure_future(self._joined())
+        done, _ = await asyncio.wait({joined}, timeout=wait)
+        if not done:
+            joined.cancel()
+        if self.wrong_nodes and not self.reached:
+            raise self.wrong_nodes[0]
+
+    async def _joined(self) -> None:
+        if self.has_sources:
+            await self.usable.wait()
+            if self._dht.realms() or self.wrong_nodes:
+                return
+        await self.known_anybody.wait()
 
     async def hello(self, host: str, port: int, *, timeout: float) -> HelloResult:
         """Ask who listens at `host:port`, all its addresses at once. Raise P2PError when nobody answers."""

@@ -38,6 +38,7 @@ from p2pnode.settings import NodeSettings
 from p2pnode.state import NodeState
 from p2pnode.status import NodeStatus, Ready, node_status
 from p2pnode.trace import Trace
+from p2pnode.watching import PresenceBoard
 
 __all__ = ["Node"]
 
@@ -127,19 +128,23 @@ class Node:
             own_addresses=self.addresses_by_realm,
             usable=self._usable,
             blocked=self._is_blocked,
-            changed=self._wake_publisher,
+            changed=self._reached_otherwise,
         )
         self._dialer = Dialer(
             endpoint=self.endpoint,
             sessions=self._sessions,
-            find=lambda peer, timeout, on_found: self.find(peer, timeout=timeout, on_found=on_found),
+            find=lambda peer, timeout, on_found: self._finder.find(peer, timeout=timeout, on_found=on_found),
             local_addresses=self._lan.addresses,
             punch=self.reaching.punch,
             usable=self._usable,
             allow_documentation=settings.allow_documentation,
         )
+        self._presence = PresenceBoard(
+            dht=self.dht, network=network, state=self.state, sessions=self._sessions, reaching=self.reaching,
+            allow_documentation=settings.allow_documentation, local_addresses=self._lan.addresses, emit=self.emit,
+            connect=lambda peer, timeout: self.connect(peer, timeout=timeout),
+        )  # fmt: skip
         self.publisher: Publisher | None = None
-        self._known_anybody = asyncio.Event()
         self._handlers: dict[str, StreamHandler] = {}
         self._bus = EventBus()
         self._unwatch: Cancel | None = None
@@ -177,7 +182,8 @@ class Node:
         self._unwatch = self.network.watch_interfaces(self._interfaces_changed)
         await self._lan.start()
         self._tasks.spawn(self._joiner.run())
-        await self._first_join()
+        wait = self.settings.join_timeout if self._joiner.has_sources else 0.0
+        await self._joiner.first_join(max(wait, LAN_FIRST_WAIT_S) if self._lan.active else wait)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PUBLISH_WAIT_S):
                 await self.reaching.settle()
@@ -195,6 +201,7 @@ class Node:
             return
         self._stopping = True
         await self._tasks.cancel()
+        await self._presence.stop()
         await self._dialer.stop()
         await self.reaching.stop()
         await self._joiner.stop()
@@ -215,9 +222,18 @@ class Node:
 
     async def find(self, peer: PeerId, *, timeout: float = 10.0, on_found: OnFound | None = None) -> FindResult:
         """Return what is known of `peer`; `on_found`: as it comes. Raise PeerNotFoundError, P2PTimeoutError."""
-        result = await self._finder.find(peer, timeout=timeout, on_found=on_found)
-        self.emit(PresenceChanged(peer, result.online, result.age_s, result.name, result.user))
-        return result
+        return self._presence.found(*await self._finder.look(peer, timeout=timeout, on_found=on_found))
+
+    def watch(self, peer: PeerId) -> bool:
+        """Have `PresenceChanged` told when the peer comes, goes or moves; False: 256 are watched already."""
+        return peer == self.peer_id or self._presence.watch(peer)
+
+    def unwatch(self, peer: PeerId) -> None:
+        self._presence.unwatch(peer)
+
+    def presence(self, peer: PeerId) -> PresenceChanged | None:
+        """Return what is known of a peer without asking anybody, None when that is nothing. Complete when watched."""
+        return self._presence.verdict(peer)
 
     async def find_user(self, user: UserId, *, timeout: float = 10.0) -> tuple[PeerId, ...]:
         """Return the devices of an account. Raise PeerNotFoundError, P2PTimeoutError."""
@@ -308,24 +324,6 @@ class Node:
         self.mux.on("stun", self.reaching.stun_received)
         self.mux.on("relay", self.questions.received)
 
-    async def _first_join(self) -> None:
-        wait = self.settings.join_timeout if self._joiner.has_sources else 0.0
-        if self._lan.active:
-            wait = max(wait, LAN_FIRST_WAIT_S)
-        joined = asyncio.ensure_future(self._joined())
-        done, _ = await asyncio.wait({joined}, timeout=wait)
-        if not done:
-            joined.cancel()
-        if self._joiner.wrong_nodes and not self._joiner.reached:
-            raise self._joiner.wrong_nodes[0]
-
-    async def _joined(self) -> None:
-        if self._joiner.has_sources:
-            await self._joiner.usable.wait()
-            if self.dht.realms() or self._joiner.wrong_nodes:
-                return
-        await self._known_anybody.wait()
-
     def _send(self, data: bytes, to: Address) -> None:
         self.reaching.send(data, to)
 
@@ -355,12 +353,13 @@ class Node:
         log.info("session_opened", peer=str(session.peer), path=session.path, initiator=session.initiator)
         self.reaching.session_opened(session.peer, session.remote)
         self.emit(SessionOpened(session))
-        self.emit(PresenceChanged(session.peer, True, 0.0))
+        self._presence.session_opened(session)
 
     def _session_ended(self, session: Session, reason: str) -> None:
         log.info("session_closed", peer=str(session.peer), reason=reason)
         self.reaching.session_ended(session.peer)
         self.emit(SessionClosed(session, reason))
+        self._presence.session_ended(session, reason)
 
     def _stream(self, session: Session, protocol: str, stream: Stream) -> None:
         handler = self._handlers.get(protocol)
@@ -378,14 +377,15 @@ class Node:
 
     def _realm_joined(self, realm: Realm) -> None:
         log.info("realm_joined", realm=realm.value)
-        self._known_anybody.set()
+        self._joiner.known_anybody.set()
         self.reaching.look()
-        self._wake_publisher()
+        self._presence.joined(realm)
         self.emit(Joined(realm))
 
-    def _wake_publisher(self) -> None:
+    def _reached_otherwise(self) -> None:
         if self.publisher is not None:
             self.publisher.wake()
+            self._presence.moved(address=False)
 
     def _interfaces_changed(self) -> None:
         addresses = self.addresses()
@@ -393,6 +393,6 @@ class Node:
             return
         self._last_addresses = addresses
         self.reaching.addresses_changed()
-        self._wake_publisher()
+        self._presence.moved(address=True)
         self._lan.refresh()
         self.emit(NetworkChanged(addresses, self.reaching.nat.value))

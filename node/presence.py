@@ -125,7 +125,12 @@ def _contact_untrusted(packed: bytes) -> KnownContact:
 class FindResult:
     """What the network knows of a peer.
 
-    `age_s`: seconds since the peer itself signed the evidence. `addresses`: nearest realm first. `hops`: longest chain
+    `state`: `online`, `last_seen` (there a moment ago, perhaps not any more), `offline`. `evidence`: what says so:
+    `session`, `session_lost`, `goodbye`, `record` (its own, found now), `notice` (its own, told by its holders), `lan`;
+    `age_s`: seconds since the peer itself did that; `holders`: nodes that returned the record; `last_seen`: unix
+    seconds, when the peer was surely there, None when nobody knows.
+
+    `addresses`: nearest realm first. `hops`: longest chain
     of referrals in the lookup. `seconds`: duration of the lookup. `rendezvous`: nodes that forward offers to it, which
     are sealed to `x25519` (32 bytes, empty when unknown). `queried`: nodes asked; `late`: those of
     them that did not answer in their usual time.
@@ -143,3 +148,7 @@ class FindResult:
     rendezvous: tuple[KnownContact, ...] = ()
     queried: int = 0
     late: int = 0
+    state: str = ""
+    evidence: str = ""
+    holders: int = 0
+    last_seen: float | None = None

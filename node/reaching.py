@@ -60,6 +60,7 @@ class Reaching:
     ) -> None:
         """`changed`: what we publish is another now."""
         self._network = network
+        self._changed = changed
         self._dht = dht
         self._mux = mux
         self._endpoint = endpoint
@@ -126,6 +127,7 @@ class Reaching:
     def look(self) -> None:
         """Look now whether rendezvous nodes are needed: a realm was joined, or whether we can be dialled found out."""
         self._look.set()
+        self._changed()
 
     # Datagrams
 

@@ -43,8 +43,8 @@ WITHOUT_IO = tuple(
         "dht": "contact density handover keyring leases lookup members messages nearest neighbours notices records "
         "repair results settings storage subscription table tokens watches wire",
         "nat": "close control handshake proof retry transport",
-        "node": "addresses events interfaces lan_machine lan_wire offer offer_guard peerspec presence reachability "
-        "settings trace",
+        "node": "addresses events evidence interfaces lan_machine lan_wire offer offer_guard peerspec presence "
+        "reachability settings trace",
         "chat": "contacts hall language limits model outbox protocol",
         "simulations/probing": "judgement messages settings verdict",
         "simulations/routers": "grants http kinds natpmp openings pcp population ports router table tcp_states upnp "
