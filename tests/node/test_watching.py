@@ -240,12 +240,12 @@ def test_an_idle_node_behind_a_router_with_twenty_contacts_stays_within_its_budg
             per_minute: dict[str, float] = {}
             for way in ("datagrams_in", "datagrams_out"):
                 before, after = getattr(counts[0], way), getattr(counts[1], way)
-                for kind, number in after.items():
-                    per_minute[f"{kind} {way[10:]}"] = (number - before.get(kind, 0)) / 10
+                for frame, number in after.items():
+                    per_minute[f"{frame} {way[10:]}"] = (number - before.get(frame, 0)) / 10
             return per_minute
 
     per_minute = run_virtual(main, delay=0.04, loss=0.01, keep_trace=False)
-    print(f"{kind}, datagrams a minute:", {kind: count for kind, count in per_minute.items() if count})
+    print(f"{kind}, datagrams a minute:", {frame: count for frame, count in per_minute.items() if count})
     total = sum(per_minute.values())
     print(f"in all {total:.0f}")
     assert total <= 120
