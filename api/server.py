@@ -30,6 +30,7 @@ from p2pnode.api.node_routes import trace_entries
 from p2pnode.api.openapi import document
 from p2pnode.api.routing import Route, status_of
 from p2pnode.api.service import Service
+from p2pnode.api.topic_routes import ROUTES as TOPIC_ROUTES
 from p2pnode.api.types import ErrorAnswer, ErrorBody, TraceEntry
 
 __all__ = ["ROUTES", "ApiServer", "Application"]
@@ -51,6 +52,7 @@ async def openapi(_service: Service, _request: None) -> dict[str, Any]:
 ROUTES: list[Route] = [
     *NODE_ROUTES,
     *CHAT_ROUTES,
+    *TOPIC_ROUTES,
     Route("GET", "/v1/openapi.json", "The OpenAPI document", openapi),
 ]
 

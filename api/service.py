@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from p2pnode import (
@@ -66,10 +66,11 @@ def named(spec: PeerSpec, directory: Directory, others: Iterable[PeerId] = ()) -
 
 @dataclass
 class Service:
-    """The running parts. `network` is the node's own."""
+    """The running parts. `topics`: under which names this node is announced, with what text."""
 
     node: Node
     chat: Chat
+    topics: dict[str, str] = field(default_factory=dict)
 
     @property
     def now(self) -> float:

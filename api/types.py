@@ -12,10 +12,10 @@ from typing import Annotated
 from msgspec import Meta, Struct, field
 
 __all__ = [
-    "Block", "ConnectAnswer", "ConnectRequest", "Contact", "ContactAdd", "ContactChange", "ContactQuery",
-    "Contacts", "DhtAnswer", "DhtTable", "Done", "ErrorAnswer", "ErrorBody", "Event", "FindAnswer", "HelloAnswer",
-    "HelloRequest", "HistoryQuery", "Message", "Messages", "MessagesQuery", "PeerQuery", "Peers", "PingAnswer",
-    "PingRequest", "PublishedInfo", "SendAnswer", "SendRequest", "SessionInfo", "Status", "TraceEntry", "rfc3339",
+    "Block", "ConnectAnswer", "ConnectRequest", "Contact", "ContactAdd", "ContactChange", "ContactQuery", "Contacts",
+    "DhtAnswer", "DhtTable", "Done", "ErrorAnswer", "ErrorBody", "Event", "FindAnswer", "HelloAnswer", "HelloRequest",
+    "HistoryQuery", "Message", "Messages", "MessagesQuery", "PeerQuery", "Peers", "PingAnswer", "PingRequest",
+    "PublishedInfo", "SendAnswer", "SendRequest", "SessionInfo", "Status", "TraceEntry", "rfc3339",
 ]  # fmt: skip
 
 MAX_PEER = 2000  # characters of an ID@HOST:PORT,... with 16 long host names; far below the body limit
@@ -134,6 +134,10 @@ class DhtAnswer(Struct, kw_only=True):
     records: int
     record_bytes: int
     record_bytes_limit: int
+    topic_entries: int
+    topic_shards: int
+    topic_bytes: int
+    topic_bytes_limit: int
     registered: int
     keyed_peers: int
     lookups: int

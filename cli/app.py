@@ -7,7 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from p2pnode.cli import commands_chat, commands_id, commands_lab, commands_net, commands_run, commands_simulate
+from p2pnode.cli import (
+    commands_chat,
+    commands_id,
+    commands_lab,
+    commands_net,
+    commands_run,
+    commands_simulate,
+    commands_topic,
+)
 from p2pnode.cli.invocation import invocation_of
 
 __all__ = ["build"]
@@ -37,6 +45,7 @@ def build() -> typer.core.TyperGroup:
     commands_id.add(app)
     commands_net.add(app)
     commands_chat.add(app)
+    commands_topic.add(app)
     commands_lab.add(app)
     commands_simulate.add(app)
     command = typer.main.get_command(app)

@@ -116,6 +116,7 @@ def _dht(ctx: typer.Context, json: JsonOption = None) -> None:
     lines += ["", *table([
         ("records", f"{dht.records}, {size(dht.record_bytes)} of {size(dht.record_bytes_limit)}"),
         *(("published" if i == 0 else "", _published_text(each)) for i, each in enumerate(dht.published)),
+        ("topic entries", f"{dht.topic_entries}, {size(dht.topic_bytes)} of {size(dht.topic_bytes_limit)}"),
         ("forwards to", f"{dht.registered} nodes"),
         ("lookups", lookups),
         ("round trip", "-" if dht.rtt_s is None else f"{dht.rtt_s * 1000:.1f} ms"),

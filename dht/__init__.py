@@ -7,8 +7,12 @@ from p2pnode.dht.results import GetResult, HelloResult, PutResult, ReadBack, Tol
 from p2pnode.dht.server import Dht
 from p2pnode.dht.settings import DhtSettings
 from p2pnode.dht.statistics import DhtStatistics
+from p2pnode.dht.topic_entries import MAX_ENTRY_VALUE, MAX_TOPIC_LIFE, TopicEntry, topic_id
+from p2pnode.dht.topic_reading import TopicResult
 
 __all__ = [
+    "MAX_ENTRY_VALUE",
+    "MAX_TOPIC_LIFE",
     "Contact",
     "Dht",
     "DhtSettings",
@@ -20,6 +24,9 @@ __all__ = [
     "ReadBack",
     "SignedRecord",
     "Told",
+    "TopicEntry",
+    "TopicResult",
     "network_tag",
     "record_key",
+    "topic_id",
 ]

@@ -32,6 +32,7 @@ from p2pnode.dht.messages import (
     FindNode,
     Forward,
     Get,
+    ListTopic,
     Ping,
     Request,
     decode_answer_untrusted,
@@ -57,8 +58,7 @@ from p2pnode.dht.wire import (
 
 __all__ = ["Asking"]
 
-# A signed request is padded so that its answer is not longer (A1).
-PAD_PING = PING_BYTES  # 183 of frame, 36 of error
+PAD_PING = PING_BYTES  # so that no answer is longer (A1): 183 of frame, 36 of error
 PAD_FIND_NODE = 992  # 183 of frame, 40, 20 IPv6 contacts of 38
 PAD_GET = MAX_DATAGRAM
 NO_EPHEMERAL = bytes(32)
@@ -107,7 +107,13 @@ class Asking:
         `on_done` is called once, never from within this call; `on_late` at most once, before it. `timeout`: seconds
         until it fails, None to go by measured round trips. Two repetitions, when it is late and later; none if `once`.
         """
-        size = PAD_GET if isinstance(request, Get) else PAD_FIND_NODE if isinstance(request, FindNode) else PAD_PING
+        size = (
+            PAD_GET
+            if isinstance(request, Get | ListTopic)
+            else PAD_FIND_NODE
+            if isinstance(request, FindNode)
+            else PAD_PING
+        )
         call = Call(address, node_id, request, encode(request), size, on_done, on_late)
         overlay = self.members.overlay_of(address.ip)
         contact = self.members.tables[overlay].find(node_id) if overlay is not None and node_id is not None else None

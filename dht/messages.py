@@ -1,26 +1,29 @@
 """Payloads: what nodes ask and answer. MessagePack arrays whose first element is the kind; strict and bounded.
 
-Requests: `[1]` Ping · `[2, target]` FindNode · `[3, key]` Get · `[4, token, record]` Put. Only sealed, and from a
-proven address: `[5, lease]` Register · `[6, target, blob]` Forward · `[7, sender, blob]` Deliver ·
+Requests: `[1]` Ping · `[2, target]` FindNode · `[3, key]` Get · `[4, token, record]` Put ·
+`[10, token, topic, depth, entry]` Announce · `[11, topic, depth, index, nonce, after]` ListTopic. Only sealed, and
+from a proven address: `[5, lease]` Register · `[6, target, blob]` Forward · `[7, sender, blob]` Deliver ·
 `[8, nonce]` DialBack · `[9, address, nonce]` DialFor · `[12, key, seq, lease, ways]` Watch · `[13, record]` Changed.
 Answers: `[1, observed]` Pong · `[2, observed, token, ipv4, ipv6]` Nodes · `[3, observed, token, record or nil, ipv4,
 ipv6]` Value · `[4, observed]` Stored · `[5, observed, code, detail]` Error · `[6, observed, lease]` Registered ·
-`[7, observed]` Forwarded · `[8, observed]` Delivered · `[9, observed]` DialBackAccepted · `[12, observed, lease, seq,
-record or nil]` Watching · `[13, observed]` Noticed.
+`[7, observed]` Forwarded · `[8, observed]` Delivered · `[9, observed]` DialBackAccepted ·
+`[11, observed, held, split, more, entries]` TopicPage · `[12, observed, lease, seq, record or nil]` Watching ·
+`[13, observed]` Noticed.
 `observed` is the requester's address as the answerer saw it; `ipv4`, `ipv6` are contacts of 26 and 38 bytes each.
 """
 
 from __future__ import annotations
 
-import enum
 from typing import Annotated, TypeAlias
 
 import msgspec
 
 from p2pnode.core.errors import BadPacket
 from p2pnode.dht.contact import CONTACT4_BYTES, CONTACT6_BYTES, MAX_CONTACTS
+from p2pnode.dht.error_codes import ErrorCode
 from p2pnode.dht.records import SignedRecord
 from p2pnode.dht.tokens import PUT_TOKEN_BYTES
+from p2pnode.dht.topic_entries import MAX_DEPTH, ORDER_BYTES, TOPIC_BYTES, Shard, TopicEntry
 from p2pnode.dht.wire import SEALED_REQUEST_MIN
 
 __all__ = [
@@ -33,6 +36,7 @@ __all__ = [
     "PING_BYTES",
     "SEALED_ONLY",
     "UNDER_KEYS",
+    "Announce",
     "Answer",
     "Changed",
     "Deliver",
@@ -46,6 +50,7 @@ __all__ = [
     "Forward",
     "Forwarded",
     "Get",
+    "ListTopic",
     "Nodes",
     "Noticed",
     "Ping",
@@ -56,6 +61,7 @@ __all__ = [
     "Request",
     "Signal",
     "Stored",
+    "TopicPage",
     "Value",
     "Watch",
     "Watching",
@@ -74,6 +80,7 @@ NONCE_BYTES = 16
 PING_BYTES = 224  # a signed Ping
 NOTICE = b"\x80"
 """First byte of a forwarded blob that is for the receiver's DHT: a record follows. Sealed offers begin with less."""
+MAX_PAGE_ENTRIES = 10  # of 116 bytes at least, in 1,200
 
 Key = Annotated[bytes, msgspec.Meta(min_length=20, max_length=20)]
 Observed = Annotated[bytes, msgspec.Meta(min_length=6, max_length=18)]
@@ -85,34 +92,11 @@ WatchLease = Annotated[int, msgspec.Meta(ge=0, le=MAX_WATCH)]
 Seq = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Way = Annotated[bytes, msgspec.Meta(min_length=CONTACT4_BYTES, max_length=CONTACT6_BYTES)]
 Nonce = Annotated[bytes, msgspec.Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
+Topic = Annotated[bytes, msgspec.Meta(min_length=TOPIC_BYTES, max_length=TOPIC_BYTES)]
+Depth = Annotated[int, msgspec.Meta(ge=0, le=MAX_DEPTH)]
+Order = Annotated[bytes, msgspec.Meta(min_length=ORDER_BYTES, max_length=ORDER_BYTES)]
 Contacts4 = Annotated[bytes, msgspec.Meta(max_length=MAX_CONTACTS * CONTACT4_BYTES)]
 Contacts6 = Annotated[bytes, msgspec.Meta(max_length=MAX_CONTACTS * CONTACT6_BYTES)]
-
-
-class ErrorCode(enum.IntEnum):
-    """Why a request was refused. Numbers are never given a new meaning."""
-
-    CLOCK = 1
-    """The signed request's wall time is more than ten minutes off; `detail` is our wall time, unix milliseconds."""
-    BAD_TOKEN = 2
-    """The put token is not one of ours for this address and key, or too old."""
-    BAD_RECORD = 3
-    """The record's signature or key does not hold."""
-    LOWER_SEQ = 4
-    """We hold a higher `seq`, which `detail` says, or the same with another content."""
-    EXPIRES = 5
-    """`expires` is past, or too far ahead."""
-    FULL = 6
-    """No room for this prefix."""
-    NOT_SERVING = 7
-    """This node stores nothing in this realm."""
-    UNPROVEN = 8
-    """The answer is larger than the request, or the request needs a proven address, and this one has not proven
-    itself: ask again, signed."""
-    NOT_HERE = 9
-    """The target is not registered here, or does not answer; nobody is known who could dial."""
-    BUSY = 10
-    """Over a limit; another node may help."""
 
 
 class Ping(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=1):
@@ -169,6 +153,32 @@ class DialFor(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_field
 
     address: Observed
     nonce: Nonce
+
+
+class Announce(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=10):
+    """Keep `entry` in the signer's shard of `topic` at `depth`; `token` came with the answer to a FindNode of its key.
+
+    Answered with Stored or an Error.
+    """
+
+    token: Token
+    topic: Topic
+    depth: Depth
+    entry: TopicEntry
+
+
+class ListTopic(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=11):
+    """The entries of a shard that come after `after` (zeros: from the first on) in the order that `nonce` makes."""
+
+    topic: Topic
+    depth: Depth
+    index: Annotated[int, msgspec.Meta(ge=0, lt=2**MAX_DEPTH)]
+    nonce: Order
+    after: Order
+
+    @property
+    def shard(self) -> Shard:
+        return Shard(self.depth, self.index, self.topic)
 
 
 class Watch(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=12):
@@ -255,6 +265,16 @@ class DialBackAccepted(msgspec.Struct, array_like=True, frozen=True, forbid_unkn
     observed: Observed
 
 
+class TopicPage(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=11):
+    """`held`: live entries of the shard. `split`: others are one deeper. `more`: entries follow the last of these."""
+
+    observed: Observed
+    held: Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+    split: bool
+    more: bool
+    entries: Annotated[tuple[TopicEntry, ...], msgspec.Meta(max_length=MAX_PAGE_ENTRIES)]
+
+
 class Watching(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=12):
     """Granted, for `lease` seconds. `seq`: of what is held, 0 for nothing; `record`: it, when newer than yours."""
 
@@ -270,9 +290,34 @@ class Noticed(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_field
     observed: Observed
 
 
-Request: TypeAlias = Ping | FindNode | Get | Put | Register | Forward | Deliver | DialBack | DialFor | Watch | Changed
+Request: TypeAlias = (
+    Ping
+    | FindNode
+    | Get
+    | Put
+    | Register
+    | Forward
+    | Deliver
+    | DialBack
+    | DialFor
+    | Announce
+    | ListTopic
+    | Watch
+    | Changed
+)
 Answer: TypeAlias = (
-    Pong | Nodes | Value | Stored | Error | Registered | Forwarded | Delivered | DialBackAccepted | Watching | Noticed
+    Pong
+    | Nodes
+    | Value
+    | Stored
+    | Error
+    | Registered
+    | Forwarded
+    | Delivered
+    | DialBackAccepted
+    | TopicPage
+    | Watching
+    | Noticed
 )
 Signal: TypeAlias = Register | Forward | Deliver | DialBack | DialFor | Watch | Changed
 SEALED_ONLY = (Register, Forward, Deliver, DialBack, DialFor, Watch, Changed)
@@ -296,6 +341,8 @@ def decode_request_untrusted(data: bytes) -> Request:
     if type(request) is DialFor and len(request.address) not in (6, 18):
         raise BadPacket("malformed")
     if type(request) is Watch and any(len(way) not in (CONTACT4_BYTES, CONTACT6_BYTES) for way in request.ways):
+        raise BadPacket("malformed")
+    if type(request) is ListTopic and request.index >> request.depth:
         raise BadPacket("malformed")
     return request
 

@@ -32,6 +32,8 @@ from p2pnode.dht.signalling import Signalling
 from p2pnode.dht.statistics import DhtStatistics, kinds_of
 from p2pnode.dht.storage import RecordStorage
 from p2pnode.dht.tokens import PutTokens
+from p2pnode.dht.topic_calls import Topics
+from p2pnode.dht.topics import TopicStorage
 from p2pnode.dht.upkeep import Upkeep
 from p2pnode.dht.watching import Watcher
 from p2pnode.dht.writing import Writer
@@ -45,7 +47,7 @@ HINT_PAUSE = 30.0  # s between two attempts to join an overlay through nodes nam
 SETTLE_PAUSES = (0.5, 2.0, 8.0, 30.0)  # seconds between looks around while the table is small
 
 
-class Dht(Signalling, Server):
+class Dht(Signalling, Topics, Server):
     """A Kademlia node whose every message is authenticated.
 
     `kademlia.network.Server` with its own socket, its crawling and its pickled state replaced.
@@ -61,17 +63,19 @@ class Dht(Signalling, Server):
         self.storage: RecordStorage = storage
         self.settings, self.network, self.key = settings, network, key
         self._members = Members(key.node_id, settings)
-        service = Service(self._members, storage, PutTokens(network.token_bytes), settings)
+        topics = TopicStorage(self.network_tag, settings)
+        service = Service(self._members, storage, topics, PutTokens(network.token_bytes), settings)
         self._engine = Engine(
             key=key, tag=self.network_tag, settings=settings, members=self._members, service=service, send=send,
             token_bytes=network.token_bytes,
         )  # fmt: skip
         self.protocol: DhtProtocol = DhtProtocol(self._engine, network, storage)
-        self._writer = Writer(self.protocol, self._members, storage, network, settings)
+        self._writer = Writer(self.protocol, self._members, storage, topics, network, settings)
         self._reader = Reader(self.protocol, storage, network, self.network_tag, settings)
+        self._start_topics(topics)
         self._serving = Serving(self.protocol, network, settings)
         self.watcher = Watcher(self.protocol, storage, network)
-        self._upkeep = Upkeep(self.protocol, storage, network, settings)
+        self._upkeep = Upkeep(self.protocol, storage, topics, network, settings)
         self._members.on_joined = self._serving.joined
         self._members.on_hint = self._heard_of
         self._record_file: RecordFile | None = None
@@ -135,6 +139,7 @@ class Dht(Signalling, Server):
             task.cancel()
         await self.watcher.stop()
         await self._upkeep.stop()
+        await self._announcer.stop()
         await self._writer.stop()
         await self._reader.stop()
         self.protocol.close()
@@ -296,6 +301,9 @@ class Dht(Signalling, Server):
             contacts={overlay: len(table) for overlay, table in tables.items()},
             records=len(self.storage),
             record_bytes=self.storage.bytes,
+            topic_entries=len(self._topics),
+            topic_shards=self._topics.shards,
+            topic_bytes=self._topics.held_bytes,
             registered=len(self._engine.rendezvous.registered),
             forwarded=self._engine.rendezvous.forwarded,
             delivered=self._engine.rendezvous.delivered,

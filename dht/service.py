@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from p2pnode.core.address import Address
+from p2pnode.core.address import Address, Realm
 from p2pnode.core.ids import NodeId
 from p2pnode.dht.contact import CONTACT4_BYTES, CONTACT6_BYTES, Contact, pack_address
 from p2pnode.dht.limits import prefix_of
 from p2pnode.dht.members import Members
 from p2pnode.dht.messages import (
+    MAX_PAGE_ENTRIES,
+    Announce,
     Answer,
     Error,
     ErrorCode,
     FindNode,
     Get,
+    ListTopic,
     Nodes,
     Pong,
     Put,
     Request,
     Stored,
+    TopicPage,
     Value,
     encode,
 )
@@ -25,6 +29,8 @@ from p2pnode.dht.overlay import WANTS_BOTH, Overlay
 from p2pnode.dht.settings import DhtSettings
 from p2pnode.dht.storage import RecordStorage
 from p2pnode.dht.tokens import PutTokens
+from p2pnode.dht.topic_entries import Shard
+from p2pnode.dht.topics import TopicStorage
 
 __all__ = ["Service"]
 
@@ -35,8 +41,10 @@ NODES_OVERHEAD = 40  # array, kind, observed 20, token 10, two binary headers of
 class Service:
     """Answers requests from tables and storage."""
 
-    def __init__(self, members: Members, storage: RecordStorage, tokens: PutTokens, settings: DhtSettings) -> None:
-        self._members, self.storage, self._tokens = members, storage, tokens
+    def __init__(
+        self, members: Members, storage: RecordStorage, topics: TopicStorage, tokens: PutTokens, settings: DhtSettings
+    ) -> None:
+        self._members, self.storage, self._topics, self._tokens = members, storage, topics, tokens
         self._ksize = settings.ksize
 
     def respond(
@@ -54,6 +62,10 @@ class Service:
             payload = self._value(request, requester, observed, overlay, wants_both, room, now)
         elif isinstance(request, Put):
             payload = encode(self._put(request, source, observed, overlay, now, wall))
+        elif isinstance(request, Announce):
+            payload = encode(self._announce(request, source, observed, overlay, now, wall))
+        elif isinstance(request, ListTopic):
+            payload = self._page(request, observed, overlay.realm, room, now)
         else:
             payload = encode(Pong(observed))
         if len(payload) > room:
@@ -98,6 +110,32 @@ class Service:
         if refusal is not None:
             return Error(observed, refusal[0], refusal[1])
         return Stored(observed)
+
+    def _announce(
+        self, request: Announce, source: Address, observed: bytes, overlay: Overlay, now: float, wall: float
+    ) -> Answer:
+        if overlay not in self._members.serving:
+            return Error(observed, ErrorCode.NOT_SERVING, 0)
+        shard = Shard.of(request.topic, request.depth, request.entry.public_key)
+        if not self._tokens.check(request.token, observed, shard.key, now):
+            return Error(observed, ErrorCode.BAD_TOKEN, 0)
+        refusal = self._topics.store(shard, request.entry, overlay.realm, prefix_of(source.ip), now, wall)
+        if refusal is not None:
+            return Error(observed, refusal[0], refusal[1])
+        return Stored(observed)
+
+    def _page(self, request: ListTopic, observed: bytes, realm: Realm, room: int, now: float) -> bytes:
+        """Return as many entries as fit; when there are some and none fits, more than `room` bytes."""
+        page = self._topics.page(realm, request.shard, request.nonce, request.after, now)
+        left = room - len(encode(TopicPage(observed, page.held, page.split, True, ())))
+        count = 0
+        for entry in page.entries[:MAX_PAGE_ENTRIES]:
+            left -= len(encode(entry))
+            if left < 0:
+                break
+            count += 1
+        entries = tuple(page.entries[: max(count, 1)])
+        return encode(TopicPage(observed, page.held, page.split, len(entries) < len(page.entries), entries))
 
 
 def _fitting(contacts: list[Contact], room: int) -> list[Contact]:

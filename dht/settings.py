@@ -96,6 +96,12 @@ class DhtSettings:
     """SQLite file in which records survive a restart; empty: in memory only."""
     prefix_records: int = 64
     """Records per prefix beyond which only free room is given."""
+    topic_bytes: int = 8 * 1024 * 1024
+    """Topic entries kept, with their overhead: 5,500 of them. Beside the records: neither takes room from the other."""
+    prefix_topic_entries: int = 256
+    """Topic entries per prefix beyond which only free room is given."""
+    topic_shard_entries: int = 128
+    """Entries of one shard; the next one goes deeper in the topic's tree."""
     max_record_life: float = 86_400.0
     """`expires` at most this far ahead ..."""
     clock_tolerance: float = 300.0

@@ -83,6 +83,10 @@ class DhtStatistics:
     records: int = 0
     record_bytes: int = 0
     """Estimated memory of the records."""
+    topic_entries: int = 0
+    topic_shards: int = 0
+    topic_bytes: int = 0
+    """Estimated memory of the topic entries."""
     registered: int = 0
     """Nodes that we forward to."""
     forwarded: int = 0

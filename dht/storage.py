@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
 from kademlia.storage import IStorage
 
 from p2pnode.core.address import Realm
 from p2pnode.core.errors import BadPacket
+from p2pnode.dht.accounts import Accounts
 from p2pnode.dht.messages import ErrorCode
 from p2pnode.dht.records import SignedRecord
 from p2pnode.dht.settings import DhtSettings
@@ -42,15 +42,12 @@ class RecordStorage(IStorage):
 
     def __init__(self, network_tag: bytes, settings: DhtSettings) -> None:
         self._tag = network_tag
-        self._capacity = settings.storage_bytes
-        self._prefix_records = settings.prefix_records
         self._max_life = settings.max_record_life
         self._tolerance = settings.clock_tolerance
         self._records: dict[StoreKey, StoredRecord] = {}
-        self._prefixes: dict[bytes, _Prefix] = {}
-        # Heaviest first, and first to expire; entries that are no longer true are skipped, and the heap is built anew
-        # when it holds four times as many as there are records.
-        self._heaviest: list[tuple[int, bytes]] = []
+        self._accounts: Accounts[StoreKey] = Accounts(settings.storage_bytes, settings.prefix_records)
+        # First to expire; entries that are no longer true are skipped, and the heap is built anew when it holds four
+        # times as many as there are records.
         self._expiring: list[tuple[float, str, bytes]] = []
         self.bytes = 0
         self.on_stored: Callable[[Realm, SignedRecord, bool, float, float], None] | None = None
@@ -135,38 +132,22 @@ class RecordStorage(IStorage):
         return held if held is not None and held.expires_at > now else None
 
     def _make_room(self, entry: StoredRecord, now: float) -> bool:
-        if self.bytes + entry.size <= self._capacity:
+        if self._accounts.fits(entry.size):
             return True
         self.expire(now)
-        own = self._prefixes.get(entry.prefix)
-        if own is not None and len(own.keys) >= self._prefix_records:
-            return self.bytes + entry.size <= self._capacity
-        while self.bytes + entry.size > self._capacity:
-            heaviest = self._heaviest_prefix()
-            # Whoever is heaviest loses; when that would be the newcomer's own prefix, the newcomer loses.
-            if heaviest is None or (own is not None and heaviest.bytes <= own.bytes + entry.size):
+        while not self._accounts.fits(entry.size):
+            loser = self._accounts.loser(entry.prefix, entry.size)
+            if loser is None:
                 return False
-            self._remove(next(iter(heaviest.keys)))
+            self._remove(loser)
         return True
-
-    def _heaviest_prefix(self) -> _Prefix | None:
-        while self._heaviest:
-            weight, prefix = self._heaviest[0]
-            account = self._prefixes.get(prefix)
-            if account is not None and account.bytes == -weight:
-                return account
-            heapq.heappop(self._heaviest)
-        return None
 
     def _add(self, key: StoreKey, entry: StoredRecord) -> None:
         self._records[key] = entry
         if self.on_change is not None:
             self.on_change(key)
-        self.bytes += entry.size
-        account = self._prefixes.setdefault(entry.prefix, _Prefix())
-        account.bytes += entry.size
-        account.keys[key] = None
-        self._weigh(entry.prefix, account)
+        self._accounts.add(entry.prefix, key, entry.size)
+        self.bytes = self._accounts.bytes
         heapq.heappush(self._expiring, (entry.expires_at, key[0].value, key[1]))
         if len(self._expiring) > 4 * len(self._records) + 64:
             self._expiring = [(held.expires_at, k[0].value, k[1]) for k, held in self._records.items()]
@@ -176,27 +157,5 @@ class RecordStorage(IStorage):
         held = self._records.pop(key)
         if self.on_change is not None:
             self.on_change(key)
-        self.bytes -= held.size
-        account = self._prefixes[held.prefix]
-        account.bytes -= held.size
-        del account.keys[key]
-        if account.keys:
-            self._weigh(held.prefix, account)
-        else:
-            del self._prefixes[held.prefix]
-
-    def _weigh(self, prefix: bytes, account: _Prefix) -> None:
-        heapq.heappush(self._heaviest, (-account.bytes, prefix))
-        if len(self._heaviest) > 4 * len(self._prefixes) + 64:
-            self._heaviest = [(-other.bytes, name) for name, other in self._prefixes.items()]
-            heapq.heapify(self._heaviest)
-
-
-class _Prefix:
-    """Account of one prefix: bytes, and its records, oldest first."""
-
-    __slots__ = ("bytes", "keys")
-
-    def __init__(self) -> None:
-        self.bytes = 0
-        self.keys: OrderedDict[StoreKey, None] = OrderedDict()
+        self._accounts.remove(held.prefix, key, held.size)
+        self.bytes = self._accounts.bytes

@@ -17,6 +17,7 @@ from p2pnode.dht.protocol import DhtProtocol
 from p2pnode.dht.repairing import Repairer
 from p2pnode.dht.settings import DhtSettings
 from p2pnode.dht.storage import RecordStorage
+from p2pnode.dht.topics import TopicStorage
 
 __all__ = ["Upkeep"]
 
@@ -24,8 +25,16 @@ __all__ = ["Upkeep"]
 class Upkeep:
     """Of one node, in all overlays. Begins with `start`, ends with `stop`."""
 
-    def __init__(self, protocol: DhtProtocol, storage: RecordStorage, network: Network, settings: DhtSettings) -> None:
+    def __init__(
+        self,
+        protocol: DhtProtocol,
+        storage: RecordStorage,
+        topics: TopicStorage,
+        network: Network,
+        settings: DhtSettings,
+    ) -> None:
         self._protocol, self._storage, self._network, self._settings = protocol, storage, network, settings
+        self._topics = topics
         self._members = protocol.engine.members
         self._checks = {overlay: CheckUp(table, settings) for overlay, table in self._members.tables.items()}
         self._checking: set[Overlay] = set()
@@ -66,6 +75,7 @@ class Upkeep:
                 continue
             round_at = now + settings.maintenance_interval
             self._storage.expire(now)
+            self._topics.expire(now)
             self._protocol.engine.rendezvous.expire(now)
             self._protocol.engine.notices.expire(now)
             if now >= refresh_at:

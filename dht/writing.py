@@ -1,4 +1,5 @@
-"""Writing a record: search for the nodes nearest to its key, and store it on each as soon as it is surely one of them.
+"""Writing a record, or a topic entry: search for the nodes nearest to its key, and store it on each as soon as it is
+surely one of them.
 
 Kademlia (2002), section 2.3, stores when the search has ended. Here the size of the network tells how near a node must
 be to be among the k nearest, so most stores leave with the first answers, and the writer may go on when enough nodes
@@ -12,7 +13,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
+from p2pnode.core.address import Realm
 from p2pnode.core.ids import NodeId
 from p2pnode.core.network import Network
 from p2pnode.core.tasks import TaskSet
@@ -20,13 +23,15 @@ from p2pnode.dht.calls import Outcome
 from p2pnode.dht.contact import Contact
 from p2pnode.dht.limits import Diversity
 from p2pnode.dht.members import Members
-from p2pnode.dht.messages import Error, ErrorCode, Put, Stored
+from p2pnode.dht.messages import Announce, Error, ErrorCode, Put, Request, Stored
 from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.protocol import DhtProtocol
 from p2pnode.dht.records import SignedRecord
 from p2pnode.dht.results import PutResult
 from p2pnode.dht.settings import DhtSettings
 from p2pnode.dht.storage import RecordStorage
+from p2pnode.dht.topic_entries import Shard, TopicEntry
+from p2pnode.dht.topics import TopicStorage
 
 __all__ = ["Writer"]
 
@@ -34,13 +39,22 @@ OWN_PREFIX = b"own records"  # in the storage's accounts; prefixes of addresses 
 ID_SPACE = 2**160
 
 
+class _Thing(NamedTuple):
+    """What is written. `request(token)`: what a holder is sent; `keep(realm)`: keep it here, say whether it is."""
+
+    key: NodeId
+    request: Callable[[bytes], Request]
+    keep: Callable[[Realm], bool]
+
+
 class Writer:
-    """Puts records out, in any number of overlays at once."""
+    """Puts things out, in any number of overlays at once."""
 
     def __init__(
-        self, protocol: DhtProtocol, members: Members, storage: RecordStorage, network: Network, settings: DhtSettings
-    ) -> None:
-        self.protocol, self.members, self.storage = protocol, members, storage
+        self, protocol: DhtProtocol, members: Members, storage: RecordStorage, topics: TopicStorage, network: Network,
+        settings: DhtSettings,
+    ) -> None:  # fmt: skip
+        self.protocol, self.members, self._storage, self._topics = protocol, members, storage, topics
         self.network, self.settings = network, settings
         self._tasks = TaskSet()
 
@@ -49,6 +63,29 @@ class Writer:
         on_settled: Callable[[PutResult], None] | None = None,
     ) -> PutResult:  # fmt: skip
         """Store `record`; return when all who should have it answered or gave up, or `enough` in each have it."""
+
+        def keep(realm: Realm) -> bool:
+            now, wall = self.network.monotonic(), self.network.wall()
+            return self._storage.store(record, realm, OWN_PREFIX, now, wall) is None
+
+        thing = _Thing(record.key, lambda token: Put(token, record), keep)
+        return await self._write(thing, overlays, enough, on_settled)
+
+    async def announce(self, entry: TopicEntry, topic: bytes, depth: int, overlay: Overlay) -> PutResult:
+        """Store `entry` in its signer's shard at `depth`; `refused` has "deeper" for holders that have no place."""
+        shard = Shard.of(topic, depth, entry.public_key)
+
+        def keep(realm: Realm) -> bool:
+            now, wall = self.network.monotonic(), self.network.wall()
+            return self._topics.store(shard, entry, realm, OWN_PREFIX, now, wall) is None
+
+        thing = _Thing(shard.key, lambda token: Announce(token, topic, depth, entry), keep)
+        return await self._write(thing, [overlay], None, None)
+
+    async def _write(
+        self, thing: _Thing, overlays: Iterable[Overlay], enough: int | None,
+        on_settled: Callable[[PutResult], None] | None,
+    ) -> PutResult:  # fmt: skip
         started = self.network.monotonic()
         changed = asyncio.Event()
         writes: list[_Write] = []
@@ -61,7 +98,7 @@ class Writer:
                 told, tell = tell, None
                 told(self._result(writes, started))
 
-        writes += [_Write(self, overlay, record, progressed) for overlay in overlays]
+        writes += [_Write(self, overlay, thing, progressed) for overlay in overlays]
         for write in writes:
             self._tasks.spawn(write.run())
         while not all(write.settled or (enough is not None and write.stored >= enough) for write in writes):
@@ -88,11 +125,11 @@ class Writer:
 
 
 class _Write:
-    """One record in one overlay."""
+    """One thing in one overlay."""
 
-    def __init__(self, writer: Writer, overlay: Overlay, record: SignedRecord, changed: Callable[[], None]) -> None:
-        self._writer, self._overlay, self._record, self._changed = writer, overlay, record, changed
-        self._goal = int.from_bytes(record.key, "big")
+    def __init__(self, writer: Writer, overlay: Overlay, thing: _Thing, changed: Callable[[], None]) -> None:
+        self._writer, self._overlay, self._thing, self._changed = writer, overlay, thing, changed
+        self._goal = int.from_bytes(thing.key, "big")
         table = writer.members.tables[overlay]
         # Where the k-th nearest is to be expected; after the search, where it is.
         self._radius = int(ID_SPACE * min(1.0, writer.settings.ksize / table.estimated_size()))
@@ -112,7 +149,7 @@ class _Write:
     async def run(self) -> None:
         try:
             crawl = await self._writer.protocol.crawl(
-                self._record.key, self._overlay, on_answered=self._answered, judged=True
+                self._thing.key, self._overlay, on_answered=self._answered, judged=True
             )
             holders = [crawl.answered[contact.id] for contact in crawl.lookup.closest()]
             if len(holders) >= self._writer.settings.ksize:
@@ -139,7 +176,7 @@ class _Write:
         self._present.count(contact.prefix)
         self._waiting += 1
         self._writer.protocol.start_call(
-            contact.address, NodeId(contact.id), Put(token, self._record), on_done=self._done
+            contact.address, NodeId(contact.id), self._thing.request(token), on_done=self._done
         )
 
     def _done(self, outcome: Outcome) -> None:
@@ -159,8 +196,7 @@ class _Write:
         own = int.from_bytes(writer.protocol.engine.node_id, "big") ^ self._goal
         if len(holders) >= writer.settings.ksize and holders[-1].long_id ^ self._goal < own:
             return False
-        now, wall = writer.network.monotonic(), writer.network.wall()
-        return writer.storage.store(self._record, self._overlay.realm, OWN_PREFIX, now, wall) is None
+        return self._thing.keep(self._overlay.realm)
 
 
 def _refusal(outcome: Outcome) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 
 from targets import TARGETS, dht_node, ice, nat, networks, quic
 from targets.api import TAKING
+from targets.dht import ANNOUNCE_HEAD
 
 from p2pnode.core.address import Realm
 from p2pnode.core.keys import NodeKey
@@ -74,13 +75,14 @@ def dht(seeds: Seeds) -> None:
     seeds["dht_frame"] += [b"\x07" + text for text in hexes(data["sealed_texts"].values())]
     requests = (
         "ping", "find_node", "get", "put", "register", "forward", "deliver", "dial_back", "dial_for", "watch",
-        "watch_through", "changed",
+        "watch_through", "changed", "announce", "list_topic",
     )  # fmt: skip
     seeds["dht_notice"].append(bytes.fromhex(data["notice"]["blob"]))
     payloads = {name: bytes.fromhex(value) for name, value in data["payloads"].items()}
     seeds["dht_request"] += [payloads[name] for name in requests]
     seeds["dht_answer"] += [payload for name, payload in payloads.items() if name not in requests]
     seeds["dht_record"].append(payloads["put"][12:])
+    seeds["dht_topic_entry"].append(payloads["announce"][ANNOUNCE_HEAD:])
     for name, payload in payloads.items():
         if name in requests:
             sealed = bytes((0, 7)) + len(payload).to_bytes(2, "big") + payload

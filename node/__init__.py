@@ -137,6 +137,9 @@ if TYPE_CHECKING:
     from p2pnode.settings import NodeSettings as NodeSettings
     from p2pnode.status import NodeStatus as NodeStatus
     from p2pnode.status import Ready as Ready
+    from p2pnode.topics import Announced as Announced
+    from p2pnode.topics import TopicListing as TopicListing
+    from p2pnode.topics import TopicMember as TopicMember
     from p2pnode.trace import Trace as Trace
     from p2pnode.trace import TraceStep as TraceStep
 
@@ -170,6 +173,7 @@ _MODULES = {
     "session": "Session",
     "settings": "NodeSettings",
     "status": "NodeStatus Ready",
+    "topics": "Announced TopicListing TopicMember",
     "trace": "Trace TraceStep",
 }
 _WHERE = {name: module for module, names in _MODULES.items() for name in names.split()}

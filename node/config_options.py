@@ -19,6 +19,7 @@ __all__ = ["OPTIONS", "Option", "parse_listen"]
 
 MIN_SECRET, MAX_SECRET = 8, 1024  # characters; a short one can be guessed from one recorded datagram
 MAX_PATHS = 8
+MAX_SAMPLE = 1_000
 MASK = "********"
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
@@ -177,6 +178,13 @@ def _paths(raw: Any) -> int:
     return count
 
 
+def _sample(raw: Any) -> int:
+    count = 0 if str(raw) == "0" else _count(raw)
+    if count > MAX_SAMPLE:
+        raise ValueError(f"{count} members are too many for a sample; the most is {MAX_SAMPLE:,}")
+    return count
+
+
 _ALL_ADDRESSES = (Address("0.0.0.0", DEFAULT_PORT), Address("::", DEFAULT_PORT))
 
 OPTIONS: dict[str, Option] = {
@@ -201,6 +209,7 @@ OPTIONS: dict[str, Option] = {
         Option("json", "results as JSON", False, kind="flag"),
         Option("wait", "seconds that send waits for the delivery", 10.0, _seconds),
         Option("count", "how many round trips ping makes", 4, _count),
+        Option("sample", "how many members topic list draws at random; 0 for all", 0, _sample),
         Option("timeout", "seconds that find, connect and ping may take", 15.0, _positive_seconds),
         Option("log-level", "least level that is logged", "warning",
                _choice("debug", "info", "warning", "error", "critical")),

@@ -37,6 +37,7 @@ from p2pnode.sessions import SessionTable
 from p2pnode.settings import NodeSettings
 from p2pnode.state import NodeState
 from p2pnode.status import NodeStatus, Ready, node_status
+from p2pnode.topics import Topical
 from p2pnode.trace import Trace
 from p2pnode.watching import PresenceBoard
 
@@ -51,7 +52,7 @@ GOODBYE_S = 1.0  # of the two seconds that leaving may take
 StreamHandler = Callable[[Session, Stream], Awaitable[None]]
 
 
-class Node:
+class Node(Topical):
     """A peer-to-peer node. `start`, then `find`, `connect`, `handle`, `subscribe`; `stop` says goodbye."""
 
     def __init__(
@@ -211,7 +212,7 @@ class Node:
         if self.publisher is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(GOODBYE_S):
-                    await self.publisher.unpublish()
+                    await asyncio.gather(self.publisher.unpublish(), self.dht.unannounce_all())
         self._sessions.close()
         self.endpoint.close()
         await self._joiner.save()

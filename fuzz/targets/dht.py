@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 from p2pnode.core.errors import BadPacket
 from p2pnode.core.network_id import network_tag
 from p2pnode.dht import SignedRecord, wire
 from p2pnode.dht.contact import split_contacts_untrusted
 from p2pnode.dht.messages import (
     NOTICE,
+    Announce,
     Answer,
     Nodes,
     Put,
@@ -18,13 +21,18 @@ from p2pnode.dht.messages import (
     decode_request_untrusted,
     encode,
 )
+from p2pnode.dht.topic_entries import MAX_DEPTH, Shard, TopicEntry, topic_id
 from targets.base import Target
 
-__all__ = ["TARGETS", "WALL"]
+__all__ = ["ANNOUNCE_HEAD", "TARGETS", "WALL"]
 
 WALL = 1_700_000_000.0
 TAG = network_tag("public")
 PUT_HEAD = encode(Put(bytes(8), SignedRecord(bytes(32), b"", 0, 0, b"", bytes(64))))[:12]
+
+TOPIC = topic_id("chess")
+TOPIC_HEAD = encode(Announce(bytes(8), TOPIC, 3, TopicEntry(bytes(32), 0, 0, b"", bytes(64))))[:35]
+ANNOUNCE_HEAD = len(TOPIC_HEAD)
 
 
 def read_frame(data: bytes) -> tuple[int, object]:
@@ -108,10 +116,25 @@ def hold_notice(data: bytes, record: SignedRecord) -> None:
     assert decode_notice_untrusted(NOTICE + encode(record)) == record
 
 
+def read_topic_entry(data: bytes) -> TopicEntry:
+    """An entry as it stands in an Announce, and whether it may be believed."""
+    request = decode_request_untrusted(TOPIC_HEAD + data)
+    assert isinstance(request, Announce)
+    request.entry.verify(TAG, TOPIC, WALL)
+    return request.entry
+
+
+def hold_topic_entry(_data: bytes, entry: TopicEntry) -> None:
+    assert decode_request_untrusted(TOPIC_HEAD + encode(entry)) == Announce(bytes(8), TOPIC, 3, entry)
+    shards = [Shard.of(TOPIC, depth, entry.public_key) for depth in range(MAX_DEPTH + 1)]
+    assert all(below in above.children() for above, below in itertools.pairwise(shards))
+
+
 TARGETS = [
     Target("dht_frame", read_frame, hold_frame),
     Target("dht_request", decode_request_untrusted, hold_request),
     Target("dht_answer", decode_answer_untrusted, hold_answer),
     Target("dht_notice", decode_notice_untrusted, hold_notice),
     Target("dht_record", read_record, hold_record),
+    Target("dht_topic_entry", read_topic_entry, hold_topic_entry),
 ]

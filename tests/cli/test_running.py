@@ -122,6 +122,14 @@ def test_two_peers_talk_through_the_command_line(started: Processes) -> None:
     assert alice.cli("ping", bob.id, "-n", "2", "--json").out.count("\n") == 2
     where = bob.ready()["addresses"][0].rpartition(":")
     assert alice.cli("ping", where[0], where[2], "--json").json["peer"] == bob.id
+    said = alice.cli("topic", "announce", "chess", "a game?", "--json").json
+    assert (said["topic"], said["text"], said["stored"] >= 1) == ("chess", "a game?", True)
+    bob.cli("topic", "announce", "chess")
+    listed = bob.cli("topic", "list", "chess", "--json").json
+    assert {(m["peer"], m["text"], m["own"]) for m in listed["members"]} == {
+        (alice.id, "a game?", False), (bob.id, "bob", True)}  # fmt: skip
+    assert listed["complete"]
+    assert alice.cli("topic", "withdraw", "chess").code == 0
     unknown = alice.cli("find", OTHER, "--json")
     assert (unknown.code, unknown.json["error"]["code"]) == (1, "peer_not_found")
     assert bob.stop() == 0

@@ -27,7 +27,7 @@ from p2pnode.dht.wire import (
 
 REQUESTS = (
     "ping", "find_node", "get", "put", "register", "forward", "deliver", "dial_back", "dial_for", "watch",
-    "watch_through", "changed",
+    "watch_through", "changed", "announce", "list_topic",
 )  # fmt: skip
 
 
@@ -81,3 +81,20 @@ def test_the_notice_is_the_record_behind_its_mark() -> None:
     blob = raw(vectors["notice"]["blob"])
     assert blob == b"\x80" + raw(vectors["payloads"]["changed"])[2:]
     assert decode_notice_untrusted(blob).signature == raw(vectors["record"]["signature"])
+
+
+def test_vector_topic_entry_holds_with_bare_primitives() -> None:
+    """Topic id, place in the tree, shard keys, order and signature are what the document says."""
+    topic = {name: raw(value) if isinstance(value, str) and name != "name" else value
+             for name, value in load()["topic"].items()}  # fmt: skip
+    tag, number = raw(load()["network"]["tag"]), topic["seq"].to_bytes(8, "big") + topic["expires"].to_bytes(8, "big")
+    assert topic["id"] == hashlib.sha256(b"p2pnode/1/topic-name" + topic["name"].encode()).digest()[:20]
+    place = hashlib.sha256(b"p2pnode/1/topic-place" + topic["id"] + topic["public_key"]).digest()
+    assert topic["index"] == place[0] >> 8 - topic["depth"]
+    for name, where in (("shard_key", bytes([topic["depth"], 0, topic["index"]])), ("root_key", bytes(3))):
+        assert topic[name] == hashlib.sha256(b"p2pnode/1/topic-shard" + topic["id"] + where).digest()[:20]
+    ordered = hashlib.blake2b(topic["public_key"], digest_size=8, key=topic["order_nonce"])
+    assert topic["order"] == ordered.digest()
+    signed = signing_input(b"p2pnode/1/topic", b"topic-entry", tag + topic["id"] + number + topic["value"])
+    assert PublicKey(topic["public_key"]).verify(topic["signature"], signed)
+    assert not PublicKey(topic["public_key"]).verify(topic["withdrawn_signature"], signed)

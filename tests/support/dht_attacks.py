@@ -8,10 +8,12 @@ import msgspec
 from support.dht_pair import WALL, Peer, World
 
 from p2pnode.core.address import Address
+from p2pnode.core.keys import SigningKey
 from p2pnode.dht import SignedRecord
 from p2pnode.dht.calls import Call, Outcome
 from p2pnode.dht.contact import Contact
 from p2pnode.dht.messages import (
+    Announce,
     Changed,
     Deliver,
     Delivered,
@@ -23,6 +25,7 @@ from p2pnode.dht.messages import (
     Forward,
     Forwarded,
     Get,
+    ListTopic,
     Nodes,
     Noticed,
     Ping,
@@ -31,11 +34,13 @@ from p2pnode.dht.messages import (
     Registered,
     Request,
     Stored,
+    TopicPage,
     Value,
     Watch,
     Watching,
     encode,
 )
+from p2pnode.dht.topic_entries import TopicEntry
 from p2pnode.dht.wire import SIGNED_REQUEST, signed_request_body, signing_bytes
 
 ELSEWHERE = Address("5.66.0.1", 6666)
@@ -48,6 +53,13 @@ def pair() -> tuple[World, Peer, Peer]:
 
 def record(peer: Peer, seq: int = 1, value: bytes = b"v", salt: bytes = b"s", expires: int = 900) -> SignedRecord:
     return SignedRecord.sign(peer.key, peer.tag, salt, seq, int(WALL) + expires, value)
+
+
+def entry(
+    peer: Peer, topic: bytes, seq: int = 1, value: bytes = b"here", expires: int = 900, key: SigningKey | None = None
+) -> TopicEntry:
+    """A topic entry, signed by the peer's key or another one."""
+    return TopicEntry.sign(key or peer.key, peer.tag, topic, seq, int(WALL) + expires, value)
 
 
 def captured(world: World, asker: Peer, answerer: Peer, request: Request) -> bytes:
@@ -94,12 +106,15 @@ def hostile_payloads() -> list[bytes]:
     """Every field of every payload replaced by every other type, dropped, doubled; deep nesting."""
     peer = World().peer("5.0.0.1")
     rec = record(peer)
+    said = entry(peer, bytes(20))
     messages = [
         Ping(), FindNode(bytes(20)), Get(bytes(20)), Put(bytes(8), rec), Nodes(bytes(6), bytes(8), b"", b""),
         Value(bytes(6), bytes(8), rec, b"", b""), Stored(bytes(6)), Error(bytes(6), 1, 0), Register(60),
         Forward(bytes(20), b"blob"), Deliver(bytes(32), b"blob"), DialBack(bytes(16)), DialFor(bytes(6), bytes(16)),
         Registered(bytes(6), 60), Forwarded(bytes(6)), Delivered(bytes(6)), DialBackAccepted(bytes(6)),
         Watch(bytes(20), 0, 60, [bytes(26)]), Changed(rec), Watching(bytes(6), 60, 1, rec), Noticed(bytes(6)),
+        Announce(bytes(8), bytes(20), 3, said), ListTopic(bytes(20), 3, 7, bytes(8), bytes(8)),
+        TopicPage(bytes(6), 2, True, False, (said,)),
     ]  # fmt: skip
     wrong: list[object] = [
         None, True, -1, 2**64 - 1, 1.5, "text", b"", bytes(19), bytes(2000), [], [[]], {"a": 1},

@@ -16,6 +16,7 @@ from p2pnode.dht.service import Service
 from p2pnode.dht.settings import DhtSettings
 from p2pnode.dht.storage import RecordStorage
 from p2pnode.dht.tokens import PutTokens
+from p2pnode.dht.topics import TopicStorage
 
 __all__ = ["Peer", "World", "answered"]
 
@@ -33,7 +34,8 @@ class Peer:
         self.tag = network_tag(settings.network_id)
         self.members = Members(self.key.node_id, settings)
         self.storage = RecordStorage(self.tag, settings)
-        self.service = Service(self.members, self.storage, PutTokens(self.rng.randbytes), settings)
+        self.topics = TopicStorage(self.tag, settings)
+        self.service = Service(self.members, self.storage, self.topics, PutTokens(self.rng.randbytes), settings)
         self.engine = self.fresh_engine()
 
     def fresh_engine(self) -> Engine:
@@ -60,6 +62,7 @@ class Peer:
         return (
             len(self.engine.keyring), self.engine.keyring.peers, self.engine.calls.pending,
             [len(table) for table in self.members.tables.values()], len(self.storage), self.storage.bytes,
+            len(self.topics), self.topics.held_bytes,
         )  # fmt: skip
 
     @property

@@ -18,6 +18,7 @@ from p2pnode.core.network_id import network_tag
 from p2pnode.dht.keyring import Ciphers, Session, derive_keys
 from p2pnode.dht.messages import (
     NOTICE,
+    Announce,
     Changed,
     Deliver,
     Delivered,
@@ -30,6 +31,7 @@ from p2pnode.dht.messages import (
     Forward,
     Forwarded,
     Get,
+    ListTopic,
     Nodes,
     Noticed,
     Ping,
@@ -38,12 +40,14 @@ from p2pnode.dht.messages import (
     Register,
     Registered,
     Stored,
+    TopicPage,
     Value,
     Watch,
     Watching,
     encode,
 )
 from p2pnode.dht.records import SignedRecord
+from p2pnode.dht.topic_entries import Shard, TopicEntry, order_of, topic_id
 from p2pnode.dht.wire import (
     SIGNED_ANSWER,
     SIGNED_REQUEST,
@@ -99,6 +103,12 @@ def make() -> dict[str, Any]:
     confirmation = one.seal(sealed_confirmation_text(3))
     sealed_request = one.seal(sealed_request_text(3, encode(Get(target))))
     record = SignedRecord.sign(asker, tag, b"presence/public", WALL_MS, WALL_MS // 1000 + 900, b"value")
+    topic = topic_id("chess")
+    entry = TopicEntry.sign(asker, tag, topic, WALL_MS, WALL_MS // 1000 + 1800, b"looking for a game")
+    withdrawn = TopicEntry.sign(asker, tag, topic, WALL_MS + 1, WALL_MS // 1000 + 1800, b"")
+    shard = Shard.of(topic, 3, asker.public_raw)
+    order_nonce = seed("order nonce")[:8]
+    order = order_of(order_nonce, asker.public_raw)
     value = Value(OBSERVED.pack(), seed("token")[:8], record, contact4, b"")
     sealed_answer = other.seal(sealed_answer_text(7, sealed_request[9:17], encode(value)))
     payloads = {
@@ -112,6 +122,9 @@ def make() -> dict[str, Any]:
         "watch": Watch(target, WALL_MS, 1440, []), "watch_through": Watch(target, 0, 1440, [contact4, contact6]),
         "changed": Changed(record), "watching": Watching(OBSERVED.pack(), 1440, WALL_MS, record),
         "watching_nothing": Watching(OBSERVED.pack(), 1440, 0, None), "noticed": Noticed(OBSERVED.pack()),
+        "announce": Announce(seed("token")[:8], topic, 3, entry),
+        "list_topic": ListTopic(topic, 3, shard.index, order_nonce, bytes(8)),
+        "topic_page": TopicPage(OBSERVED.pack(), 2, True, False, (entry, withdrawn)),
         "error_clock": Error(OBSERVED.pack(), ErrorCode.CLOCK, WALL_MS),
     }  # fmt: skip
     raw: dict[str, Any] = {
@@ -138,6 +151,12 @@ def make() -> dict[str, Any]:
         "record": {
             "public_key": record.public_key, "salt": record.salt, "seq": record.seq, "expires": record.expires,
             "value": record.value, "signature": record.signature, "key": record.key,
+        },
+        "topic": {
+            "name": "chess", "id": topic, "public_key": entry.public_key, "seq": entry.seq, "expires": entry.expires,
+            "value": entry.value, "signature": entry.signature, "withdrawn_signature": withdrawn.signature,
+            "depth": shard.depth, "index": shard.index, "shard_key": shard.key,
+            "root_key": Shard(0, 0, topic).key, "order_nonce": order_nonce, "order": order,
         },
     }  # fmt: skip
     return {
