@@ -94,6 +94,12 @@ class Crawl:
             self._compare()  # a writer's first search: nothing is known of other places
         self._pump()
 
+    def also(self, contacts: Iterable[Contact]) -> None:
+        """Ask these too, and go on from what they say."""
+        for contact in contacts:
+            if self.running and self.lookup.insist(contact):
+                self._ask(contact)
+
     def cancel(self) -> None:
         """End without a result; nothing stays behind."""
         self._on_finished = None

@@ -122,14 +122,25 @@ class Lookup:
                 idle += 1
                 continue
             idle = 0
-            candidate.state = _FLYING
-            candidate.asked_by = number
-            self._asked[candidate.contact.address.ip] += 1
-            self._asked[candidate.contact.prefix] += 1
-            self._flying += 1
-            self.queried += 1
+            self._fly(candidate, number)
             queries.append(candidate.contact)
         return queries
+
+    def insist(self, contact: Contact) -> bool:
+        """Count `contact` as asked, however far it is: whoever begins wants to hear it. False: it is ours, or known."""
+        number = len(self._by_id) % len(self._paths)
+        if not self._tell(self._paths[number], contact, 0):
+            return False
+        self._fly(self._by_id[contact.id], number)
+        return True
+
+    def _fly(self, candidate: _Candidate, path: int) -> None:
+        candidate.state = _FLYING
+        candidate.asked_by = path
+        self._asked[candidate.contact.address.ip] += 1
+        self._asked[candidate.contact.prefix] += 1
+        self._flying += 1
+        self.queried += 1
 
     def answered(self, contact: Contact, contacts: Iterable[Contact]) -> None:
         """`contact` answered with `contacts`; also when it had been late."""

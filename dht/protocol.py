@@ -101,7 +101,8 @@ class DhtProtocol(KademliaProtocol):
         self, target: NodeId, overlay: Overlay, *, contacts: Iterable[Contact] | None = None, quorum: int | None = None,
         record: SignedRecord | None = None, alpha: int | None = None,
         on_answered: Callable[[Contact, bytes], None] | None = None,
-        on_record: Callable[[Crawl], None] | None = None, judged: bool = False,
+        on_record: Callable[[Crawl], None] | None = None, on_begun: Callable[[Crawl], None] | None = None,
+        judged: bool = False,
     ) -> Crawl:  # fmt: skip
         """Look `target` up in one overlay; `contacts`: None to begin with the nearest of the table. `judged`: it is
         a record's key."""
@@ -115,6 +116,8 @@ class DhtProtocol(KademliaProtocol):
         table = self.routers[overlay]
         table.looked_up(target, self._network.monotonic())
         self._crawls.add(crawl)
+        if on_begun is not None:
+            on_begun(crawl)
         started = self._network.monotonic()
         try:
             crawl.start(table.closest(target, self.engine.settings.ksize) if contacts is None else contacts, record)

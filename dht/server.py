@@ -14,9 +14,9 @@ from p2pnode.core.ids import NodeId, PeerId
 from p2pnode.core.keys import NodeKey
 from p2pnode.core.network import Network
 from p2pnode.core.network_id import network_tag
-from p2pnode.core.tasks import TaskSet
 from p2pnode.dht.contact import Contact, KnownContact, unpack_address_untrusted
 from p2pnode.dht.engine import Engine
+from p2pnode.dht.joining import Joining
 from p2pnode.dht.members import Members
 from p2pnode.dht.messages import Error, ErrorCode, Ping
 from p2pnode.dht.overlay import Overlay
@@ -41,10 +41,6 @@ from p2pnode.dht.writing import Writer
 __all__ = ["Dht"]
 
 log = structlog.get_logger(__name__)
-
-MAX_BOOTSTRAP = 20  # contacts asked at once, per overlay
-HINT_PAUSE = 30.0  # s between two attempts to join an overlay through nodes named in passing
-SETTLE_PAUSES = (0.5, 2.0, 8.0, 30.0)  # seconds between looks around while the table is small
 
 
 class Dht(Signalling, Topics, Server):
@@ -77,13 +73,10 @@ class Dht(Signalling, Topics, Server):
         self.watcher = Watcher(self.protocol, storage, network)
         self._upkeep = Upkeep(self.protocol, storage, topics, network, settings)
         self._members.on_joined = self._serving.joined
-        self._members.on_hint = self._heard_of
+        self._joining = Joining(self.protocol, network, settings)
         self._record_file: RecordFile | None = None
         if settings.record_file:
             self._record_file = RecordFile(settings.record_file, storage, network, self.network_tag, settings)
-        self._settling: dict[Overlay, asyncio.Task[None]] = {}
-        self._hints: dict[Overlay, list[Contact]] = {}
-        self._hinted = TaskSet()
 
     # -- set-up -------------------------------------------------------------------------------------------------
 
@@ -131,21 +124,18 @@ class Dht(Signalling, Topics, Server):
                     self._engine.counters.drops["kept_record"] += self._record_file.dropped
             self._upkeep.start()
             self._serving.start()
+            self._joining.settles = True
 
     async def stop(self) -> None:
         """End everything; whoever waits for an answer gets a failure at once. Calling it twice is harmless."""
-        tasks = list(self._settling.values())
-        for task in tasks:
-            task.cancel()
         await self.watcher.stop()
         await self._upkeep.stop()
         await self._announcer.stop()
         await self._writer.stop()
         await self._reader.stop()
         self.protocol.close()
-        await self._hinted.cancel()
+        await self._joining.stop()
         await self._serving.stop()
-        await asyncio.gather(*tasks, return_exceptions=True)
         if self._record_file is not None:
             await self._record_file.close()
 
@@ -156,52 +146,7 @@ class Dht(Signalling, Topics, Server):
 
         Return how many of them answered. The first question is already the lookup's: it costs one round trip.
         """
-        found: dict[Overlay, list[Contact]] = {}
-        for known in contacts:
-            overlay = self._members.overlay_of(known.address.ip)
-            if overlay is not None and known.address.port and len(found.setdefault(overlay, [])) < MAX_BOOTSTRAP:
-                found[overlay].append(Contact(known.node_id, known.address, overlay, known.peer_id))
-        counts = await asyncio.gather(*(self._join(overlay, some) for overlay, some in found.items()))
-        return sum(counts)
-
-    async def _join(self, overlay: Overlay, contacts: list[Contact]) -> int:
-        # All k nearest are asked in the end, and nobody waits in line: at once is one round trip instead of three.
-        at_once = max(self.settings.alpha, self.settings.ksize, len(contacts))
-        crawl = await self.protocol.crawl(self.key.node_id, overlay, contacts=contacts, alpha=at_once)
-        log.info("dht_joined", overlay=overlay.label, queried=crawl.lookup.queried)
-        if self._upkeep.running and overlay not in self._settling:
-            task = asyncio.create_task(self._settle(overlay), name="dht-settle")
-            self._settling[overlay] = task
-            task.add_done_callback(lambda _: self._settling.pop(overlay, None))
-        return sum(1 for contact in contacts if contact.id in crawl.answered)
-
-    def _heard_of(self, contact: Contact) -> None:
-        """An answer named a node of an overlay of which we hardly know anybody: join that too, now and then."""
-        hints = self._hints.get(contact.overlay)
-        if hints is None:
-            hints = self._hints[contact.overlay] = []
-            self._hinted.spawn(self._join_by_hints(contact.overlay))
-        if len(hints) < MAX_BOOTSTRAP:
-            hints.append(contact)
-
-    async def _join_by_hints(self, overlay: Overlay) -> None:
-        await asyncio.sleep(0)  # the rest of the answer
-        await self._join(overlay, self._hints[overlay])
-        await asyncio.sleep(HINT_PAUSE * self.network.rng.uniform(0.8, 1.2))
-        del self._hints[overlay]
-
-    async def _settle(self, overlay: Overlay) -> None:
-        """Look around again shortly after joining: others may have joined at the same moment, unknown to each other.
-
-        The far parts of the id space come with the first publishes and reads, and with the upkeep: measured with 300
-        nodes, filling them at once made no read faster and cost each newcomer 80 datagrams.
-        """
-        table = self._members.tables[overlay]
-        for pause in SETTLE_PAUSES:
-            if len(table) >= self.settings.ksize:
-                break
-            await asyncio.sleep(pause * self.network.rng.uniform(0.8, 1.2))
-            await self.protocol.crawl(self.key.node_id, overlay)
+        return await self._joining.through(contacts)
 
     async def hello(self, address: Address, *, expect: PeerId | None = None, timeout: float = 3.0) -> HelloResult:
         """Ask who is at `address`. Raise WrongKeyError, P2PTimeoutError, NoPathError (nobody can be there)."""

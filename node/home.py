@@ -10,6 +10,7 @@ import contextlib
 import os
 import secrets
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,9 @@ if sys.platform != "win32":
     import fcntl
 
 __all__ = ["Home", "default_home"]
+
+# s between tries: `holder` of another process has the lock for some microseconds, which is nobody's use of the home.
+LOCK_PAUSES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
 
 def default_home() -> Path:
@@ -66,7 +70,7 @@ class Home:
             fd = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
         except OSError as exc:
             raise self._unwritable(exc) from exc
-        if not _try_lock(fd):
+        if not _try_lock(fd) and not any(_try_again(fd, pause) for pause in LOCK_PAUSES):
             pid = _read_pid(fd)
             os.close(fd)
             raise HomeInUseError(
@@ -142,6 +146,11 @@ def _try_lock(fd: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _try_again(fd: int, pause: float) -> bool:
+    time.sleep(pause)
+    return _try_lock(fd)
 
 
 def _read_pid(fd: int) -> int | None:

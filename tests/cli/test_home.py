@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,27 @@ def test_lock_file_that_is_a_link_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
         Home(home).lock()
     assert target.read_text() == "mine"
+
+
+def test_who_only_asks_for_the_holder_keeps_nobody_out(tmp_path: Path) -> None:
+    """A command that looks whether a node runs must not make the node that starts just then fail."""
+    home = Home(tmp_path)
+    home.lock()
+    home.unlock()
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            Home(tmp_path).holder()
+
+    askers = [threading.Thread(target=ask) for _ in range(3)]
+    for asker in askers:
+        asker.start()
+    try:
+        for _ in range(300):
+            home.lock()
+            home.unlock()
+    finally:
+        done.set()
+        for asker in askers:
+            asker.join()

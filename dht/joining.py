@@ -1,0 +1,123 @@
+"""Joining: search our own neighbourhood from the nodes that are known to begin with, in each overlay. A thin shell."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+import structlog
+
+from p2pnode.core.network import Network
+from p2pnode.core.tasks import TaskSet
+from p2pnode.dht.contact import Contact, KnownContact
+from p2pnode.dht.crawl import Crawl
+from p2pnode.dht.overlay import Overlay
+from p2pnode.dht.protocol import DhtProtocol
+from p2pnode.dht.settings import DhtSettings
+
+__all__ = ["Joining"]
+
+log = structlog.get_logger(__name__)
+
+MAX_BOOTSTRAP = 20  # contacts asked at once, per overlay
+HINT_PAUSE = 30.0  # s between two attempts to join an overlay through nodes named in passing
+SETTLE_PAUSES = (0.5, 2.0, 8.0, 30.0)  # s between looks around while the table is small
+
+
+class _Search:
+    """A search for our own neighbourhood that goes on. `crawl` is set at once, before anything can wait for it."""
+
+    def __init__(self) -> None:
+        self.crawl: Crawl | None = None
+        self.ended = asyncio.Event()
+
+    def begun(self, crawl: Crawl) -> None:
+        self.crawl = crawl
+
+
+class Joining:
+    """Of one node. Ends with `stop`. `settles`: whether to look around again after a search; set by `Dht`."""
+
+    def __init__(self, protocol: DhtProtocol, network: Network, settings: DhtSettings) -> None:
+        self._protocol, self._network, self._settings = protocol, network, settings
+        self._members = protocol.engine.members
+        self._members.on_hint = self._heard_of
+        self._searches: dict[Overlay, _Search] = {}
+        self._settling: set[Overlay] = set()
+        self._hints: dict[Overlay, list[Contact]] = {}
+        self._tasks = TaskSet()
+        self.settles = False
+
+    async def through(self, contacts: Iterable[KnownContact]) -> int:
+        """Ask these nodes for our own neighbourhood and search on from there; return how many of them answered."""
+        found: dict[Overlay, list[Contact]] = {}
+        for known in contacts:
+            overlay = self._members.overlay_of(known.address.ip)
+            if overlay is not None and known.address.port and len(found.setdefault(overlay, [])) < MAX_BOOTSTRAP:
+                found[overlay].append(Contact(known.node_id, known.address, overlay, known.peer_id))
+        counts = await asyncio.gather(*(self._join(overlay, some) for overlay, some in found.items()))
+        return sum(counts)
+
+    async def stop(self) -> None:
+        await self._tasks.cancel()
+
+    async def _join(self, overlay: Overlay, contacts: list[Contact]) -> int:
+        """A search that others have begun takes these in, asks each of them, and goes on from what they say: three
+        bootstrap nodes cost one search, and one honest one among them is enough (security.md E2)."""
+        search = self._searches.get(overlay)
+        if search is None:
+            search = self._searches[overlay] = _Search()
+            try:
+                await self._search(overlay, contacts, search)
+            finally:
+                del self._searches[overlay]
+                search.ended.set()
+        elif search.crawl is not None:
+            search.crawl.also(contacts)
+            await search.ended.wait()
+        answered = {} if search.crawl is None else search.crawl.answered
+        return sum(1 for contact in contacts if contact.id in answered)
+
+    async def _search(self, overlay: Overlay, contacts: list[Contact], search: _Search) -> None:
+        # All k nearest are asked in the end, and nobody waits in line: at once is one round trip instead of three.
+        at_once = max(self._settings.alpha, self._settings.ksize, len(contacts))
+        crawl = await self._protocol.crawl(
+            self._protocol.engine.node_id, overlay, contacts=contacts, alpha=at_once, on_begun=search.begun
+        )
+        log.info("dht_joined", overlay=overlay.label, queried=crawl.lookup.queried)
+        if self.settles and overlay not in self._settling:
+            self._settling.add(overlay)
+            self._tasks.spawn(self._settle(overlay))
+
+    async def _settle(self, overlay: Overlay) -> None:
+        """Look around again shortly after joining: others may have joined at the same moment, unknown to each other.
+
+        The far parts of the id space come with the first publishes and reads, and with the upkeep: measured with 300
+        nodes, filling them at once made no read faster and cost each newcomer 80 datagrams.
+        """
+        try:
+            table = self._members.tables[overlay]
+            for pause in SETTLE_PAUSES:
+                if len(table) >= self._settings.ksize:
+                    break
+                await asyncio.sleep(pause * self._network.rng.uniform(0.8, 1.2))
+                await self._protocol.crawl(self._protocol.engine.node_id, overlay)
+        finally:
+            self._settling.discard(overlay)
+
+    def _heard_of(self, contact: Contact) -> None:
+        """An answer named a node of an overlay of which we hardly know anybody: join that too, now and then."""
+        hints = self._hints.get(contact.overlay)
+        if hints is None:
+            hints = self._hints[contact.overlay] = []
+            self._tasks.spawn(self._join_by_hints(contact.overlay))
+        if len(hints) < MAX_BOOTSTRAP:
+            hints.append(contact)
+
+    async def _join_by_hints(self, overlay: Overlay) -> None:
+        try:
+            await asyncio.sleep(0)  # the rest of the answer
+            await self._join(overlay, self._hints[overlay])
+            await asyncio.sleep(HINT_PAUSE * self._network.rng.uniform(0.8, 1.2))
+        finally:
+            del self._hints[overlay]
