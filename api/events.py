@@ -27,7 +27,7 @@ MAX_WAITING = 10_000  # events a slow reader may be behind, about 5 MB; then its
 def node_event(event: NodeEvent) -> t.Event | None:
     """Return the line for an event of the node, None when it has none."""
     match event:
-        case PresenceChanged(peer, online, age_s, name, user):
+        case PresenceChanged(peer, online, age_s, name, user, state, evidence, _, last_seen, addresses):
             return t.Event(
                 event="presence",
                 peer=str(peer),
@@ -35,6 +35,10 @@ def node_event(event: NodeEvent) -> t.Event | None:
                 age_s=round(age_s, 3),
                 name=name or None,
                 from_user=None if user is None else str(user),
+                state=state or None,
+                evidence=evidence or None,
+                last_seen=None if last_seen is None else t.rfc3339(last_seen),
+                addresses=[str(address) for address in addresses] or None,
             )
         case NetworkChanged(addresses, nat):
             return t.Event(event="network", nat=nat, addresses=[str(a) for a in addresses])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from p2pnode import P2PError, Trace
+from p2pnode import P2PError, PresenceChanged, Trace
 from p2pnode.api import types as t
 from p2pnode.api.metrics import CONTENT_TYPE, metrics_text
 from p2pnode.api.routing import Route
@@ -138,7 +138,32 @@ async def find(service: Service, request: t.PeerQuery) -> t.FindAnswer:
         seconds=round(service.now - started, 4),
         queried=best.queried,
         late=best.late,
+        state=best.state,
+        evidence=best.evidence,
+        holders=best.holders,
+        last_seen=None if best.last_seen is None else t.rfc3339(best.last_seen),
         elapsed_s=round(best.seconds, 4),
+    )
+
+
+async def list_presences(service: Service, _: None) -> t.Presences:
+    """Say of each watched peer whether it is there, and what that is known from; nobody is asked."""
+    events = [event for peer in service.node.watched() if (event := service.node.presence(peer)) is not None]
+    return t.Presences([presence_entry(event) for event in events])
+
+
+def presence_entry(event: PresenceChanged) -> t.PresenceEntry:
+    return t.PresenceEntry(
+        peer=str(event.peer),
+        online=event.online,
+        state=event.state,
+        age_s=round(event.age_s, 3),
+        evidence=event.evidence,
+        holders=event.holders,
+        last_seen=None if event.last_seen is None else t.rfc3339(event.last_seen),
+        addresses=[str(address) for address in event.addresses],
+        name=event.name,
+        user=None if event.user is None else str(event.user),
     )
 
 
@@ -200,6 +225,7 @@ ROUTES = [
     Route("GET", "/v1/dht", "Routing tables, records, traffic", get_dht, None, t.DhtAnswer),
     Route("GET", "/metrics", "Counters for Prometheus", get_metrics, text=CONTENT_TYPE),
     Route("GET", "/v1/find", "Presence of a peer", find, t.PeerQuery, t.FindAnswer),
+    Route("GET", "/v1/presence", "Watched peers", list_presences, None, t.Presences),
     Route("POST", "/v1/connect", "Open a session", connect, t.ConnectRequest, t.ConnectAnswer),
     Route("POST", "/v1/ping", "One round trip over a session", ping, t.PingRequest, t.PingAnswer),
     Route("POST", "/v1/hello", "Who listens at an address", hello, t.HelloRequest, t.HelloAnswer),

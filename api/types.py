@@ -162,7 +162,10 @@ class PeerQuery(Struct):
 
 class FindAnswer(Struct, kw_only=True):
     """Presence as found in the network. `age_s`: how old the evidence is. `queried`: nodes asked; `late`: those of them
-    that did not answer in their usual time; `elapsed_s`: the lookup alone, while `seconds` is the whole request."""
+    that did not answer in their usual time; `elapsed_s`: the lookup alone, while `seconds` is the whole request.
+    `state`: online, last_seen (there a moment ago, perhaps not any more) or offline; `evidence`: session, session_lost,
+    goodbye, record (its own, found now), notice (its own, told by its holders), lan; `holders`: nodes that returned the
+    record; `last_seen`: when it was surely there."""
 
     peer: str
     online: bool
@@ -175,6 +178,31 @@ class FindAnswer(Struct, kw_only=True):
     queried: int = 0
     late: int = 0
     elapsed_s: float = 0.0
+    state: str = ""
+    evidence: str = ""
+    holders: int = 0
+    last_seen: str | None = None
+
+
+class PresenceEntry(Struct, kw_only=True):
+    """A watched peer: a contact's device or a member of the hall. The fields are those of FindAnswer."""
+
+    peer: str
+    online: bool
+    state: str
+    age_s: float
+    evidence: str
+    holders: int
+    last_seen: str | None
+    addresses: list[str]
+    name: str
+    user: str | None
+
+
+class Presences(Struct):
+    """All watched peers of which something is known."""
+
+    presences: list[PresenceEntry]
 
 
 class ConnectRequest(Struct):
@@ -344,6 +372,8 @@ class Event(Struct, kw_only=True, omit_defaults=True):
     name: str | None = None
     online: bool | None = None
     age_s: float | None = None
+    evidence: str | None = None
+    last_seen: str | None = None
     nat: str | None = None
     addresses: list[str] | None = None
     path: str | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from p2pnode import InvalidPeerError, NotFoundError, PeerId, PeerSpec, UserId, clean_name, parse_peer
 from p2pnode.chat.model import HALL, Contact, ContactState, Hall, Party, short_id
@@ -29,18 +29,23 @@ class Directory:
         self._contacts: dict[UserId | PeerId, Contact] = {}
         self._devices: OrderedDict[PeerId, tuple[UserId | None, str]] = OrderedDict()
         self._by_user: dict[UserId, dict[PeerId, None]] = {}
+        self.changed: Callable[[], None] = lambda: None
+        """Called when a contact or a device became another one."""
 
     # learning
 
     def put(self, contact: Contact) -> None:
         """Add or replace a contact."""
         self._contacts[contact.party] = contact
+        self.changed()
 
     def replace_contacts(self, contacts: Iterable[Contact]) -> None:
         self._contacts = {contact.party: contact for contact in contacts}
+        self.changed()
 
     def remove(self, party: UserId | PeerId) -> None:
         self._contacts.pop(party, None)
+        self.changed()
 
     def learn(self, device: DeviceRow) -> bool:
         """Note whose device this proved to be and how it calls itself; whether that is news."""
@@ -58,6 +63,8 @@ class Directory:
                 self._unlink(user, oldest)
                 del self._devices[oldest]
         self._forget_strangers()
+        if before is None or before[0] != user:
+            self.changed()
         return before != (user, device.name)
 
     # asking

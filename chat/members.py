@@ -126,6 +126,7 @@ class HallKeeper:
 
     def _announce(self, *, joined: tuple[Member, ...] = (), left: tuple[Member, ...] = ()) -> None:
         members = self._roster.members()
+        self._chat.attention.look()
         log.info("hall_changed", members=len(members), joined=len(joined), left=len(left))
         self._chat.emit(HallChanged(joined, left, members))
 

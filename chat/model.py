@@ -169,12 +169,14 @@ class MessageStateChanged:
 
 @dataclass(frozen=True, slots=True)
 class PresenceSeen:
-    """Somebody known came or went. `age_s`: age of the evidence."""
+    """Somebody known came or went. `age_s`: age of the evidence; `state` and `evidence` as in `p2pnode.FindResult`."""
 
     peer: PeerId
     user: UserId | None
     online: bool
     age_s: float
+    state: str = ""
+    evidence: str = ""
 
 
 @dataclass(frozen=True, slots=True)

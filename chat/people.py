@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from p2pnode import P2PError, PeerId, UserId
+from p2pnode import FindResult, P2PError, PeerId, PresenceChanged, UserId
 from p2pnode.chat.model import ContactState
 
 if TYPE_CHECKING:
@@ -22,13 +22,17 @@ DEVICES_ASKED = 3  # of each contact
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody known. `online` None: the network does not know. `age_s`: seconds since the evidence, None: none."""
+    """Somebody known. `online` None: the network does not know. `age_s`: seconds since the evidence, None: none.
+
+    `presence`: `online`, `last_seen` (there a moment ago, perhaps not any more), `offline`, or "": nobody knows.
+    """
 
     party: UserId | PeerId
     online: bool | None
     age_s: float | None
     in_hall: bool
     state: ContactState | None
+    presence: str = ""
 
 
 class People:
@@ -65,25 +69,28 @@ class People:
         in_hall = any(device in chat.hall for device in devices)
         state = chat.directory.state_of(party)
         if any(chat.node.session(device) is not None for device in devices):
-            return Person(party, True, 0.0, in_hall, state)
+            return Person(party, True, 0.0, in_hall, state, "online")
         online: bool | None = None
         age_s: float | None = None
+        presence = ""
         async with limit:
             for device in devices[:DEVICES_ASKED]:
-                try:
-                    found = await chat.node.find(device, timeout=LOOKUP_TIMEOUT_S)
+                found: PresenceChanged | FindResult | None = chat.node.presence(device)
+                try:  # what is watched is known; whoever is not has to be looked up
+                    found = found or await chat.node.find(device, timeout=LOOKUP_TIMEOUT_S)
                 except P2PError:
                     continue  # nobody knows this device just now; another may be known
-                online = bool(online) or found.online
-                age_s = found.age_s if age_s is None else min(age_s, found.age_s)
+                if age_s is None or (found.online, -found.age_s) > (bool(online), -age_s):
+                    online, age_s, presence = found.online, found.age_s, found.state
                 if online:
                     break
-        return Person(party, online, age_s, in_hall, state)
+        return Person(party, online, age_s, in_hall, state, presence)
 
     def _line(self, person: Person) -> str:
         seen = "here now" if person.online and person.age_s == 0.0 else "online" if person.online else "offline"
         if person.age_s:
-            seen += f", seen {_span(person.age_s)} ago"
+            ago = f"seen {_span(person.age_s)} ago"
+            seen = f"last {ago}" if person.presence == "last_seen" else f"{seen}, {ago}"
         notes = [seen]
         if person.in_hall:
             notes.append("in the hall")

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from p2pnode import AccountKey, Address, FindResult, HelloResult, Network, NodeEvent, NodeSettings, PeerId, UserId
+from p2pnode import (
+    AccountKey,
+    Address,
+    FindResult,
+    HelloResult,
+    Network,
+    NodeEvent,
+    NodeSettings,
+    PeerId,
+    PresenceChanged,
+    UserId,
+)
 
 __all__ = ["Cancel", "NodePort", "SessionPort", "StreamPort"]
 
@@ -53,6 +64,9 @@ class NodePort(Protocol):
     @property
     def settings(self) -> NodeSettings: ...
     async def find(self, peer: PeerId, *, timeout: float = ...) -> FindResult: ...
+    def watch(self, peer: PeerId) -> bool: ...
+    def unwatch(self, peer: PeerId) -> None: ...
+    def presence(self, peer: PeerId) -> PresenceChanged | None: ...
     async def find_user(self, user: UserId, *, timeout: float = ...) -> tuple[PeerId, ...]: ...
     async def connect(
         self, peer: PeerId, *, addresses: Sequence[Address] = ..., timeout: float = ...

@@ -37,6 +37,7 @@ from p2pnode import (
     UserId,
     clean_name,
 )
+from p2pnode.chat.attention import Attention
 from p2pnode.chat.contacts import Directory
 from p2pnode.chat.delivery import Deliveries, Delivery
 from p2pnode.chat.inbound import Inbound
@@ -55,13 +56,7 @@ from p2pnode.chat.model import (
     SendResult,
 )
 from p2pnode.chat.ports import Cancel, NodePort, SessionPort, StreamPort
-from p2pnode.chat.protocol import (
-    CHAT_PROTOCOL,
-    ID_BYTES,
-    MAX_TEXT_BYTES,
-    Hello,
-    is_device_of,
-)
+from p2pnode.chat.protocol import CHAT_PROTOCOL, ID_BYTES, MAX_TEXT_BYTES, Hello, is_device_of
 from p2pnode.chat.reception import Reception
 from p2pnode.chat.resolving import Resolver
 from p2pnode.chat.store import ChatStore, DeviceRow, Outgoing
@@ -107,6 +102,7 @@ class Chat:
         self.reception = Reception(self)
         self.resolver = Resolver(self)
         self.links = Links(self)
+        self.attention = Attention(self)
         self.drops: Counter[str] = Counter()
         """Streams given up, by reason."""
         self._inbound: Counter[PeerId] = Counter()
@@ -136,6 +132,8 @@ class Chat:
                 self.resolver.begin(party, unaddressed=True)
         for session in self.node.sessions():
             self.links.came(session.peer)
+        self.directory.changed = self.attention.look
+        self.attention.look()
 
     async def stop(self) -> None:
         """Say goodbye to the hall and stop; what is queued stays on the disk. Calling it twice is harmless."""
@@ -336,7 +334,7 @@ class Chat:
                 self.links.came(event.peer)
             if self._knows(event.peer):
                 user = self.directory.user_of(event.peer)
-                self.emit(PresenceSeen(event.peer, user, event.online, event.age_s))
+                self.emit(PresenceSeen(event.peer, user, event.online, event.age_s, event.state, event.evidence))
         elif isinstance(event, SessionClosed):
             self.hall.session_closed(event.session.peer, event.reason)
         elif isinstance(event, Joined):

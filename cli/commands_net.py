@@ -11,7 +11,7 @@ from p2pnode.cli.options import JsonOption, PeerArgument, TimeoutOption, example
 from p2pnode.cli.output import age, size, table
 
 if TYPE_CHECKING:
-    from p2pnode.api.types import PublishedInfo, TraceEntry
+    from p2pnode.api.types import FindAnswer, PublishedInfo, TraceEntry
 
 __all__ = ["add"]
 
@@ -149,14 +149,32 @@ def _find(ctx: typer.Context, peer: PeerArgument, timeout: TimeoutOption = None,
         found = client.get(
             "/v1/find", t.FindAnswer, t.PeerQuery(peer, config["timeout"]), timeout=2 * config["timeout"]
         )
-    state = "online" if found.online else "offline"
     invocation.emit(
         found,
         f"{found.peer} {found.name}".rstrip(),
-        f"{state}, evidence {age(found.age_s)} old",
+        _presence_text(found),
         f"{found.hops} hops, {found.queried} nodes queried, {found.late} late, {found.elapsed_s:.2f} s",
         *found.addresses,
     )
+
+
+def _presence_text(found: FindAnswer) -> str:
+    """Say whether somebody is there, who says so, and how old that is."""
+    ago = f"{age(found.age_s)} ago"
+    record = f"its own record of {ago}" + (f", held by {found.holders} nodes" if found.holders > 1 else "")
+    said_by = {
+        "session": f"session with us, heard {ago}",
+        "session_lost": f"our session with it broke, heard last {ago}",
+        "goodbye": f"it said goodbye {ago}",
+        "record": record,
+        "notice": f"{record}, told by its holders",
+        "lan": "discovered on the local network",
+    }
+    state = {"online": "online", "last_seen": f"last seen {ago}", "offline": "offline"}.get(found.state)
+    if state is None:
+        state = "online" if found.online else "offline"
+    seen = f", last seen {found.last_seen}" if found.last_seen is not None and found.state != "online" else ""
+    return f"{state} ({said_by.get(found.evidence, f'evidence {age(found.age_s)} old')}){seen}"
 
 
 def _connect(ctx: typer.Context, peer: PeerArgument, timeout: TimeoutOption = None, json: JsonOption = None) -> None:

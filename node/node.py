@@ -80,13 +80,9 @@ class Node(Topical):
         self.dht = Dht(key=key, network=wire, settings=self.membership.dht_settings(), send=self.mux.send)
         self.endpoint = QuicEndpoint(key=key, network=network, send=self._send, network_tag=self.tag)
         self._sessions = SessionTable(
-            self.peer_id,
-            network,
-            settings.idle_timeout,
-            serve=self._serve_session,
-            opened=self._session_opened,
+            self.peer_id, network, settings.idle_timeout, serve=self._serve_session, opened=self._session_opened,
             ended=self._session_ended,
-        )
+        )  # fmt: skip
         self.questions = NetworkQuestions(
             self.peer_id, self.membership, network, self.mux.send, allow_documentation=settings.allow_documentation
         )
@@ -223,7 +219,7 @@ class Node(Topical):
 
     async def find(self, peer: PeerId, *, timeout: float = 10.0, on_found: OnFound | None = None) -> FindResult:
         """Return what is known of `peer`; `on_found`: as it comes. Raise PeerNotFoundError, P2PTimeoutError."""
-        return self._presence.found(*await self._finder.look(peer, timeout=timeout, on_found=on_found))
+        return await self._presence.find(self._finder, peer, timeout, on_found)
 
     def watch(self, peer: PeerId) -> bool:
         """Have `PresenceChanged` told when the peer comes, goes or moves; False: 256 are watched already."""
@@ -231,6 +227,9 @@ class Node(Topical):
 
     def unwatch(self, peer: PeerId) -> None:
         self._presence.unwatch(peer)
+
+    def watched(self) -> tuple[PeerId, ...]:
+        return self._presence.watched()
 
     def presence(self, peer: PeerId) -> PresenceChanged | None:
         """Return what is known of a peer without asking anybody, None when that is nothing. Complete when watched."""
@@ -245,7 +244,7 @@ class Node(Topical):
     async def connect(self, peer: PeerId, *, addresses: Sequence[Address] = (), timeout: float = 15.0) -> Session:
         """Return the open session with `peer`, or open one. Concurrent calls share one attempt.
 
-        `addresses`: tried beside what the lookup finds. Raise PeerNotFoundError, PeerOfflineError, NoPathError,
+        `addresses`: tried as well. Raise PeerNotFoundError, PeerOfflineError, NoPathError,
         RefusedError, WrongKeyError, WrongNetworkError, P2PTimeoutError.
         """
         if peer == self.peer_id:
@@ -284,7 +283,7 @@ class Node(Topical):
         self.reaching.known = known
 
     def subscribe(self, callback: Callable[[NodeEvent], None]) -> Cancel:
-        """Call `callback` with each event, in order, on the loop."""
+        """Call `callback` with each event, in order."""
         return self._bus.subscribe(callback)
 
     def emit(self, event: NodeEvent) -> None:

@@ -27,12 +27,13 @@ log = structlog.get_logger(__name__)
 DEVICES_LIFETIME_S = 20 * 3600.0  # below the 24 h that holders accept, with room for a clock that is wrong
 DEVICES_REFRESH_S = 1800.0  # it never changes by itself; holders come and go
 RETRY_S = 15.0  # after a publish that nobody stored
-# How often the network's size and the clocks are looked at: a network grows when it is young; all else wakes us.
+# How often the network's size is looked at: a network grows when it is young; all else wakes us.
 LOOK_FIRST_S, LOOK_LAST_S = 5.0, 40.0
 GROWTH = 2.0  # half of the nearest nodes of a network that has doubled since the publish lack our record
 # The wall clock went ahead of the monotonic one: the machine slept (Linux stops CLOCK_MONOTONIC then) or its clock was
 # set. Either way the times in what we signed are no longer true, and our timers know nothing of it.
 SLEPT_S = 30.0
+CLOCK_S = 5.0  # how often the clocks are compared
 ENOUGH = 8  # holders that must have confirmed before we go on; the others get it meanwhile
 JITTER = 0.1  # share of the refresh time, so that a network restarted at once does not beat in step
 
@@ -92,17 +93,22 @@ class Publisher:
             if await self.publish_due():
                 look_s = LOOK_FIRST_S
             due = [at for realm, at in self._due_at.items() if realm in self._dht.realms()]
-            due_s = min(due, default=0.0) - self._network.monotonic()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(look_s, max(due_s, LOOK_FIRST_S))):
-                    await self._wake.wait()
+            now = self._network.monotonic()
+            look_at = now + min(look_s, max(min(due, default=0.0) - now, LOOK_FIRST_S))
+            while not self._wake.is_set() and (left := look_at - self._network.monotonic()) > 0 and not self._slept():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(left, CLOCK_S)):
+                        await self._wake.wait()
             look_s = min(2 * look_s, LOOK_LAST_S)
+
+    def _slept(self) -> bool:
+        return abs(self._network.wall() - self._network.monotonic() - self._wall_ahead_s) > SLEPT_S
 
     async def publish_due(self) -> bool:
         """Publish in every realm where it is due or an address has changed; return whether it was anywhere."""
         now = self._network.monotonic()
         wall_ahead_s = self._network.wall() - now
-        if abs(wall_ahead_s - self._wall_ahead_s) > SLEPT_S:
+        if self._slept():
             log.info("clock_jumped", seconds=round(wall_ahead_s - self._wall_ahead_s))
             self._due_at = dict.fromkeys(self._due_at, 0.0)
             self._devices_due_at.clear()

@@ -15,14 +15,14 @@ from dataclasses import replace
 import structlog
 
 from p2pnode.core.address import Address, Realm
-from p2pnode.core.errors import BadPacket, P2PError
+from p2pnode.core.errors import BadPacket, P2PError, PeerNotFoundError
 from p2pnode.core.ids import PeerId
 from p2pnode.core.network import Network
 from p2pnode.core.tasks import TaskSet
 from p2pnode.dht import Dht, SignedRecord, Told
 from p2pnode.events import NodeEvent, PresenceChanged
 from p2pnode.evidence import Knowledge, RecordHeard, Verdict
-from p2pnode.finding import Heard
+from p2pnode.finding import Finder
 from p2pnode.presence import FindResult, Presence, presence_salt
 from p2pnode.reachability import NatKind
 from p2pnode.reaching import Reaching
@@ -93,6 +93,9 @@ class PresenceBoard:
         if (timer := self._timers.pop(peer, None)) is not None:
             timer.cancel()
 
+    def watched(self) -> tuple[PeerId, ...]:
+        return tuple(self._watched)
+
     def verdict(self, peer: PeerId) -> PresenceChanged | None:
         """Return what is known now, None when that is nothing."""
         verdict = self._judge(peer)
@@ -119,14 +122,23 @@ class PresenceBoard:
 
     # what is learned
 
-    def found(self, result: FindResult, heard: Heard) -> FindResult:
-        """A lookup ended. Return its result with the verdict on all that is known."""
-        known = self._of(result.peer)
+    async def find(
+        self, finder: Finder, peer: PeerId, timeout: float, on_found: Callable[[FindResult], None] | None
+    ) -> FindResult:
+        """Look a peer up; return the verdict on all that is known. Raise PeerNotFoundError, P2PTimeoutError."""
+        try:
+            result, heard = await finder.look(peer, timeout=timeout, on_found=on_found)
+        except PeerNotFoundError:
+            verdict = self._judge(peer)
+            if not verdict.evidence.startswith(("session", "goodbye")):
+                raise
+            result, heard = FindResult(peer, False, 0.0, (), "", None, 0, 0.0), {}  # we were in contact with it
+        known = self._of(peer)
         for realm, (got, presence) in heard.items():
             if presence is not None and got.record is not None:
                 known.heard(realm, _record_heard(got.record, presence, "record", len(got.holders)))
-        verdict = self._judge(result.peer)
-        self._review(result.peer, tell=True)
+        verdict = self._judge(peer)
+        self._review(peer, tell=True)
         if verdict.state == "unknown":
             return result
         return replace(

@@ -15,9 +15,11 @@ from p2pnode import (
     InvalidPeerError,
     NotFoundError,
     PeerBlockedError,
+    PresenceChanged,
     RefusedError,
 )
 from p2pnode.chat import PresenceSeen, RequestReceived
+from p2pnode.chat.people import People
 from p2pnode.chat.protocol import CHAT_PROTOCOL, Ack, Hello, Refuse, TextMessage, device_proof, encode
 from p2pnode.simulations.virtual import VirtualLoop
 
@@ -182,8 +184,6 @@ def test_presence_of_contacts_is_told() -> None:
     """Known people only."""
 
     async def main(world: FakeWorld) -> None:
-        from p2pnode import PresenceChanged
-
         alice, bob = await pair(world)
         alice.node.emit(PresenceChanged(bob.node.peer_id, True, 1.0))
         assert alice.of_type(PresenceSeen) == []
@@ -262,5 +262,51 @@ def test_answers_of_a_lying_receiver_change_nothing_else() -> None:
         await alice.chat.send(liar.user_id, "for the liar", wait=1.0)
         await asyncio.sleep(1)
         assert (await alice.store.message(queued.id)).state == "queued"
+
+    run(main)
+
+
+def test_contacts_and_hall_members_are_watched() -> None:
+    """Devices of accepted contacts, from the start and as they become known; not strangers, nor who was removed."""
+
+    async def main(world: FakeWorld) -> None:
+        alice, bob = await pair(world)
+        carol = await Person(world, "carol").start()
+        assert alice.node.watched == set()
+        await befriend(alice, bob)
+        await alice.chat.send(bob.node.user_id, "hi")
+        await asyncio.sleep(1)
+        assert alice.node.watched == {bob.node.peer_id}
+        alice.chat.enter_hall(carol.node.peer_id)
+        await asyncio.sleep(5)
+        assert alice.node.watched == {bob.node.peer_id, carol.node.peer_id}
+        await alice.chat.remove_contact(bob.node.user_id)
+        await asyncio.sleep(1)
+        assert bob.node.peer_id not in alice.node.watched
+
+    run(main)
+
+
+def test_users_shows_what_the_watch_knows() -> None:
+    """Nobody is looked up who is watched: the state and its age come from the node's board."""
+
+    async def main(world: FakeWorld) -> None:
+        alice, bob = await pair(world)
+        await befriend(alice, bob)
+        await alice.chat.send(bob.node.user_id, "hi")
+        alice.node.sessions_by_peer.clear()
+        people = People(alice.chat)
+        peer = bob.node.peer_id
+        figures = []
+        for state, online, age in (("last_seen", True, 7.0), ("offline", False, 120.0), ("online", True, 90.0)):
+            alice.node.known[peer] = PresenceChanged(peer, online, age, state=state)
+            figures.append([(p.online, p.presence) for p in await people.all()])
+            figures[-1] += [line.split("  ")[-1].strip() for line in await people.lines("users")]
+        assert [each[0] for each in figures] == [(True, "last_seen"), (False, "offline"), (True, "online")]
+        assert [each[1].split(", in the hall")[0] for each in figures] == [
+            "last seen 7 s ago",
+            "offline, seen 2 min ago",
+            "online, seen 2 min ago",
+        ]
 
     run(main)

@@ -99,7 +99,9 @@ def test_killed_and_restarted_with_its_state_file(tmp_path: Path) -> None:
             await asyncio.sleep(60)
             assert (tmp_path / "state").read_bytes() == saved
             assert session.closed
-            assert (await network_of(alice).run(alice.find(bob.peer_id))).online  # nobody said goodbye
+            assert (await network_of(nodes[3]).run(nodes[3].find(bob.peer_id))).online  # nobody said goodbye
+            missed = await network_of(alice).run(alice.find(bob.peer_id))  # but its session with alice broke
+            assert (missed.online, missed.evidence) == (False, "session_lost")
             with pytest.raises(P2PError):
                 await network_of(alice).run(alice.connect(bob.peer_id))
             again = await start(network.network(), 77, state_path=tmp_path / "state")

@@ -27,6 +27,7 @@ from p2pnode import (
     PeerId,
     PeerNotFoundError,
     PeerOfflineError,
+    PresenceChanged,
     SessionClosed,
     SessionOpened,
     UserId,
@@ -186,6 +187,8 @@ class FakeNode:
         self.address = Address(f"10.0.0.{len(world.nodes) + 1}", 4747)
         self.up = False
         self.dials = 0
+        self.watched: set[PeerId] = set()
+        self.known: dict[PeerId, PresenceChanged] = {}
         self.sessions_by_peer: dict[PeerId, FakeSession] = {}
         self._handlers: dict[str, Handler] = {}
         self._subscribers: list[Callable[[NodeEvent], None]] = []
@@ -197,6 +200,16 @@ class FakeNode:
         if found is None:
             raise PeerNotFoundError("Nobody knows this peer.")
         return FindResult(peer, found.up, 1.0, (found.address,), found.settings.name, found.user_id, 1, 0.01)
+
+    def watch(self, peer: PeerId) -> bool:
+        self.watched.add(peer)
+        return True
+
+    def unwatch(self, peer: PeerId) -> None:
+        self.watched.discard(peer)
+
+    def presence(self, peer: PeerId) -> PresenceChanged | None:
+        return self.known.get(peer)
 
     async def find_user(self, user: UserId, *, timeout: float = 10.0) -> tuple[PeerId, ...]:
         await asyncio.sleep(self.world.lookup_s)
