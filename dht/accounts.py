@@ -16,13 +16,35 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Account(Generic[K]):
-    """Of one prefix: bytes, and its keys, oldest first."""
+    """Of one prefix: bytes, and its keys, oldest first. Most have one key, for which a dictionary is too much."""
 
-    __slots__ = ("bytes", "keys")
+    __slots__ = ("_many", "_one", "bytes")
 
     def __init__(self) -> None:
         self.bytes = 0
-        self.keys: OrderedDict[K, None] = OrderedDict()
+        self._one: K | None = None
+        self._many: OrderedDict[K, None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._many) if self._many is not None else int(self._one is not None)
+
+    def add(self, key: K) -> None:
+        if self._many is not None:
+            self._many[key] = None
+        elif self._one is None:
+            self._one = key
+        else:
+            self._many = OrderedDict(((self._one, None), (key, None)))
+            self._one = None
+
+    def remove(self, key: K) -> None:
+        if self._many is not None:
+            del self._many[key]
+        else:
+            self._one = None
+
+    def oldest(self) -> K | None:
+        return self._one if self._many is None else next(iter(self._many), None)
 
 
 class Accounts(Generic[K]):
@@ -32,23 +54,25 @@ class Accounts(Generic[K]):
         """`prefix_keys`: how many keys a prefix may have beyond free room."""
         self._capacity, self._prefix_keys = capacity, prefix_keys
         self._accounts: dict[bytes, Account[K]] = {}
-        # What is no longer true is skipped; built anew when it holds four times as many as there are accounts.
+        # What is no longer true is skipped; built anew when it holds twice as many as there are accounts.
         self._heaviest: list[tuple[int, bytes]] = []
         self.bytes = 0
 
     def add(self, prefix: bytes, key: K, size: int) -> None:
         self.bytes += size
-        account = self._accounts.setdefault(prefix, Account())
+        account = self._accounts.get(prefix)
+        if account is None:
+            account = self._accounts[prefix] = Account()
         account.bytes += size
-        account.keys[key] = None
+        account.add(key)
         self._weigh(prefix, account)
 
     def remove(self, prefix: bytes, key: K, size: int) -> None:
         self.bytes -= size
         account = self._accounts[prefix]
         account.bytes -= size
-        del account.keys[key]
-        if account.keys:
+        account.remove(key)
+        if len(account):
             self._weigh(prefix, account)
         else:
             del self._accounts[prefix]
@@ -62,12 +86,12 @@ class Accounts(Generic[K]):
         Whoever is heaviest loses; when that would be the newcomer's own prefix, the newcomer loses.
         """
         own = self._accounts.get(prefix)
-        if own is not None and len(own.keys) >= self._prefix_keys:
+        if own is not None and len(own) >= self._prefix_keys:
             return None
         heaviest = self._heaviest_account()
         if heaviest is None or (own is not None and heaviest.bytes <= own.bytes + size):
             return None
-        return next(iter(heaviest.keys))
+        return heaviest.oldest()
 
     def __len__(self) -> int:
         return len(self._accounts)
@@ -83,6 +107,6 @@ class Accounts(Generic[K]):
 
     def _weigh(self, prefix: bytes, account: Account[K]) -> None:
         heapq.heappush(self._heaviest, (-account.bytes, prefix))
-        if len(self._heaviest) > 4 * len(self._accounts) + 64:
+        if len(self._heaviest) > 2 * len(self._accounts) + 64:
             self._heaviest = [(-other.bytes, name) for name, other in self._accounts.items()]
             heapq.heapify(self._heaviest)

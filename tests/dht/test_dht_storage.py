@@ -29,7 +29,7 @@ def test_p1_a_record_stored_anew_after_it_expired_is_counted_once() -> None:
     assert storage.store(record(1, 2, WALL + 1000), Realm.PUBLIC, b"two", later, WALL + later) is None
     assert storage.bytes == OVERHEAD_BYTES + 101
     assert storage.expire(5000.0) == 1
-    assert (len(storage), storage.bytes, storage._prefixes) == (0, 0, {})
+    assert (len(storage), storage.bytes, len(storage._accounts)) == (0, 0, 0)
 
 
 def test_p1_accounts_hold_through_a_long_random_life() -> None:
@@ -48,7 +48,7 @@ def test_p1_accounts_hold_through_a_long_random_life() -> None:
             storage.expire(now)
         held = [stored for _, stored in storage]
         assert storage.bytes == sum(stored.size for stored in held) <= 25 * (OVERHEAD_BYTES + 200)
-        assert sum(len(prefix.keys) for prefix in storage._prefixes.values()) == len(held)
+        assert sum(len(each) for each in storage._accounts._accounts.values()) == len(held)
     storage.expire(now + 10_000)
-    assert (len(storage), storage.bytes, storage._prefixes) == (0, 0, {})
+    assert (len(storage), storage.bytes, len(storage._accounts)) == (0, 0, 0)
     assert len(changed) == 40
