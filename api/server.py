@@ -11,20 +11,19 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 import structlog
-import uvicorn
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from p2pnode import Home, P2PError, Trace, __version__
 from p2pnode.api.chat_routes import ROUTES as CHAT_ROUTES
 from p2pnode.api.guard import MAX_BODY_BYTES, SECURITY_HEADERS, Refusal, judge
+from p2pnode.api.http import MAX_CONNECTIONS, REQUEST_S, HttpServer
 from p2pnode.api.node_routes import ROUTES as NODE_ROUTES
 from p2pnode.api.node_routes import trace_entries
 from p2pnode.api.openapi import document
@@ -36,12 +35,6 @@ from p2pnode.api.types import ErrorAnswer, ErrorBody, TraceEntry
 __all__ = ["ROUTES", "ApiServer", "Application"]
 
 log = structlog.get_logger(__name__)
-
-# Chosen by us: the clients are a few commands and one page. 64 connections with 16 KiB of head and 128 KiB of body
-# each bound the memory at about 10 MB.
-MAX_CONNECTIONS = 64
-MAX_HEAD_BYTES = 16 * 1024
-REQUEST_S = 10.0  # until a request is complete; who is slower is cut off
 
 
 async def openapi(_service: Service, _request: None) -> dict[str, Any]:
@@ -152,44 +145,13 @@ def _failure(
     return Response(data, status_code=status, headers=headers, media_type="application/json")
 
 
-class _Protocol(H11Protocol):
-    """uvicorn's HTTP/1.1 with two bounds that it lacks: connections, and the time until a first request."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        if len(self.connections) > MAX_CONNECTIONS:
-            transport.abort()
-            return
-        self.loop.call_later(REQUEST_S, self._first_request_due)
-
-    def _first_request_due(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
-            self.transport.abort()
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers (the command line has its own) and its ten wake-ups per second."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.stopping = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def main_loop(self) -> None:
-        await self.stopping.wait()
-
-
 class ApiServer:
     """Serves `service` until `stop`. `url` is valid after `start`."""
 
     def __init__(self, service: Service, home: Home) -> None:
         self._service = service
         self._home = home
-        self._server: _Server | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._server: HttpServer | None = None
         self.port = 0
 
     @property
@@ -204,24 +166,7 @@ class ApiServer:
         self.port = listener.getsockname()[1]
         token = self._service.node.network.token_bytes(32).hex()
         application = Application(self._service, port=self.port, token=token)
-        self._server = _Server(
-            uvicorn.Config(
-                application,
-                http=_Protocol,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                log_level="critical",
-                access_log=False,
-                server_header=False,
-                date_header=False,
-                proxy_headers=False,
-                h11_max_incomplete_event_size=MAX_HEAD_BYTES,
-                timeout_keep_alive=5,
-                timeout_graceful_shutdown=1,
-            )
-        )
-        self._task = asyncio.ensure_future(self._server.serve(sockets=[listener]))
+        self._server = HttpServer(application, listener)
         card = {"port": self.port, "token": token, "pid": os.getpid()}
         try:
             self._home.write_api_card(json.dumps(card).encode() + b"\n")
@@ -233,8 +178,6 @@ class ApiServer:
         """Stop listening, cut off who is left after a second, remove the token. Harmless when not started."""
         with contextlib.suppress(OSError):
             self._home.api.unlink(missing_ok=True)
-        if self._server is not None and self._task is not None:
-            self._server.stopping.set()
-            self._server.should_exit = True
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._server = self._task = None
+        if self._server is not None:
+            await self._server.stop()
+            self._server = None

@@ -174,6 +174,14 @@ def _bootstrap(
     no_lan: _NoLan = False,
     no_portmap: _NoPortmap = False,
     idle_timeout: _IdleTimeout = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics",
+            metavar="HOST:PORT",
+            help="Serve the counters to Prometheus there, by HTTP without a password.  [env: P2PNODE_METRICS]",
+        ),
+    ] = None,
     allow_doc_addresses: _DocAddresses = False,
 ) -> None:
     """Be a bootstrap node: no console, serves everybody; prints the ID@HOST:PORT to hand out."""
@@ -193,6 +201,7 @@ def _bootstrap(
         "lan": False if no_lan else None,
         "portmap": False if no_portmap else None,
         "idle_timeout": idle_timeout,
+        "metrics": metrics,
         "allow_doc_addresses": allow_doc_addresses or None,
     }
     config = invocation.config(**options)

@@ -19,8 +19,9 @@ from typing import Any
 import msgspec
 import structlog
 
-from p2pnode import Config, Node, NodeSettings, P2PError, PeerSpec, Ready, RealNetwork, StorageError
+from p2pnode import Address, Config, Node, NodeSettings, P2PError, PeerSpec, Ready, RealNetwork, StorageError
 from p2pnode.api.events import EventFeed
+from p2pnode.api.metrics_server import MetricsServer
 from p2pnode.api.server import ApiServer
 from p2pnode.api.service import Service
 from p2pnode.chat import Chat, ChatStore
@@ -72,7 +73,7 @@ def run_node(invocation: Invocation, config: Config, *, role: str, entrance: Ent
     try:
         key, account = invocation.keys(config)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            program = _Program(invocation, settings, key, account, entrance, console)
+            program = _Program(invocation, settings, key, account, entrance, console, config["metrics"])
             try:
                 return runner.run(program.run())
             except asyncio.CancelledError:  # Ctrl-C where loops have no signal handlers (Windows)
@@ -98,7 +99,9 @@ class _Program:
         account: Any,
         entrance: Entrance | None,
         console: str,
+        metrics: Address | None,
     ) -> None:
+        self.metrics = metrics
         self.invocation = invocation
         self.settings = settings
         self.entrance = entrance
@@ -122,9 +125,10 @@ class _Program:
             service = Service(node, chat)
             api = ApiServer(service, self.invocation.home)
             feed = EventFeed(service) if self.console == "none" else None
+            metrics = None if self.metrics is None else MetricsServer(node, self.metrics)
             watchdog: threading.Timer | None = None
             try:
-                work = asyncio.ensure_future(self._work(service, api, feed, stop))
+                work = asyncio.ensure_future(self._work(service, api, feed, stop, metrics))
                 waiting = asyncio.ensure_future(stop.wanted.wait())
                 await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
                 waiting.cancel()
@@ -140,12 +144,17 @@ class _Program:
                 if feed is not None:
                     feed.close()
                     self._event({"event": "stopping"})
-                await self._leave(node, chat, api, store)
+                await self._leave(node, chat, api, metrics, store)
                 watchdog.cancel()
 
-    async def _work(self, service: Service, api: ApiServer, feed: EventFeed | None, stop: Stop) -> None:
+    async def _work(
+        self, service: Service, api: ApiServer, feed: EventFeed | None, stop: Stop, metrics: MetricsServer | None
+    ) -> None:
         """Start everything, then serve until the console ends or for ever."""
         node, chat = service.node, service.chat
+        if metrics is not None:
+            await metrics.start()  # first: a port that is taken is known before anybody hears of us
+            self.invocation.note(f"Metrics: http://{metrics.address}/metrics")
         await chat.start()
         ready = await node.start()
         await api.start()
@@ -220,9 +229,12 @@ class _Program:
             log.warning("event_reader_gone")
             self.invocation.stdout = open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
 
-    async def _leave(self, node: Node, chat: Chat, api: ApiServer, store: ChatStore) -> None:
+    async def _leave(
+        self, node: Node, chat: Chat, api: ApiServer, metrics: MetricsServer | None, store: ChatStore
+    ) -> None:
         """Stop in the order in which nothing is lost; each part even when another failed."""
-        results: list[object] = [*await asyncio.gather(api.stop(), chat.stop(), return_exceptions=True)]
+        first = [api.stop(), chat.stop(), *([metrics.stop()] if metrics is not None else [])]
+        results: list[object] = [*await asyncio.gather(*first, return_exceptions=True)]
         results += await asyncio.gather(node.stop(), return_exceptions=True)
         results += await asyncio.gather(store.close(), return_exceptions=True)
         for error in results:

@@ -160,6 +160,14 @@ def _choice(*choices: str) -> Callable[[Any], str]:
     return read
 
 
+def parse_metrics(raw: Any) -> Address:
+    """Read IP:PORT or localhost:PORT; 0 stands for a free port. Raise ValueError."""
+    text = _text(raw).strip()
+    if not text.rpartition(":")[2].isdigit() or text.isdigit():
+        raise ValueError(f"{text[:80]!r} is not HOST:PORT")
+    return parse_listen(text)[0]
+
+
 def _path(raw: Any) -> Path:
     return Path(_text(raw)).expanduser()
 
@@ -199,6 +207,8 @@ OPTIONS: dict[str, Option] = {
                "one", lambda path: None if path is None else str(path)),
         Option("paths", "node-disjoint paths of a lookup; one liar misleads at most one", 2, _paths),
         Option("listen", "where to receive, IP:PORT (UDP)", _ALL_ADDRESSES, parse_listen, "many", str),
+        Option("metrics", "where to serve the counters to Prometheus, IP:PORT (HTTP, read by whoever can reach it)",
+               None, parse_metrics, "one", lambda address: "" if address is None else str(address)),
         Option("lan", "find peers on the local network by multicast", True, kind="flag"),
         Option("portmap", "ask the router for a port", True, kind="flag"),
         Option("keep-records", "whether records stored for others survive a restart; auto: those of bootstrap nodes",

@@ -74,7 +74,7 @@ def test_metrics_are_valid_and_count_what_happened(settings: dict[str, str]) -> 
             first = parsed(metrics_text(nodes[1]))
             assert first["p2pnode_sessions"] == {(("path", "lan"),): 1.0}
             assert sum(first["p2pnode_dht_bucket_contacts"].values()) == 4
-            assert first["p2pnode_dht_estimated_nodes"][(("realm", "private"),)] == 5
+            assert first["p2pnode_dht_estimated_nodes"][(("realm", "private"), ("family", "ipv4"))] == 5
             assert first["p2pnode_dht_records"][()] >= 1
             assert 0 < first["p2pnode_dht_record_bytes"][()] < first["p2pnode_dht_record_bytes_limit"][()]
             lookups = first["p2pnode_dht_lookup_seconds_count"][()]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from support.api import Api, running_api
 
-from p2pnode.api.server import MAX_CONNECTIONS
+from p2pnode.api.http import MAX_CONNECTIONS
 
 
 @pytest.fixture(scope="module")

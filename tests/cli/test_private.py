@@ -107,7 +107,7 @@ def test_private_network_of_real_processes(started: Processes, tmp_path: Path) -
     with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - our own node
         assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
         page = answer.read().decode()
-    assert 'p2pnode_dht_bucket_contacts{realm="loopback",bucket="0"} 1\n' in page
+    assert 'p2pnode_dht_bucket_contacts{realm="loopback",family="ipv4",bucket="0"} 1\n' in page
     spent = next(line for line in page.splitlines() if line.startswith("p2pnode_dht_verification_seconds_total "))
     print(spent, f"({len(page)} bytes in all)")
     assert float(spent.split()[1]) > 0

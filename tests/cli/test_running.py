@@ -1,8 +1,11 @@
 """`join --headless` and `bootstrap` as real processes: events, leaving, ports, somebody else's key."""
 
+import re
 import signal
 import socket
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,3 +137,25 @@ def test_two_peers_talk_through_the_command_line(started: Processes) -> None:
     assert (unknown.code, unknown.json["error"]["code"]) == (1, "peer_not_found")
     assert bob.stop() == 0
     assert len(bob.cli("history", "al", "--json").json["messages"]) == 1  # also when no node runs
+
+
+def test_metrics_of_a_bootstrap_node_are_served_where_it_was_told(started: Processes) -> None:
+    """`--metrics 127.0.0.1:0`: the page without a token; nothing else is there; a taken port is one sentence."""
+    node = started.bootstrap("boot", "--metrics", "127.0.0.1:0")
+    node.ready()
+    url = re.search(r"Metrics: (http://127\.0\.0\.1:[0-9]+)/metrics", node.log())
+    assert url is not None
+    with urllib.request.urlopen(f"{url[1]}/metrics") as answer:  # noqa: S310 - our own node
+        assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+        assert b"\np2pnode_uptime_seconds " in answer.read()
+    for path, method, status in (("/v1/status", "GET", 404), ("/metrics", "POST", 405)):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(urllib.request.Request(url[1] + path, method=method))  # noqa: S310
+        assert refused.value.code == status
+        refused.value.close()
+    second = started.bootstrap("second", "--metrics", url[1].removeprefix("http://"))
+    assert second.process.wait(10) == 1
+    assert "Metrics cannot be served at" in second.log()
+    wrong = started.bootstrap("wrong", "--metrics", "nowhere")
+    assert wrong.process.wait(10) == 2
+    assert "'nowhere' is not HOST:PORT" in wrong.log()
