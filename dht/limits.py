@@ -16,6 +16,7 @@ __all__ = [
     "PrefixBudgets",
     "SentLog",
     "any_crowded",
+    "crowded_among",
     "prefix_of",
     "wide_prefix_of",
 ]
@@ -80,6 +81,17 @@ def any_crowded(prefixes: list[bytes]) -> bool:
         return False
     present = Diversity(prefixes)
     return any(present.over(prefix) for prefix in different)
+
+
+def crowded_among(prefixes: list[bytes], prefix: bytes) -> bool:
+    """Return `Diversity(prefixes).crowded(prefix)`, at a fifth of the cost: every sign of life of those without a place
+    in the table asks."""
+    if prefixes.count(prefix) >= PER_PREFIX:
+        return True
+    if len(prefix) != 6:
+        return False
+    wide = wide_prefix_of(prefix)
+    return sum(other.startswith(wide) for other in prefixes if len(other) == 6) >= PER_WIDE_PREFIX
 
 
 class Budget:

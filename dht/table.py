@@ -21,7 +21,7 @@ from p2pnode.core.address import Address
 from p2pnode.core.ids import NodeId
 from p2pnode.dht.contact import Contact
 from p2pnode.dht.density import SizeEstimate
-from p2pnode.dht.limits import Diversity, any_crowded
+from p2pnode.dht.limits import Diversity, any_crowded, crowded_among
 from p2pnode.dht.nearest import Nearest
 from p2pnode.dht.overlay import Overlay
 
@@ -279,7 +279,8 @@ class Table(RoutingTable):
             return None
         if self._crowded(bucket, newcomer):
             return None
-        present = Diversity(contact.prefix for contact in bucket.nodes.values())
+        prefixes = [contact.prefix for contact in bucket.nodes.values()]
+        present = Diversity(prefixes if any_crowded(prefixes) else ())
         for contact in reversed(bucket.nodes.values()):
             if self._prefixes[contact.prefix] > PREFIX_PER_TABLE or present.over(contact.prefix):
                 return contact
@@ -289,7 +290,7 @@ class Table(RoutingTable):
         """Whether the bucket or the table has enough of its prefix."""
         if self._prefixes[newcomer.prefix] >= PREFIX_PER_TABLE:
             return True
-        return Diversity(contact.prefix for contact in bucket.all()).crowded(newcomer.prefix)
+        return crowded_among([contact.prefix for contact in bucket.all()], newcomer.prefix)
 
     def _remove(self, contact: Contact, *, refill: bool) -> None:
         bucket = self.buckets[self.get_bucket_for(contact)]

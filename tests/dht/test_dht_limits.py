@@ -8,7 +8,15 @@ import pytest
 
 from p2pnode.core.address import Address
 from p2pnode.core.errors import BadPacket
-from p2pnode.dht.limits import Budget, NonceCache, PrefixBudgets, prefix_of, wide_prefix_of
+from p2pnode.dht.limits import (
+    Budget,
+    Diversity,
+    NonceCache,
+    PrefixBudgets,
+    crowded_among,
+    prefix_of,
+    wide_prefix_of,
+)
 from p2pnode.dht.tokens import PutTokens, RetryTokens
 
 HERE, THERE = Address("5.0.0.1", 1).pack(), Address("5.0.0.2", 1).pack()
@@ -75,3 +83,18 @@ def test_retry_tokens_hold_for_one_address_and_a_minute() -> None:
             tokens.check_untrusted(bad, where, at)
     with pytest.raises(BadPacket):
         RetryTokens(random.Random(2).randbytes).check_untrusted(token, HERE, 100.0)
+
+
+def test_crowded_among_says_what_diversity_says() -> None:
+    """For random mixtures of /24s, and of /48s of a few /32s."""
+    rng = random.Random(6)
+    blocks = [rng.randbytes(3) for _ in range(12)] + [
+        rng.choice((b"abcd", b"abce")) + rng.randbytes(2) for _ in range(12)
+    ]
+    answers = set()
+    for _ in range(2000):
+        prefixes = rng.choices(blocks, k=rng.randrange(30))
+        prefix = rng.choice(blocks)
+        answers.add((len(prefix), expected := Diversity(prefixes).crowded(prefix)))
+        assert crowded_among(prefixes, prefix) is expected
+    assert answers == {(3, True), (3, False), (6, True), (6, False)}
