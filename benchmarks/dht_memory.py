@@ -29,6 +29,7 @@ from p2pnode.dht.keyring import Session
 from p2pnode.dht.limits import prefix_of
 from p2pnode.dht.messages import Put, decode_request_untrusted, encode
 from p2pnode.dht.overlay import Overlay
+from p2pnode.dht.topic_entries import Shard, TopicEntry
 
 VALUE_BYTES = 500
 RECORD_BAR, CONTACT_BAR, PROCESS_BAR = 1_500.0, 3_000.0, 200.0
@@ -76,6 +77,17 @@ def fill_records(dht: Dht, count: int) -> int:
         if dht.storage.bytes > dht.settings.storage_bytes - 3_000:
             break
     return len(dht.storage)
+
+
+def fill_topics(dht: Dht) -> int:
+    """Announce different signers under topics of their own until the quota is full; return how many entries stay."""
+    rng, now, wall = random.Random(5), time.monotonic(), time.time()
+    while dht._topics.held_bytes < dht.settings.topic_bytes - 3_000:
+        signer, topic = NodeKey.generate(rng.randbytes), rng.randbytes(20)
+        entry = TopicEntry.sign(signer, dht.network_tag, topic, 1, int(wall) + 1800, rng.randbytes(200))
+        shard = Shard.of(topic, 0, entry.public_key)
+        dht._topics.store(shard, entry, Realm.PUBLIC, prefix_of(random_ip(rng, Overlay.PUBLIC_IPV4)), now, wall)
+    return len(dht._topics)
 
 
 def fill_contacts(dht: Dht, tries: int) -> int:
@@ -170,7 +182,9 @@ async def full(short: bool) -> Figures:
     fill_records(dht, SHORT if short else RECORDS)
     fill_contacts(dht, 8_000 if short else 40_000)
     fill_the_rest(dht)
-    return {"empty": empty / 1e6, "begun": begun / 1e6, "full": resident() / 1e6, "records": len(dht.storage)}
+    topics = fill_topics(dht)
+    sizes = {"empty": empty / 1e6, "begun": begun / 1e6, "full": resident() / 1e6}
+    return {**sizes, "records": len(dht.storage), "topics": topics}
 
 
 PARTS: dict[str, Callable[[bool], Coroutine[None, None, Figures]]] = {
@@ -205,7 +219,8 @@ def measure(table: Table, *, short: bool = False) -> None:
     each = in_own_process("contacts", short)
     table.add("memory of a contact with its keys", each["each"], "B", CONTACT_BAR, f"{each['count']:.0f} contacts")
     each = in_own_process("full", short)
-    beside = f"{each['records']:.0f} records; {each['begun']:.0f} MB with nothing, {each['empty']:.0f} MB imports"
+    held = f"{each['records']:.0f} records, {each['topics']:.0f} topic entries"
+    beside = f"{held}; {each['begun']:.0f} MB with nothing, {each['empty']:.0f} MB imports"
     table.add("a node with every quota full", each["full"], "MB", None if short else PROCESS_BAR, beside)
 
 
