@@ -233,9 +233,8 @@ class PresenceBoard:
         verdict = self._judge(peer)
         event = self._event(peer, verdict)
         before = self._told.get(peer)
-        if verdict.state != "unknown" and (
-            tell or before is None or before[0].state != verdict.state or before[1] != event.addresses
-        ):
+        moved = before is not None and bool(event.addresses) and before[1] != event.addresses
+        if verdict.state != "unknown" and (tell or before is None or before[0].state != verdict.state or moved):
             if peer in self._watched:
                 self._told[peer] = verdict, event.addresses
             self._emit(event)

@@ -105,6 +105,8 @@ def test_two_peers_talk_through_the_command_line(started: Processes) -> None:
     found = alice.cli("find", bob.id, "--json").json
     assert {"peer", "online", "age_s", "addresses", "name", "hops", "seconds"} <= set(found)
     assert (found["peer"], found["online"], found["name"]) == (bob.id, True, "bob")
+    assert (found["state"], found["evidence"]) == ("online", "record")
+    assert found["holders"] >= 1
     connected = alice.cli("connect", bob.user, "--json").json
     assert {"connected", "peer", "path", "seconds", "rtt_ms", "trace"} == set(connected)
     assert (connected["peer"], connected["path"]) == (bob.id, "lan")
@@ -135,7 +137,12 @@ def test_two_peers_talk_through_the_command_line(started: Processes) -> None:
     assert alice.cli("topic", "withdraw", "chess").code == 0
     unknown = alice.cli("find", OTHER, "--json")
     assert (unknown.code, unknown.json["error"]["code"]) == (1, "peer_not_found")
+    assert "session with us" in alice.cli("find", bob.id).out
     assert bob.stop() == 0
+    gone = alice.wait_event(lambda e: e["event"] == "presence" and not e["online"])
+    assert {"peer", "online", "age_s", "state", "evidence", "last_seen"} <= set(gone)
+    assert (gone["peer"], gone["state"], gone["evidence"]) == (bob.id, "offline", "goodbye")
+    assert "offline (it said goodbye" in alice.cli("find", bob.id).out
     assert len(bob.cli("history", "al", "--json").json["messages"]) == 1  # also when no node runs
 
 
