@@ -162,7 +162,9 @@ class Announcer:
             result = await self._writer.announce(entry, own.topic, depth, overlay)
             if result.stored or result.local:
                 own.places[overlay, depth] = self._network.monotonic() + own.life
-            if 2 * result.refused.get("deeper", 0) <= result.tried or depth == MAX_DEPTH:
+            # Stores also go to nodes that are only nearly among the k nearest, where readers do not look.
+            nearest = min(result.tried, self._writer.settings.ksize)
+            if 2 * result.refused.get("deeper", 0) < max(nearest, 1) or depth == MAX_DEPTH:
                 break
             depth += 1
         own.depths[overlay] = depth

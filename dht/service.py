@@ -126,16 +126,17 @@ class Service:
 
     def _page(self, request: ListTopic, observed: bytes, realm: Realm, room: int, now: float) -> bytes:
         """Return as many entries as fit; when there are some and none fits, more than `room` bytes."""
-        page = self._topics.page(realm, request.shard, request.nonce, request.after, now)
+        page = self._topics.page(realm, request.shard, request.nonce, request.after, MAX_PAGE_ENTRIES, now)
         left = room - len(encode(TopicPage(observed, page.held, page.split, True, ())))
         count = 0
-        for entry in page.entries[:MAX_PAGE_ENTRIES]:
+        for entry in page.entries:
             left -= len(encode(entry))
             if left < 0:
                 break
             count += 1
         entries = tuple(page.entries[: max(count, 1)])
-        return encode(TopicPage(observed, page.held, page.split, len(entries) < len(page.entries), entries))
+        more = page.more or len(entries) < len(page.entries)
+        return encode(TopicPage(observed, page.held, page.split, more, entries))
 
 
 def _fitting(contacts: list[Contact], room: int) -> list[Contact]:

@@ -167,7 +167,7 @@ class TopicReader:
         candidates = iter(near)
         said = await asyncio.gather(*(self._hear(candidates, read, whole=whole) for _ in range(HOLDERS)))
         now, wall = self._network.monotonic(), self._network.wall()
-        own = self._storage.page(overlay.realm, shard, bytes(ORDER_BYTES), bytes(ORDER_BYTES), now)
+        own = self._storage.page(overlay.realm, shard, bytes(ORDER_BYTES), bytes(ORDER_BYTES), ORDERS, now)
         heard = [word for word in said if word is not None]
         if own.entries:
             heard.append(_Said(own.held, own.split, self._believed_untrusted(own.entries, shard, wall)))

@@ -10,6 +10,8 @@ Lives are counted on the monotonic clock.
 from __future__ import annotations
 
 import heapq
+import itertools
+from bisect import bisect_right
 from collections import Counter
 from typing import NamedTuple
 
@@ -35,10 +37,12 @@ EntryKey = tuple[Where, bytes]
 
 
 class Page(NamedTuple):
-    """`held`: live entries of the shard. `split`: there are others, one deeper. `entries`: in the reader's order."""
+    """`held`: live entries of the shard. `split`: there are others, one deeper. `more`: entries follow these, which are
+    in the reader's order."""
 
     held: int
     split: bool
+    more: bool
     entries: list[TopicEntry]
 
 
@@ -55,15 +59,26 @@ class _Kept:
 class _Group:
     """The entries of one shard by signer, oldest first."""
 
-    __slots__ = ("kept", "prefixes", "split_until", "wides")
+    __slots__ = ("_nonce", "_order", "kept", "prefixes", "split_until", "wides")
 
     def __init__(self) -> None:
         self.kept: dict[bytes, _Kept] = {}
         self.prefixes: Counter[bytes] = Counter()
         self.wides: Counter[bytes] = Counter()
         self.split_until = float("-inf")
+        self._nonce = b""
+        self._order: list[tuple[bytes, bytes]] = []
+
+    def order_for(self, nonce: bytes) -> list[tuple[bytes, bytes]]:
+        """Return (place, signer) of all entries, in order; kept for the next page of the same reader."""
+        if self._nonce != nonce:
+            self._nonce = nonce
+            self._order = sorted((order_of(nonce, signer), signer) for signer in self.kept)
+        return self._order
 
     def count(self, prefix: bytes, by: int) -> None:
+        """An entry of this prefix came (1) or went (-1)."""
+        self._nonce, self._order = b"", []
         for counts, name in ((self.prefixes, prefix), (self.wides, wide_prefix_of(prefix))):
             counts[name] += by
             if not counts[name]:
@@ -143,20 +158,20 @@ class TopicStorage:
             return self._update(where, held, _Kept(entry, held.prefix, now + life), now)
         return self._admit(where, _Kept(entry, prefix, now + life), now)
 
-    def page(self, realm: Realm, shard: Shard, nonce: bytes, after: bytes, now: float) -> Page:
-        """Return the live entries that come after `after` in the order that `nonce` makes; withdrawn ones as well.
+    def page(self, realm: Realm, shard: Shard, nonce: bytes, after: bytes, limit: int, now: float) -> Page:
+        """Return up to `limit` entries that come after `after` in the order that `nonce` makes; withdrawn ones as well.
 
-        128 keyed hashes, about 0.1 ms.
+        The first page of a reader costs 128 keyed hashes, about 0.1 ms; its others find the order made.
         """
         group = self._groups.get((realm, shard))
         if group is None:
-            return Page(0, False, [])
-        live = [kept.entry for kept in group.kept.values() if kept.expires_at > now]
-        order = sorted(
-            (place, entry.public_key) for entry in live if (place := order_of(nonce, entry.public_key)) > after
-        )
-        held = sum(1 for entry in live if entry.value)
-        return Page(held, group.split_until > now, [group.kept[signer].entry for _, signer in order])
+            return Page(0, False, False, [])
+        live = {signer: kept.entry for signer, kept in group.kept.items() if kept.expires_at > now}
+        order = group.order_for(nonce)
+        at = bisect_right(order, after, key=_place)
+        found = [live[signer] for _, signer in itertools.islice(order, at, None) if signer in live]
+        held = sum(1 for entry in live.values() if entry.value)
+        return Page(held, group.split_until > now, len(found) > limit, found[:limit])
 
     def expire(self, now: float) -> int:
         """Drop what expired; return how many."""
@@ -274,3 +289,7 @@ class TopicStorage:
         if not group.kept:
             del self._groups[where]
         return kept
+
+
+def _place(placed: tuple[bytes, bytes]) -> bytes:
+    return placed[0]
