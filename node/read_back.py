@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 # A search to the end costs some 60 datagrams, both directions.
 PAUSE_S = 900.0
-REFUSED_PAUSE_S = 60.0  # after a publish that somebody refused
+DOUBTFUL_PAUSE_S = 60.0  # after a publish that somebody refused, or a read-back that found nobody
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,8 @@ class PublishedRecord:
 
 
 class ReadBacks:
-    """Reads back at the first publish, then at most every 15 minutes, and after a refusal at most every minute."""
+    """Reads back at the first publish, then at most every 15 minutes; every minute while somebody refuses or nobody has
+    it."""
 
     def __init__(self, dht: Dht, network: Network, newer: Callable[[Realm, SignedRecord, int], None]) -> None:
         """`newer(realm, record, seq)`: somebody holds a record of ours with a higher `seq` than `record`."""
@@ -53,9 +54,10 @@ class ReadBacks:
     def settled(self, realm: Realm, record: SignedRecord, result: PutResult) -> None:
         """A publish has ended: read it back, when that is due."""
         key = realm, record.salt
-        refused = any(why != "timeout" for why in result.refused)
+        seen = key not in self._found or self._found[key].held > 0
+        doubtful = not seen or any(why != "timeout" for why in result.refused)
         now = self._network.monotonic()
-        if now - self._last.get(key, float("-inf")) >= (REFUSED_PAUSE_S if refused else PAUSE_S):
+        if now - self._last.get(key, float("-inf")) >= (DOUBTFUL_PAUSE_S if doubtful else PAUSE_S):
             self._last[key] = now
             self._tasks.spawn(self._read(realm, record))
 

@@ -42,7 +42,8 @@ def test_a_publisher_knows_how_many_of_the_nearest_hold_its_records() -> None:
 
 
 def test_p1_holders_that_confirm_and_forget_are_found_out_and_it_is_said() -> None:
-    """All eight others confirm every store and deny having anything: the publisher warns that nobody has them."""
+    """All eight others confirm every store and deny having anything: the publisher warns that nobody has them. Once
+    they are honest, its next publish shows it."""
 
     async def main(world: VirtualWorld) -> None:
         async with lan_of(world, 8) as nodes:
@@ -57,6 +58,10 @@ def test_p1_holders_that_confirm_and_forget_are_found_out_and_it_is_said() -> No
             said = [each for each in events if each["asked"] == 8 and each["realm"] == "private"][:2]
             assert sorted(each["what"] for each in said) == BOTH
             assert all(each["log_level"] == "warning" for each in said)
+            for node in nodes:
+                del node.dht.storage.read
+            await asyncio.sleep(330)
+            assert shares(newcomer)["presence/private"] == (8, 8)
             await network_of(newcomer).run(newcomer.stop())
 
     run_virtual(main, delay=0.02)
