@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from p2pnode.core.address import Realm
 from p2pnode.core.keys import NodeKey
 from p2pnode.core.network_id import network_tag
-from p2pnode.dht import SignedRecord
+from p2pnode.dht import GetResult, SignedRecord
 from p2pnode.simulations.harness.population import Member, Population
 from p2pnode.simulations.harness.scenario import Run
 
@@ -18,6 +19,7 @@ __all__ = ["Written", "holds", "measure_holders", "read_all", "read_one", "true_
 
 LIFE_S = 6 * 3600.0
 PUTS_PER_S = 10.0
+SEARCH_ENDS_S = 10.0
 GETS_PER_S = 50.0
 SALT = b"simulation"
 ENOUGH = 8
@@ -154,14 +156,23 @@ def _reader(population: Population, pool: Sequence[Member], each: Written) -> Me
 
 
 async def read_one(run: Run[Any], each: Written, reader: Member, name: str) -> bool:
-    """Look one record up; return whether it was found."""
+    """Look one record up; return whether it was found. What the search sends behind the first record counts too."""
     datagrams, size = reader.datagrams, reader.traffic_bytes
-    record = each.record
-    result = await reader.dht.get(record.public_key, record.salt, realms=[Realm.PUBLIC], fast=True)
+    record, ended = each.record, asyncio.Event()
+
+    def newer(result: GetResult) -> None:
+        if result.settled:
+            ended.set()
+
+    result = await reader.dht.get(record.public_key, record.salt, realms=[Realm.PUBLIC], fast=True, on_newer=newer)
     good = result.record == record
     if good:
         run.sample(f"{name}_s", result.elapsed_s)
         run.sample(f"{name}_hops", result.hops)
+    if not result.settled:
+        with contextlib.suppress(TimeoutError):  # of a reader that was killed meanwhile
+            async with asyncio.timeout(SEARCH_ENDS_S):
+                await ended.wait()
     run.sample(f"datagrams_per_{name}", reader.datagrams - datagrams)
     run.sample(f"bytes_per_{name}", reader.traffic_bytes - size)
     return good
