@@ -2,9 +2,9 @@
 
 Per node 8 MiB; per prefix of the announcing address 256 entries, beyond which only free room is given; when full, the
 heaviest prefix loses first (security.md P1). Per signer 64 entries. Per shard 128. In a full shard a prefix has a share
-of 4: one that has more gives way to newcomers, and one that has its share is refused. Other newcomers go one deeper in
-the tree, and readers are told; so a single block can neither push anybody out, nor make the tree and the readings grow.
-Lives are counted on the monotonic clock.
+of 4: one that has more gives way to newcomers. When nobody has more, newcomers go one deeper in the tree, and readers
+are told; those whose prefix has its share follow them, but are refused where nobody went before. So a single block can
+neither push anybody out, nor make the tree and the readings grow. Lives are counted on the monotonic clock.
 """
 
 from __future__ import annotations
@@ -150,7 +150,8 @@ class TopicStorage:
             late = bad.reason in ("entry_expired", "entry_expires_too_far")
             return (ErrorCode.EXPIRES if late else ErrorCode.BAD_RECORD), 0
         if held is None and group is not None and refusal is ErrorCode.DEEPER:
-            group.split_until = now + SPLIT_LIFE
+            if not group.has_its_share(prefix, realm):
+                group.split_until = now + SPLIT_LIFE
             return refusal, 0
         life = min(max(entry.expires - wall, 0.0), MAX_TOPIC_LIFE) + CLOCK_TOLERANCE
         if held is not None:
@@ -208,7 +209,9 @@ class TopicStorage:
         self.expire(now)
         if len(group.kept) < self._places or group.loser(prefix, realm) is not None:
             return None
-        return ErrorCode.FULL if group.has_its_share(prefix, realm) else ErrorCode.DEEPER
+        # Where others have made the tree grow, readers follow anyway.
+        is_split = group.split_until > now
+        return ErrorCode.DEEPER if is_split or not group.has_its_share(prefix, realm) else ErrorCode.FULL
 
     def _admit(self, where: Where, kept: _Kept, now: float) -> tuple[ErrorCode, int] | None:
         group = self._groups.get(where)

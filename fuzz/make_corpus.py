@@ -91,6 +91,8 @@ def dht(seeds: Seeds) -> None:
             )
         else:
             seeds["dht_node"].append(step(dht_node.UNDER_ANSWER, payload))
+            if name == "topic_page":
+                seeds["dht_node"].append(step(dht_node.UNDER_TOPIC, payload))
     seeds["dht_node"] += [step(dht_node.RAW, frame) for frame in hexes(data["frames"].values())]
 
 

@@ -2,7 +2,7 @@
 
 Input: steps of `kind (1) · length (2) · bytes`. The kinds: a raw datagram from the attacker, or from a stranger; a
 payload in a well-signed request; a text sealed under the agreed keys; a payload as the attacker's answer to what the
-node asks; a hello that proves the address anew.
+node asks; a hello that proves the address anew; a payload as the attacker's page of a topic that the node reads.
 """
 
 from __future__ import annotations
@@ -10,20 +10,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 from p2pnode.core.address import Address, Realm
 from p2pnode.core.keys import NodeKey
 from p2pnode.core.network_id import network_tag
-from p2pnode.dht import Dht, DhtSettings, KnownContact, wire
+from p2pnode.dht import Dht, DhtSettings, KnownContact, topic_id, wire
+from p2pnode.dht.messages import ListTopic, Request
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
 from targets.base import Target
 
-__all__ = ["RAW", "SEALED_TEXT", "SIGNED_PAYLOAD", "STEPS", "TARGETS", "UNDER_ANSWER", "steps_of"]
+__all__ = ["RAW", "SEALED_TEXT", "SIGNED_PAYLOAD", "STEPS", "TARGETS", "UNDER_ANSWER", "UNDER_TOPIC", "steps_of"]
 
-RAW, STRANGER, SIGNED_PAYLOAD, SEALED_TEXT, UNDER_ANSWER, HELLO = range(6)
-STEPS = 6
+RAW, STRANGER, SIGNED_PAYLOAD, SEALED_TEXT, UNDER_ANSWER, HELLO, UNDER_TOPIC = range(7)
+STEPS = 7
 MAX_STEPS = 8
-TAG = network_tag("public")
+TAG, TOPIC = network_tag("public"), topic_id("chess")
 NODE, ATTACKER, STRANGERS = Address("9.0.0.1", 4747), Address("9.0.1.1", 4747), Address("9.0.2.1", 53)
 SETTINGS = DhtSettings(serve=frozenset(Realm))
 MAX_SECONDS = 120.0  # virtual: no datagram makes a node work longer than its longest time-out
@@ -84,6 +86,15 @@ class Arena:
             self.attacker._engine._answerer._respond = lambda *_args: data  # type: ignore[method-assign]
             public_key = self.attacker.key.public_raw
             await self.node.get(public_key, b"salt", realms=[Realm.PUBLIC])
+        elif kind == UNDER_TOPIC:
+            answerer = self.attacker._engine._answerer
+            honest = answerer._respond
+
+            def respond(request: Request, *facts: Any) -> bytes:
+                return data if isinstance(request, ListTopic) else honest(request, *facts)
+
+            answerer._respond = respond  # type: ignore[method-assign]
+            await self.node.topic(TOPIC, limit=3, sample=True, realms=[Realm.PUBLIC])
         else:
             await self.attacker.bootstrap([KnownContact(self.node.key.peer_id, self.node.key.node_id, NODE)])
 

@@ -262,3 +262,23 @@ def test_attack_v1_a_topic_entry_is_no_record_and_the_reverse() -> None:
         b.receive(signed(a, b.key.node_id, payload), ELSEWHERE)
         assert b.state()[2:] == before[2:]
     assert b.drops["malformed"] == 4
+
+
+def test_attack_p2_a_large_topic_has_room_below_for_a_crowded_block_but_not_for_its_flood() -> None:
+    """Where others made the tree grow, a block that has its share may follow them; the flood of one grows no tree."""
+    flood = Flood(TopicStorage(TAG, SERVING))
+    for number in range(140):
+        flood.add(b"h%03d" % number)
+    crowded = [flood.add(b"cgn") for _ in range(20)]
+    assert not any(key in flood.storage._groups[Realm.PUBLIC, ROOT].kept for key in crowded)
+    assert flood.codes[ErrorCode.FULL] == 0
+    before = flood.codes[ErrorCode.DEEPER]
+    for _ in range(600):
+        flood.add(b"cgn", depth=1)
+    shards = [Shard(1, index, CHESS) for index in (0, 1)]
+    groups = [flood.storage._groups[Realm.PUBLIC, shard] for shard in shards]
+    assert all(group.split_until < 0 for group in groups)
+    assert flood.codes[ErrorCode.DEEPER] == before
+    honest = [flood.add(b"n%03d" % number, depth=1) for number in range(100)]
+    print(f"P2: below a full shard one block fills {[len(group.kept) for group in groups]}; 100 others then get in")
+    assert all(any(key in group.kept for group in groups) for key in honest)
