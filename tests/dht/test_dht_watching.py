@@ -139,7 +139,7 @@ def test_an_hour_of_watching_costs_little() -> None:
     """Three holders asked every twelve minutes while the record is refreshed every five; nothing is left after it."""
 
     async def main(world: VirtualWorld) -> tuple[int, int, int]:
-        it = await story(world)
+        it = await story(world, 12)
         await it.publish(b"one")
 
         def asked() -> int:
@@ -171,7 +171,7 @@ def test_leases_end_with_the_watcher() -> None:
     """A watcher that is gone is told three times at most, then forgotten; one that nothing was told, at its end."""
 
     async def main(world: VirtualWorld) -> tuple[int, int]:
-        it = await story(world)
+        it = await story(world, 12)
         await it.publish(b"one")
         it.watch()
         await asyncio.sleep(30)
