@@ -119,6 +119,10 @@ class Subscription:
                 held.renew_at = min(held.renew_at, now)
         self._lose(contact, now)
 
+    def search_now(self, now: float) -> None:
+        """What the holders say is doubted."""
+        self._search_at = min(self._search_at, now)
+
     def renew(self, now: float) -> None:
         """Where we are told is another place now: tell all of them."""
         for held in self._held.values():

@@ -38,6 +38,7 @@ LONG_LEASE_S = 2_880.0  # where each renewal has to prove a new mapping first, w
 SEARCH_RATE, SEARCH_BURST = 0.5, 4.0
 ASK_RATE, ASK_BURST = 5.0, 30.0
 BUSY_S = 0.5
+SHORT_LEASE_S = 300.0  # a holder that grants less would have itself asked all the time
 SETTLED_S = 60.0  # a holder without what was published before that missed it
 
 WatchKey = tuple[Realm, bytes]
@@ -45,13 +46,14 @@ WatchKey = tuple[Realm, bytes]
 
 @dataclass(eq=False)
 class _Watched:
-    """One key. `since`: when we first had the version of `seq`."""
+    """One key. `since`: when we first had the version of `seq`. `doubted`: a search is to show whether it is the last."""
 
     key: WatchKey
     subscription: Subscription
     on_told: Callable[[Told], None]
     record: SignedRecord | None = None
     since: float = 0.0
+    doubted: bool = False
     ways: dict[bytes, tuple[KnownContact, ...]] = field(default_factory=dict)
 
     @property
@@ -69,7 +71,7 @@ class Watcher:
         self._searches, self._asks = Budget(SEARCH_RATE, SEARCH_BURST), Budget(ASK_RATE, ASK_BURST)
         self._wake = asyncio.Event()
         self._tasks = TaskSet()
-        self._main: asyncio.Task[None] | None = None
+        self._running = False
         self._ways: tuple[KnownContact, ...] = ()
         self._lease_s = LEASE_S
         notices = self._engine.notices
@@ -83,9 +85,22 @@ class Watcher:
         if key not in self._watched:
             subscription = Subscription(self._lease_s, self._network.rng)
             self._watched[key] = _Watched(key, subscription, on_told)
-            if self._main is None:
-                self._main = asyncio.ensure_future(self._run())
+            if not self._running:
+                self._running = True
+                self._tasks.spawn(self._run())
             self._wake.set()
+
+    def doubt(self, public_key: bytes, salt: bytes, realm: Realm) -> bool:
+        """Search now: our holders should have told of a newer version by now. `on_told` is called with what is found.
+
+        Return False when this record is not watched. If there is a newer one, all three holders withheld it.
+        """
+        watched = self._watched.get((realm, record_key(public_key, salt)))
+        if watched is not None:
+            watched.doubted = True
+            watched.subscription.search_now(self._network.monotonic())
+            self._wake.set()
+        return watched is not None
 
     def unwatch(self, public_key: bytes, salt: bytes, realm: Realm) -> None:
         """End a watch; its holders are told."""
@@ -123,9 +138,6 @@ class Watcher:
 
     async def stop(self) -> None:
         """End everything. Leases end by themselves."""
-        if self._main is not None:
-            self._main.cancel()
-            await asyncio.gather(self._main, return_exceptions=True)
         await self._tasks.cancel()
 
     # -- asking -------------------------------------------------------------------------------------------------
@@ -172,6 +184,10 @@ class Watcher:
             ranked = [sorted(crawl.answered.values(), key=lambda c: c.long_id ^ goal) for crawl in crawls]
             answered = {c.id: c for turn in zip_longest(*ranked) for c in turn if c is not None}.values()
             contacts = _diverse([*(c for c in answered if c.id in has), *(c for c in answered if c.id not in has)])
+            if watched.doubted and best is not None and best.seq > watched.seq:
+                for holder in watched.subscription.holders:
+                    watched.subscription.refused(holder, self._network.monotonic())
+            watched.doubted = False
             self._take(watched, Told(best, "lookup", len(has)))
         finally:
             watched.subscription.found(contacts, self._network.monotonic())
@@ -190,7 +206,7 @@ class Watcher:
             else:
                 subscription.refused(contact, now)
             watched.ways.pop(contact.id, None)
-        elif answer.seq < seq and now - since > SETTLED_S:
+        elif answer.lease < SHORT_LEASE_S or (answer.seq < seq and now - since > SETTLED_S):
             subscription.refused(contact, now)  # it missed an update, and may miss the next
         else:
             subscription.granted(contact, min(answer.lease, subscription.lease_s), now)

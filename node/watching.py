@@ -37,6 +37,7 @@ log = structlog.get_logger(__name__)
 MAX_WATCHED = 256  # peers; about 5 kB each with their three leases
 MAX_KNOWN = 1_024  # peers that something was learned of, about 1 kB each; the longest untouched goes first
 PROBES = (0.0, 20.0)  # s after a session broke: attempts to reach the peer anew
+DOUBT_S = 20.0  # within which a search for a newer record has ended
 PROBE_TIMEOUT_S = 10.0
 PROBES_AT_ONCE = 8
 SUPERSEDED = frozenset({"duplicate", "replaced"})  # another session with the same peer takes over
@@ -67,6 +68,7 @@ class PresenceBoard:
         self._watched: dict[PeerId, set[Realm]] = {}
         self._told: dict[PeerId, tuple[Verdict, tuple[Address, ...]]] = {}
         self._timers: dict[PeerId, asyncio.TimerHandle] = {}
+        self._doubted: set[PeerId] = set()
         self._probing = asyncio.Semaphore(PROBES_AT_ONCE)
         self._tasks = TaskSet()
         self._stopped = False
@@ -90,6 +92,7 @@ class PresenceBoard:
         for realm in self._watched.pop(peer, ()):
             self._dht.watcher.unwatch(peer.raw, presence_salt(realm), realm)
         self._told.pop(peer, None)
+        self._doubted.discard(peer)
         if (timer := self._timers.pop(peer, None)) is not None:
             timer.cancel()
 
@@ -112,6 +115,10 @@ class PresenceBoard:
         self._dht.watcher.reached_through(self._reaching.rendezvous, long=symmetric)
         if address:
             self._dht.watcher.renew()
+            for peer in self._watched:  # perhaps it was we who were away
+                known = self._known.get(peer)
+                if known is not None and known.lost_at is not None:
+                    self._tasks.spawn(self._probe(peer, known))
 
     async def stop(self) -> None:
         self._stopped = True
@@ -171,6 +178,8 @@ class PresenceBoard:
     def _told_of(self, peer: PeerId, realm: Realm, told: Told) -> None:
         """A watch brought something."""
         record, salt = told.record, presence_salt(realm)
+        if told.how == "lookup" and peer in self._doubted:
+            asyncio.get_running_loop().call_soon(self._settle_doubt, peer)  # whatever it brought
         if record is None or not self._state.accept_seq(peer.raw + salt, record.seq):
             return
         try:
@@ -233,6 +242,8 @@ class PresenceBoard:
         verdict = self._judge(peer)
         event = self._event(peer, verdict)
         before = self._told.get(peer)
+        if self._doubts(peer, before, verdict):
+            return
         moved = before is not None and bool(event.addresses) and before[1] != event.addresses
         if verdict.state != "unknown" and (tell or before is None or before[0].state != verdict.state or moved):
             if peer in self._watched:
@@ -246,6 +257,29 @@ class PresenceBoard:
         if at is not None:
             loop = asyncio.get_running_loop()
             self._timers[peer] = loop.call_later(max(0.0, at - now) + 0.01, self._review, peer)
+
+    def _doubts(self, peer: PeerId, before: tuple[Verdict, object] | None, verdict: Verdict) -> bool:
+        """Whether to ask the whole neighbourhood before a record is said to have expired: the three that should have
+        told us of a newer one may be liars (security.md E1)."""
+        expired = before is not None and before[0].online and verdict.evidence in ("record", "notice")
+        if not expired or verdict.online:
+            return False
+        if peer not in self._doubted:
+            realms = [r for r in self._watched.get(peer, ()) if r in self._of(peer).records]
+            asked = [self._dht.watcher.doubt(peer.raw, presence_salt(realm), realm) for realm in realms]
+            if not any(asked):
+                return False
+            self._doubted.add(peer)
+            asyncio.get_running_loop().call_later(DOUBT_S, self._settle_doubt, peer)
+        return True
+
+    def _settle_doubt(self, peer: PeerId) -> None:
+        """The search has ended, or took too long: what is known now is said."""
+        if peer in self._doubted:
+            self._doubted.discard(peer)
+            if not self._judge(peer).online:
+                self._told.pop(peer, None)
+            self._review(peer)
 
     async def _probe(self, peer: PeerId, known: Knowledge) -> None:
         """Try to reach somebody whose session broke: being reached is the newest evidence that there can be."""

@@ -56,7 +56,7 @@ class Story:
         return [node for node in self.nodes if node.key.node_id in ids]
 
 
-async def story(world: VirtualWorld, count: int = 30) -> Story:
+async def story(world: VirtualWorld, count: int = 20) -> Story:
     nodes = await make_network(world, count)
     return Story(world, nodes, nodes[7])
 

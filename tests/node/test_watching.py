@@ -204,6 +204,31 @@ def test_a_short_break_is_no_absence() -> None:
     assert "offline" not in states
 
 
+def test_attack_e1_holders_that_withhold_updates_do_not_make_a_peer_absent() -> None:
+    """All three holders of a watch take no updates any more and say nothing: when the last version that they showed has
+    expired, the whole neighbourhood is asked; the peer stays online, and other holders are taken."""
+
+    async def main(world: VirtualWorld) -> tuple[list[str], int]:
+        async with neighbourhood(world) as it:
+            for _ in range(12):
+                await it.node()
+            watcher, peer = await it.node(), await it.node("9.100.0.1")
+            it.watch(watcher, peer)
+            await asyncio.sleep(60)
+            liars = holders_of(watcher, peer)
+            for node in it.nodes:
+                if node.addresses()[0].ip in liars:
+                    node.dht.storage.store = lambda *_: None  # type: ignore[method-assign]
+            begin = len(it.told)
+            await asyncio.sleep(1100)
+            return [event.state for _, event in it.told[begin:]], len(holders_of(watcher, peer) & liars)
+
+    states, liars = run_virtual(main, delay=0.04, keep_trace=False)
+    print(f"E1: told {states}, {liars} of the liars are holders still")
+    assert "offline" not in states
+    assert liars == 0
+
+
 def test_leases_end_when_the_watcher_leaves_a_peer_alone() -> None:
     """Unwatching tells the holders; nothing is left, and nothing more is told."""
 
