@@ -46,7 +46,7 @@ WatchKey = tuple[Realm, bytes]
 
 @dataclass(eq=False)
 class _Watched:
-    """One key. `since`: when we first had the version of `seq`. `doubted`: a search is to show whether it is the last."""
+    """One key. `since`: when we first had the version of `seq`. `doubted`: a search shows whether it is the last."""
 
     key: WatchKey
     subscription: Subscription
