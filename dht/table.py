@@ -86,6 +86,7 @@ class Table(RoutingTable):
         self._acquaintances: dict[bytes, Contact] = {}
         self._by_address: dict[Address, Contact] = {}
         self._prefixes: Counter[bytes] = Counter()
+        self._heavy = 0  # prefixes of which there are too many in the table
         self._nearest = Nearest(self.ksize)  # everybody
         self.sizes = SizeEstimate()
 
@@ -227,11 +228,12 @@ class Table(RoutingTable):
         self._by_address[contact.address] = contact
         self._nearest.add(contact)
         self._prefixes[contact.prefix] += 1
+        self._heavy += self._prefixes[contact.prefix] == PREFIX_PER_TABLE + 1
         return True
 
     def _acquaint(self, bucket: Bucket, contact: Contact) -> None:
         """Remember a contact without a place; the one heard longest ago makes room. At most two of a prefix."""
-        if not bucket.spare or contact.misses:
+        if not bucket.spare or contact.misses or bucket.acquaintances.get(contact.id) is contact:
             return
         if self._diverse and self._crowded(bucket, contact):
             return
@@ -277,10 +279,11 @@ class Table(RoutingTable):
                 return contact
         if not self._diverse:
             return None
-        if self._crowded(bucket, newcomer):
-            return None
         prefixes = [contact.prefix for contact in bucket.nodes.values()]
-        present = Diversity(prefixes if any_crowded(prefixes) else ())
+        # Nearly always nobody has too much, which is cheap to see.
+        if not (self._heavy or any_crowded(prefixes)) or self._crowded(bucket, newcomer):
+            return None
+        present = Diversity(prefixes)
         for contact in reversed(bucket.nodes.values()):
             if self._prefixes[contact.prefix] > PREFIX_PER_TABLE or present.over(contact.prefix):
                 return contact
@@ -298,6 +301,7 @@ class Table(RoutingTable):
         self._nearest.remove(contact)
         if self._by_address.get(contact.address) is contact:
             del self._by_address[contact.address]
+        self._heavy -= self._prefixes[contact.prefix] == PREFIX_PER_TABLE + 1
         self._prefixes[contact.prefix] -= 1
         if not self._prefixes[contact.prefix]:
             del self._prefixes[contact.prefix]
