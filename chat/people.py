@@ -65,7 +65,7 @@ class People:
 
     async def _person(self, party: UserId | PeerId, limit: asyncio.Semaphore) -> Person:
         chat = self._chat
-        devices = chat.directory.devices_of(party)
+        devices = chat.attention.devices_of(party)
         in_hall = any(device in chat.hall for device in devices)
         state = chat.directory.state_of(party)
         if any(chat.node.session(device) is not None for device in devices):

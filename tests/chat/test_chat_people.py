@@ -287,6 +287,22 @@ def test_contacts_and_hall_members_are_watched() -> None:
     run(main)
 
 
+def test_a_contact_never_met_is_watched_once_the_network_knows_its_devices() -> None:
+    """Added by its user id alone: looked up in the background, again when it was not there."""
+
+    async def main(world: FakeWorld) -> None:
+        alice, bob = await pair(world)
+        bob.node.listed = False
+        await alice.chat.add_contact(bob.node.user_id)
+        await asyncio.sleep(60)
+        assert alice.node.watched == set()
+        bob.node.listed = True
+        await asyncio.sleep(700)
+        assert alice.node.watched == {bob.node.peer_id}
+
+    run(main)
+
+
 def test_users_shows_what_the_watch_knows() -> None:
     """Nobody is looked up who is watched: the state and its age come from the node's board."""
 
