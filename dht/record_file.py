@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +35,7 @@ __all__ = ["RecordFile"]
 log = structlog.get_logger(__name__)
 
 VERSION = 1
+LOAD_WAIT = 1.0  # s that a start waits for the records
 FLUSH_AFTER = 1.0  # s
 RETRY_AFTER = 60.0  # s, when the disk refused
 BATCH = 1_000  # records in one transaction: 4 ms to encode, which is the loop's part
@@ -78,9 +80,12 @@ class RecordFile:
     """Keeps one `RecordStorage` in one SQLite file."""
 
     def __init__(
-        self, path: str, storage: RecordStorage, network: Network, network_tag: bytes, settings: DhtSettings
-    ) -> None:
+        self, path: str, storage: RecordStorage, network: Network, network_tag: bytes, settings: DhtSettings,
+        drops: Counter[str],
+    ) -> None:  # fmt: skip
+        """`drops`: where rows that do not hold are counted, as `kept_record`."""
         self._path, self._storage, self._network, self._tag = Path(path), storage, network, network_tag
+        self._drops = drops
         self._max_pages = 4 * settings.storage_bytes // PAGE_BYTES + 256
         self._connection: sqlite3.Connection | None = None
         self._dirty: dict[StoreKey, None] = {}
@@ -89,27 +94,26 @@ class RecordFile:
         self._changed = asyncio.Event()
         self._writing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
-        self.loaded = self.dropped = 0
+        self._loaded = asyncio.Event()
+        self._closing = False
 
     async def open(self) -> None:
-        """Read the file into the storage, and follow the storage from now on. Never raises for a bad file or disk."""
+        """Read the file into the storage, and follow the storage from now on. Never raises for a bad file or disk.
+
+        A full one takes 5 s of a processor for its signatures: what is not in memory after a second comes behind.
+        """
         self._storage.on_change = self._note
-        try:
-            connection, aside = await self._network.run_blocking(_open, self._path, self._max_pages)
-            self._connection = connection
-            if aside is not None:
-                log.warning("record_file_set_aside", file=str(self._path), kept_as=aside[0], why=aside[1])
-            await self._load(connection)
-        except (sqlite3.Error, OSError) as exc:
-            log.warning("records_not_kept", file=str(self._path), why=str(exc))
-            self._failing = self._write_all = True
         self._task = asyncio.create_task(self._run(), name="dht-record-file")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOAD_WAIT):
+                await self._loaded.wait()
 
     async def close(self) -> None:
         """Write what waits and close. Calling it twice is harmless."""
         if self._task is None:
             return
         task, self._task = self._task, None
+        self._closing = True
         async with self._writing:  # not in the middle of a batch: its thread cannot be stopped
             task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -142,6 +146,14 @@ class RecordFile:
         self._changed.set()
 
     async def _run(self) -> None:
+        async with self._writing:
+            try:
+                await self._load()
+            except (sqlite3.Error, OSError) as exc:
+                log.warning("records_not_kept", file=str(self._path), why=str(exc))
+                self._failing = self._write_all = True
+            finally:
+                self._loaded.set()
         while True:
             await self._changed.wait()
             await asyncio.sleep(RETRY_AFTER if self._failing else FLUSH_AFTER)
@@ -175,23 +187,28 @@ class RecordFile:
                     puts.append((realm.value, name, held.prefix, held.expires_at + wall_ahead, record))
             await run(_store, self._connection, puts, gone)
 
-    async def _load(self, connection: sqlite3.Connection) -> None:
+    async def _load(self) -> None:
         run = self._network.run_blocking
+        connection, aside = await run(_open, self._path, self._max_pages)
+        self._connection = connection
+        if aside is not None:
+            log.warning("record_file_set_aside", file=str(self._path), kept_as=aside[0], why=aside[1])
         after: tuple[Any, Any] | None = ("", b"")
-        read = 0
-        while after is not None and read < MAX_ROWS:
+        read = dropped = 0
+        while after is not None and read < MAX_ROWS and not self._closing:
             rows, after = await run(_read_untrusted, connection, after, self._tag, self._network.wall())
-            read += len(rows)
             now, wall = self._network.monotonic(), self._network.wall()
             useless = [row.row for row in rows if not self._take(row, now, wall)]
-            self.loaded += len(rows) - len(useless)
-            self.dropped += len(useless)
+            read += len(rows)
             if useless:
+                dropped += len(useless)
+                self._drops["kept_record"] += len(useless)
                 await run(_store, connection, [], useless)
-        if after is not None:
+            await self._write()  # what came in meanwhile
+        if after is not None and not self._closing:
             self._write_all = True  # what lies beyond is more than we can hold
             self._changed.set()
-        log.info("records_loaded", file=str(self._path), kept=self.loaded, dropped=self.dropped)
+        log.info("records_loaded", file=str(self._path), kept=read - dropped, dropped=dropped)
 
     def _take(self, row: _Stored, now: float, wall: float) -> bool:
         """Keep a row's record in memory; return whether it is kept."""

@@ -76,7 +76,9 @@ class Dht(Signalling, Topics, Server):
         self._joining = Joining(self.protocol, network, settings)
         self._record_file: RecordFile | None = None
         if settings.record_file:
-            self._record_file = RecordFile(settings.record_file, storage, network, self.network_tag, settings)
+            self._record_file = RecordFile(
+                settings.record_file, storage, network, self.network_tag, settings, self._engine.counters.drops
+            )
 
     # -- set-up -------------------------------------------------------------------------------------------------
 
@@ -120,8 +122,6 @@ class Dht(Signalling, Topics, Server):
         if not self._upkeep.running:
             if self._record_file is not None:
                 await self._record_file.open()
-                if self._record_file.dropped:
-                    self._engine.counters.drops["kept_record"] += self._record_file.dropped
             self._upkeep.start()
             self._serving.start()
             self._joining.settles = True

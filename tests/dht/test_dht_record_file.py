@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -30,12 +31,14 @@ class Home:
     def __init__(self, world: VirtualWorld, path: Path, **settings: int) -> None:
         self.world, self.path, self.settings, self.started = world, path, settings, 0
 
-    async def start(self) -> DhtNode:
+    def make(self) -> DhtNode:
         self.started += 1
         settings = DhtSettings(serve=frozenset(Realm), record_file=str(self.path), **self.settings)
-        ip = f"5.0.{self.started}.1"
-        node = make_node(self.world, ip, settings=settings)
-        await node.open(ip)
+        return make_node(self.world, f"5.0.{self.started}.1", settings=settings)
+
+    async def start(self) -> DhtNode:
+        node = self.make()
+        await node.open(f"5.0.{self.started}.1")
         return node
 
     def rows(self) -> list[tuple[str, bytes, bytes, float, bytes]]:
@@ -129,6 +132,51 @@ def test_what_expired_while_the_node_was_away_is_dropped_and_counted(tmp_path: P
         again = await home.start()
         assert len(held(again)) == len(home.rows()) == 5
         assert again.dht.statistics().drops == {"kept_record": 5}
+        await again.close()
+
+    run_virtual(main)
+
+
+def with_slow_disk(node: DhtNode, seconds: float) -> None:
+    """Let everything that may block take so long."""
+    at_once = node.network.run_blocking
+
+    async def slowly(function: Callable[..., Any], *args: object) -> Any:
+        await asyncio.sleep(seconds)
+        return await at_once(function, *args)
+
+    node.network.run_blocking = slowly  # type: ignore[method-assign]
+
+
+def test_a_long_file_is_read_behind_the_start_and_loses_nothing_to_an_early_stop(tmp_path: Path) -> None:
+    """1,000 records on a slow disk: the start waits a second for them. What comes in meanwhile and is newer stays; and
+    a node that is stopped in the middle leaves the file whole."""
+
+    async def main(world: VirtualWorld) -> None:
+        home = Home(world, tmp_path / "records.db")
+        node = await home.start()
+        records = [signed(node, number, life=5000) for number in range(1000)]
+        for record in records:
+            give(node, record)
+        await node.close()
+        for stops_early in (True, False):
+            node = home.make()
+            with_slow_disk(node, 0.3)
+            started = world.loop.time()
+            await node.open(f"5.0.{home.started}.1")
+            assert world.loop.time() - started == pytest.approx(1.0)
+            assert 0 < len(held(node)) < 1000
+            newer = signed(node, 999, seq=2, life=5000)
+            give(node, newer)
+            if not stops_early:
+                await asyncio.sleep(10)
+                assert len(held(node)) == 1000
+                assert held(node)[newer.key][0] == 2
+            await node.close()
+            assert len(home.rows()) == 1000
+        again = await home.start()
+        assert held(again)[newer.key][0] == 2
+        assert len(held(again)) == 1000
         await again.close()
 
     run_virtual(main)
