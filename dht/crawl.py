@@ -70,7 +70,7 @@ class Crawl:
         self._judged = judged
         self._alpha = alpha
         self._parts: list[Crawl] = []  # searches for other ids that this one waits for
-        self._compared = False  # one for a random id has ended
+        self._compared = False  # those for random ids have begun
         self._is_part_of_region = False
         self.region = False  # the whole region is searched
         self._calls: dict[bytes, Call] = {}
@@ -91,7 +91,7 @@ class Crawl:
         self.lookup.add(contacts)
         knows_enough = len(self._table) >= self._engine.settings.ksize
         if self._judged and self._quorum is None and knows_enough and not self._table.sizes.others(self._target):
-            self._compare()  # a writer's first search: nothing is known of other places
+            self._compare(1)  # a writer's first search: nothing is known of other places
         self._pump()
 
     def also(self, contacts: Iterable[Contact]) -> None:
@@ -189,18 +189,18 @@ class Crawl:
         if not self._judged or not is_dense(distances, self._table.size_for(self._target)):
             return False
         if not self._compared:
-            self._compare()
+            self._compared = True
+            self._compare(2)
         elif is_dense(distances, sizes.newest(self._target) or self._table.size_for(self._target)):
             self._search_region()
         else:
-            sizes.outdated(2)  # the network has grown
+            sizes.outdated(3)  # the network has grown
             return False
         return True
 
-    def _compare(self) -> None:
-        """Search for a random id, for which nobody can have ground any."""
-        self._compared = True
-        self._search_parts([self._engine.token_bytes(20)])
+    def _compare(self, searches: int) -> None:
+        """Search for random ids, for which nobody can have ground any."""
+        self._search_parts([self._engine.token_bytes(20) for _ in range(searches)])
 
     def _search_region(self) -> None:
         size = self._table.size_for(self._target)

@@ -6,9 +6,9 @@ Honest ids are uniform: with n nodes, n times the i-th smallest distance (as a s
 distribution of shape i. Where the i nearest are nearer than that ever happens, searches take in the whole *region* in
 which twenty honest nodes are to be expected (the same paper, section VII; the remedy there as here).
 
-That paper compares histograms of common-prefix lengths (KL divergence), which an attacker can shape (Active Sybil
-Attack ... in IPFS DHT, arXiv 2505.01139). The distance of the k-th tells directly what matters: an attack that is not
-noticed leaves about eight honest nodes among the twenty nearest.
+That paper compares histograms of common-prefix lengths (KL divergence), which an attacker can shape ("Active Sybil
+Attack and Efficient Defense Strategy in IPFS DHT", arXiv 2505.01139). Judging each of the i nearest bounds what shaping
+can gain: an attack that is not noticed leaves about seven honest nodes among the twenty nearest.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ __all__ = ["DENSE_BY_CHANCE", "REGION_MOST", "SizeEstimate", "is_dense", "region
 ID_BITS = 160
 ID_SPACE = 2**ID_BITS
 SAMPLES = 16  # searches remembered, about 150 bytes each
-DENSE_BY_CHANCE = 1e-4  # that k uniform ids are so near; with the estimate's own error, alarms stay below 1 %
+DENSE_BY_CHANCE = 2e-5  # that i uniform ids are so near; with the estimate's own error, alarms stay below 1 %
+FEWEST = 4  # ids that are judged
 REGION_NODES = 20  # honest nodes to be expected in the region
 REGION_MOST = 80  # nodes asked in it
 AIM_NODES = 1.0  # parts of the region with fewer expected nodes are not searched on their own
@@ -59,8 +60,9 @@ class SizeEstimate:
             self._samples.popitem(last=False)
 
     def newest(self, target: bytes) -> float:
-        """Return what the newest search for another id than `target` told; 0.0 without any."""
-        return next((size for other, size in reversed(self._samples.items()) if other != target), 0.0)
+        """Return the lower of what the two newest searches for ids other than `target` told; 0.0 without any."""
+        others = [size for other, size in self._samples.items() if other != target]
+        return min(others[-2:], default=0.0)
 
     def median(self, own: float) -> float:
         """Return the median of all, and of `own`, the estimate from our own neighbourhood."""
@@ -75,21 +77,27 @@ class SizeEstimate:
 
 
 def is_dense(distances: Sequence[int], size: float, by_chance: float = DENSE_BY_CHANCE) -> bool:
-    """Whether ids as near as these occur with a lower probability than `by_chance` among `size` nodes.
+    """Whether the i nearest, for any i from four on, are nearer than happens with the probability `by_chance` among
+    `size` nodes.
 
     `distances`: of the nearest that answered, ascending. P(Gamma(i) < x) = P(Poisson(x) >= i).
     """
-    count = len(distances)
-    if not count:
-        return False
-    expected = size * distances[-1] / ID_SPACE
-    if expected >= count:
-        return False
-    term = below = math.exp(-expected)
-    for i in range(1, count):
+    for count in range(FEWEST, len(distances) + 1):
+        expected = size * distances[count - 1] / ID_SPACE
+        if expected < count and _at_least(count, expected) < by_chance:
+            return True
+    return False
+
+
+def _at_least(count: int, expected: float) -> float:
+    """Return P(Poisson(expected) >= count). The terms fall from the first on: expected < count."""
+    term = math.exp(-expected + count * math.log(expected) - math.lgamma(count + 1)) if expected > 0 else 0.0
+    total, i = term, count
+    while term > total * 1e-6:
+        i += 1
         term *= expected / i
-        below += term
-    return 1.0 - below < by_chance
+        total += term
+    return total
 
 
 def region_radius(size: float) -> int:

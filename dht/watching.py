@@ -176,7 +176,10 @@ class Watcher:
         contacts: list[Contact] = []
         try:
             crawls = await asyncio.gather(
-                *(self._protocol.crawl(NodeId(key), overlay, quorum=quorum, record=held) for overlay in overlays)
+                *(
+                    self._protocol.crawl(NodeId(key), overlay, quorum=quorum, record=held, judged=True)
+                    for overlay in overlays
+                )
             )
             best = max((crawl.record for crawl in crawls if crawl.record), key=lambda record: record.seq, default=None)
             has = {contact.id for crawl in crawls if crawl.record == best for contact in crawl.holders}

@@ -15,7 +15,17 @@ from p2pnode.dht import GetResult, SignedRecord
 from p2pnode.simulations.harness.population import Member, Population
 from p2pnode.simulations.harness.scenario import Run
 
-__all__ = ["Written", "holds", "measure_holders", "read_all", "read_one", "true_holders", "write_all", "write_one"]
+__all__ = [
+    "SALT",
+    "Written",
+    "holds",
+    "measure_holders",
+    "read_all",
+    "read_one",
+    "true_holders",
+    "write_all",
+    "write_one",
+]
 
 LIFE_S = 6 * 3600.0
 PUTS_PER_S = 10.0

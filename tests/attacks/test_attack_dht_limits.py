@@ -1,4 +1,4 @@
-"""Attacks on what the DHT sends, stores and believes (security.md A1, B1, P1, K1, S1, S2)."""
+"""Attacks on what the DHT sends, stores and believes (security.md A1, B1, P1, K1)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from support.dht_attacks import ELSEWHERE, Answering, captured, pair, record, si
 from support.dht_pair import SERVING, WALL, World, answered
 
 from p2pnode.core.address import Address, Realm
-from p2pnode.core.ids import PeerId
 from p2pnode.core.keys import NodeKey
 from p2pnode.dht import DhtSettings, SignedRecord
 from p2pnode.dht.contact import Contact
@@ -31,7 +30,6 @@ from p2pnode.dht.messages import (
 )
 from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.storage import RecordStorage
-from p2pnode.dht.table import Table
 
 
 @pytest.mark.parametrize("request_", [Ping(), FindNode(b"\x07" * 20), Get(b"\x07" * 20)])
@@ -213,42 +211,3 @@ def test_attack_k1_oversized_wrong_and_forged_answers_end_a_lookup_without_excep
         assert finished == [crawl]
         assert crawl.record is None
     assert a.drops["bad_record_signature"] == a.drops["other_record"] == 1
-
-
-@pytest.mark.slow
-def test_attack_s2_twenty_thousand_ids_leave_a_bounded_table() -> None:
-    """Ids ground to split every bucket, and random ones: at most 160 buckets of 20, and as many replacements."""
-    rng = random.Random(6)
-    own = rng.randbytes(20)
-    table = Table(own, 20, Overlay.PUBLIC_IPV4)  # type: ignore[arg-type]
-    peer_id = PeerId(NodeKey.generate(rng.randbytes).public_raw)
-    for i in range(20_000):
-        shared = i % 160
-        value = int.from_bytes(own, "big") ^ ((1 << (159 - shared)) | rng.getrandbits(max(1, 159 - shared)))
-        node_id = (value if i % 2 else rng.getrandbits(160)).to_bytes(20, "big")
-        address = Address(f"{5 + i % 50}.{rng.randrange(256)}.{rng.randrange(256)}.{rng.randrange(256)}", 1 + i)
-        table.add_contact(Contact(node_id, address, Overlay.PUBLIC_IPV4, peer_id))  # type: ignore[arg-type]
-    spare = sum(len(bucket.replacement_nodes) for bucket in table.buckets)
-    print(f"S2: 20,000 ids: {len(table.buckets)} buckets, {len(table)} contacts, {spare} replacements")
-    assert len(table.buckets) <= 160
-    assert all(len(bucket.nodes) <= 20 and len(bucket.replacement_nodes) <= 20 for bucket in table.buckets)
-
-
-def test_attack_s1_one_id_per_address_and_diverse_contacts_displace_crowded_ones() -> None:
-    """A thousand ids at one address are one contact; a /24 that filled a bucket gives places up to others."""
-    rng = random.Random(7)
-    own = bytes(20)
-    table = Table(own, 20, Overlay.PUBLIC_IPV4)  # type: ignore[arg-type]
-
-    def contact(ip: str, port: int) -> Contact:
-        return Contact(b"\xff" + rng.randbytes(19), Address(ip, port), Overlay.PUBLIC_IPV4)  # type: ignore[arg-type]
-
-    for _ in range(1000):
-        table.add_contact(contact("5.6.7.8", 1))
-    assert len(table) == 1
-    for i in range(40):
-        table.add_contact(contact("5.6.7.8", 2 + i))
-    honest = [contact(f"5.{i}.0.1", 1) for i in range(30, 60)]
-    placed = sum(table.add_contact(c) for c in honest)
-    print(f"S1: honest contacts placed in a bucket filled from one /24: {placed} of 20 places")
-    assert placed == 18  # two places stay with the crowded /24
