@@ -71,12 +71,15 @@ def test_metrics_are_valid_and_count_what_happened(settings: dict[str, str]) -> 
             await nodes[1].find(nodes[2].peer_id)
             session = await nodes[1].connect(nodes[2].peer_id)
             await session.ping()
+            await nodes[2].announce("chess", b"a game?")
             first = parsed(metrics_text(nodes[1]))
             assert first["p2pnode_sessions"] == {(("path", "lan"),): 1.0}
             assert sum(first["p2pnode_dht_bucket_contacts"].values()) == 4
             assert first["p2pnode_dht_estimated_nodes"][(("realm", "private"), ("family", "ipv4"))] == 5
             assert first["p2pnode_dht_records"][()] >= 1
             assert 0 < first["p2pnode_dht_record_bytes"][()] < first["p2pnode_dht_record_bytes_limit"][()]
+            assert first["p2pnode_dht_topic_entries"][()] == first["p2pnode_dht_topic_shards"][()] == 1
+            assert 0 < first["p2pnode_dht_topic_bytes"][()] < first["p2pnode_dht_topic_bytes_limit"][()]
             lookups = first["p2pnode_dht_lookup_seconds_count"][()]
             assert lookups >= 2
             for kind in ("dht", "quic"):

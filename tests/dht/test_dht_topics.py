@@ -6,11 +6,11 @@ import asyncio
 from collections import Counter
 
 import pytest
-from support.dht_network import PUBLIC, make_network, make_node, start_node, stop_all
+from support.dht_network import PUBLIC, DhtNode, make_network, make_node, start_node, stop_all
 from support.dht_topics import CHESS, announce_all, announcers, held_by, values
 
 from p2pnode.core.address import Realm
-from p2pnode.dht import DhtSettings, topic_id
+from p2pnode.dht import DhtSettings, KnownContact, topic_id
 from p2pnode.dht.topic_entries import Shard
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
 
@@ -206,3 +206,31 @@ def test_wrong_calls_are_refused_before_anything_is_sent() -> None:
         await stop_all([node])
 
     run_virtual(main)
+
+
+def test_signers_of_both_address_families_meet_in_a_topic() -> None:
+    """One announces over IPv6 alone, one over IPv4 alone: nodes that have both, and each of the two, read both."""
+
+    async def main(world: VirtualWorld) -> None:
+        nodes: list[DhtNode] = []
+        for number in range(8):
+            ips = [f"5.0.{number}.1", f"2a00:{number + 1:x}::1"]
+            ips = {6: ips[:1], 7: ips[1:]}.get(number, ips)
+            node = make_node(world, *ips, settings=SMALL)
+            await node.open(*ips)
+            first = (nodes or [node])[0]
+            ways = [KnownContact(first.key.peer_id, first.key.node_id, socket.local) for socket in first.sockets]
+            families = {socket.local.is_ipv6 for socket in node.sockets}
+            await node.dht.bootstrap([way for way in ways if nodes and way.address.is_ipv6 in families])
+            nodes.append(node)
+        await asyncio.sleep(10)
+        await nodes[6].dht.announce(CHESS, b"four")
+        await nodes[7].dht.announce(CHESS, b"six")
+        for reader in nodes:
+            assert values(await reader.dht.topic(CHESS)) == {b"four", b"six"}
+        both = await nodes[2].dht.announce(CHESS, b"both")
+        assert both.tried >= 12
+        assert len((await nodes[3].dht.topic(CHESS)).entries) == 3
+        await stop_all(nodes)
+
+    run_virtual(main, delay=0.02)
