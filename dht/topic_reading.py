@@ -28,7 +28,7 @@ __all__ = ["TopicReader", "TopicResult"]
 
 HOLDERS = 4  # asked per shard: with 30 % liars all four are in 1 of 120 reads
 MAX_PAGES = 64  # per holder and shard: 128 entries, three to a page when they are long
-AT_ONCE = 4  # shards read at the same time
+AT_ONCE = 8  # shards read at the same time
 MAX_SHARDS = 512  # per read, 65,000 entries: a topic that liars call endless ends here
 BY_PAGE = 12  # a sample above this reads whole shards: four pages hold 12 to 36 entries
 PARTS = 4  # of a shard, read from one holder at the same time
