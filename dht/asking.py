@@ -125,7 +125,7 @@ class Asking:
             call.rto = min(call.rto, DELIVER_RTO_MAX)
         settings = self.settings
         give_up = max(settings.give_up_min, call.rto * settings.give_up_factor) if timeout is None else timeout
-        call.deadline = now + give_up
+        call.asked_at, call.deadline = now, now + give_up
         if overlay is None or not self.calls.open():
             call.must_sign = call.retried = True  # never sent: it fails at the next timer
             self.calls.pending += 1
@@ -224,7 +224,7 @@ class Asking:
             # Silence at an address that somebody only told us says nothing about the keys.
             call.session.suspect = True
         if call.keys and call.node_id is not None:
-            self.members.missed(call.node_id, call.address)
+            self.members.missed(call.node_id, call.address, call.asked_at)
         call.on_done(Outcome(None, "timeout" if call.keys else "not_sent"))
 
     # -- answers ------------------------------------------------------------------------------------------------

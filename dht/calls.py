@@ -65,9 +65,9 @@ class Call:
     """
 
     __slots__ = (
-        "address", "deadline", "done", "ephemeral", "forgotten", "keys", "late_at", "must_sign", "node_id", "nonces",
-        "on_done", "on_late", "opening", "openings", "payload", "request", "retried", "rto", "session", "signed_size",
-        "tokens", "wall",
+        "address", "asked_at", "deadline", "done", "ephemeral", "forgotten", "keys", "late_at", "must_sign", "node_id",
+        "nonces", "on_done", "on_late", "opening", "openings", "payload", "request", "retried", "rto", "session",
+        "signed_size", "tokens", "wall",
     )  # fmt: skip
 
     def __init__(
@@ -77,7 +77,7 @@ class Call:
         self.address, self.node_id, self.request, self.payload = address, node_id, request, payload
         self.signed_size = signed_size
         self.on_done, self.on_late = on_done, on_late
-        self.rto = self.deadline = self.late_at = self.wall = 0.0
+        self.rto = self.asked_at = self.deadline = self.late_at = self.wall = 0.0
         self.tokens = self.openings = 0
         self.ephemeral: X25519PrivateKey | None = None
         self.session: Session | None = None

@@ -35,6 +35,7 @@ class Members:
         self._allow_documentation = settings.allow_documentation
         self._overlays: dict[str, Overlay | None] = {}
         self._families = frozenset({False, True})
+        self._heard_at: dict[Overlay, float] = {}
         self._ksize = settings.ksize
         self.serving = frozenset(overlay for overlay in Overlay if overlay.realm in settings.serve)
         self.tables = {overlay: Table(node_id, settings.ksize, overlay) for overlay in Overlay}
@@ -96,7 +97,7 @@ class Members:
             if contact is None or contact.address != address:
                 contact = Contact(peer_id.node_id, address, overlay, peer_id)
                 contact.first_seen = now
-        contact.last_seen = now
+        contact.last_seen = self._heard_at[overlay] = now
         contact.misses = 0
         before = len(table)
         added = table.add_contact(contact)
@@ -113,13 +114,14 @@ class Members:
                 self.on_contact(overlay.realm)
         return contact
 
-    def missed(self, node_id: bytes, address: Address) -> None:
-        """A request to this node at this address got no answer."""
+    def missed(self, node_id: bytes, address: Address, asked_at: float) -> None:
+        """A request to this node at this address, of `asked_at`, got no answer. When nobody else was heard since, it is
+        we who are cut off, and nobody is judged by that."""
         overlay = self.overlay_of(address.ip)
         contact = self.tables[overlay].find(node_id) if overlay is not None else None
         if contact is not None and overlay is not None and contact.address == address:
             table = self.tables[overlay]
-            table.missed(contact)
+            table.missed(contact, cut_off=self._heard_at.get(overlay, float("-inf")) < asked_at)
             if self.on_missed is not None:
                 self.on_missed(overlay, contact, table.find(node_id) is None)
 

@@ -31,6 +31,7 @@ from p2pnode.dht.settings import DhtSettings
 from p2pnode.dht.signalling import Signalling
 from p2pnode.dht.statistics import DhtStatistics, kinds_of
 from p2pnode.dht.storage import RecordStorage
+from p2pnode.dht.table import MISSES_TO_DROP
 from p2pnode.dht.tokens import PutTokens
 from p2pnode.dht.topic_calls import Topics
 from p2pnode.dht.topics import TopicStorage
@@ -221,6 +222,10 @@ class Dht(Signalling, Topics, Server):
     def realms(self) -> frozenset[Realm]:
         """Return the realms with at least one verified contact."""
         return frozenset(overlay.realm for overlay, table in self._members.tables.items() if len(table))
+
+    def in_touch(self) -> bool:
+        """Whether a contact is known that has not missed as often as makes it given up."""
+        return any(c.misses < MISSES_TO_DROP for table in self._members.tables.values() for c in table)
 
     def overlays(self, realm: Realm) -> list[Overlay]:
         """Return those of a realm's two overlays with at least one verified contact, IPv4 first."""

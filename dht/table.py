@@ -31,6 +31,7 @@ ID_BITS = 160
 MAX_BUCKETS = 160
 PREFIX_PER_TABLE = 10
 MISSES_TO_DROP = 3
+FAR_S = 1.0  # the round trip of who was never measured
 FAR_CONTACTS = 128  # contacts and acquaintances of the farthest bucket; the next has half as many, down to ksize
 
 
@@ -60,6 +61,10 @@ class Bucket(KBucket):
     def all(self) -> list[Contact]:
         """Return contacts and acquaintances."""
         return [*self.nodes.values(), *self.acquaintances.values()] if self.acquaintances else [*self.nodes.values()]
+
+    def nearest_replacement(self) -> bytes:
+        """Return the id of the replacement with the shortest round trip: for the id space all of a bucket are equal."""
+        return min(self.replacement_nodes.values(), key=lambda contact: contact.rtt_s or FAR_S).id
 
     def remember(self, contact: Contact) -> None:
         """Keep for the day when a place becomes free; the newest 20."""
@@ -125,16 +130,19 @@ class Table(RoutingTable):
         return self._insert(node)
 
     def remove_contact(self, node: Contact) -> None:
-        """Drop it and let the newest replacement in."""
+        """Drop it and let the nearest replacement in, by round trip."""
         if self._by_id.get(node.id) is node:
             self._remove(node, refill=True)
         else:
             self._forget(node.id)
             self.buckets[self.get_bucket_for(node)].replacement_nodes.pop(node.id, None)
 
-    def missed(self, contact: Contact) -> None:
-        """A request to it got no answer. The third miss in a row drops a contact, the first an acquaintance."""
+    def missed(self, contact: Contact, *, cut_off: bool = False) -> None:
+        """A request to it got no answer. The third miss in a row drops a contact, the first an acquaintance; while we
+        are cut off from everybody, they become doubtful only."""
         contact.misses += 1
+        if cut_off:
+            return
         if contact.misses >= MISSES_TO_DROP or contact.id not in self._by_id:
             self.remove_contact(contact)
 
@@ -306,7 +314,7 @@ class Table(RoutingTable):
         if not self._prefixes[contact.prefix]:
             del self._prefixes[contact.prefix]
         while refill and bucket.replacement_nodes:
-            _, replacement = bucket.replacement_nodes.popitem()
+            replacement = bucket.replacement_nodes.pop(bucket.nearest_replacement())
             if replacement.address not in self._by_address:
                 self._insert(replacement)
                 break

@@ -67,10 +67,10 @@ class Joiner:
         """Try until a realm has a contact, then watch that it stays so."""
         pause = FIRST_RETRY_S
         while True:
-            if not self._dht.realms():
+            if not self._dht.in_touch():
                 await self._round()
             self.usable.set()
-            if self._dht.realms():
+            if self._dht.in_touch():
                 pause = FIRST_RETRY_S
                 await asyncio.sleep(CHECK_S)
             else:

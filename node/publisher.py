@@ -75,7 +75,7 @@ class Publisher:
         self._devices_due_at: dict[Realm, float] = {}
         self._size_at_publish: dict[Realm, float] = {}
         self._wall_ahead_s = network.wall() - network.monotonic()
-        self._read_backs = ReadBacks(dht, network, self._outdated)
+        self._read_backs = ReadBacks(dht, network, self._highest_seq, self._outdated)
 
     def published(self) -> tuple[PublishedRecord, ...]:
         """Return how many of the nodes nearest to each of our records held it when it was last read back."""
@@ -155,6 +155,9 @@ class Publisher:
             value = encode_devices([self._key.peer_id])
             if await self._put(self._account, DEVICES_SALT, value, DEVICES_LIFETIME_S, realm):
                 self._devices_due_at[realm] = now + DEVICES_REFRESH_S
+
+    def _highest_seq(self, record: SignedRecord) -> int:
+        return self._state.own_seq(record.public_key + record.salt)
 
     def _outdated(self, realm: Realm, record: SignedRecord, seq: int) -> None:
         """Others hold a newer record of ours: our clock or our state file went back, or our key is in use elsewhere."""

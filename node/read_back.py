@@ -40,9 +40,16 @@ class ReadBacks:
     """Reads back at the first publish, then at most every 15 minutes; every minute while somebody refuses or nobody has
     it."""
 
-    def __init__(self, dht: Dht, network: Network, newer: Callable[[Realm, SignedRecord, int], None]) -> None:
-        """`newer(realm, record, seq)`: somebody holds a record of ours with a higher `seq` than `record`."""
-        self._dht, self._network, self._newer = dht, network, newer
+    def __init__(
+        self,
+        dht: Dht,
+        network: Network,
+        own_seq: Callable[[SignedRecord], int],
+        newer: Callable[[Realm, SignedRecord, int], None],
+    ) -> None:
+        """`own_seq(record)`: the highest `seq` that we gave to this record. `newer(realm, record, seq)`: somebody holds
+        a record of ours with a higher one than any that we know of."""
+        self._dht, self._network, self._own_seq, self._newer = dht, network, own_seq, newer
         self._tasks = TaskSet()
         self._last: dict[tuple[Realm, bytes], float] = {}
         self._found: dict[tuple[Realm, bytes], PublishedRecord] = {}
@@ -68,9 +75,12 @@ class ReadBacks:
     async def _read(self, realm: Realm, record: SignedRecord) -> None:
         there = await self._dht.read_back(record, realm)
         what = record.salt.decode()
+        highest = self._own_seq(record)
+        if record.seq < highest >= there.seq:
+            return  # we have published anew meanwhile: what was found of this one says nothing
         found = PublishedRecord(realm, what, there.held, there.asked, self._network.monotonic())
         self._found[realm, record.salt] = found
-        if there.seq > record.seq:
+        if there.seq > highest:
             log.warning("published_is_outdated", realm=realm.value, what=what, seq=record.seq, newer=there.seq)
             self._newer(realm, record, there.seq)
         elif not there.held:

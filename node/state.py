@@ -83,6 +83,10 @@ class NodeState:
         self.dirty = True
         return seq
 
+    def own_seq(self, salt: bytes) -> int:
+        """Return the highest sequence number given to an own record, 0 when there is none."""
+        return self._file.own_seq.get(salt, 0)
+
     def raise_seq(self, salt: bytes, seq: int, now_wall: float) -> None:
         """Note that others say to hold `seq` of an own record (our clock or file went back).
 

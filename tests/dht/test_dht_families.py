@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from support.dht_network import PUBLIC, DhtNode, make_node, stop_all
+
 from p2pnode.core.address import Realm
 from p2pnode.dht import DhtSettings
 from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.records import SignedRecord
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
-from tests.support.dht_network import PUBLIC, DhtNode, make_node, stop_all
 
 IPV4, IPV6 = Overlay.PUBLIC_IPV4, Overlay.PUBLIC_IPV6
 

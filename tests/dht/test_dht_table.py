@@ -53,7 +53,7 @@ def test_acquaintances_are_bounded_diverse_and_leave_at_the_first_miss() -> None
     other = next(iter(table.buckets[0].acquaintances.values()))
     loser = next(iter(table.buckets[0].nodes.values()))
     for _ in range(3):
-        table.missed(loser)  # a place becomes free, and goes to the newest replacement
+        table.missed(loser)  # a place becomes free
     table.add_contact(other)
     assert len(table.everybody()) == len({c.id for c in table.everybody()})
 
@@ -72,6 +72,21 @@ def test_full_bucket_keeps_oldest_live_contact() -> None:
     table.missed(old[0])
     assert table.find(old[0].id) is None
     assert table.find(newcomer.id) is newcomer
+
+
+def test_a_free_place_goes_to_the_replacement_with_the_shortest_round_trip() -> None:
+    """For the id space all of a bucket are equal, so the nearer machine is the better contact."""
+    table = Table(OWN, 4, Overlay.PUBLIC_IPV4)
+    members = [contact(b"\xff" + bytes([n]) * 19, n) for n in range(4)]
+    waiting = [contact(b"\xfe" + bytes([n]) * 19, 10 + n) for n in range(4)]
+    for each, rtt_s in zip(waiting, (0.2, 0.02, 0.3), strict=False):
+        each.measured(rtt_s)
+    for each in (*members, *waiting):
+        table.add_contact(each)
+    table.remove_contact(members[0])
+    assert table.find(waiting[1].id) is waiting[1]
+    table.remove_contact(members[1])
+    assert table.find(waiting[0].id) is waiting[0]
 
 
 def test_a_moved_contact_is_one_contact() -> None:

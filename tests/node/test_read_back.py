@@ -10,6 +10,7 @@ from support.virtual_nodes import lan_of, make_node, network_of
 from p2pnode import Node
 from p2pnode.api.metrics import metrics_text
 from p2pnode.core.address import Realm
+from p2pnode.dht.records import record_key
 from p2pnode.presence import presence_salt
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
 
@@ -107,3 +108,24 @@ def test_a_publisher_whose_clock_went_back_publishes_above_what_others_hold() ->
             assert found.record.seq == state[name]
 
     run_virtual(main, delay=0.02)
+
+
+def test_a_publish_that_was_replaced_meanwhile_is_not_called_outdated() -> None:
+    """A lost store lets a publish settle, and be read back, after the next one: nobody is alarmed by our own newer."""
+
+    async def main(world: VirtualWorld) -> None:
+        async with lan_of(world, 8) as nodes:
+            node, publisher = nodes[5], nodes[5].publisher
+            assert publisher is not None
+            await asyncio.sleep(20)
+            key = record_key(node.peer_id.raw, PRESENCE)
+            first = nodes[1].dht.storage.read(Realm.PRIVATE, key, world.loop.time())
+            assert first is not None
+            network_of(node).host.add_address("10.0.0.70")
+            await asyncio.sleep(20)
+            assert node.state.own_seq(node.peer_id.raw + PRESENCE) > first.seq
+            with capture_logs() as logs:
+                await publisher._read_backs._read(Realm.PRIVATE, first)
+            assert [each["event"] for each in logs if each["log_level"] == "warning"] == []
+
+    run_virtual(main, delay=0.04)
