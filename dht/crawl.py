@@ -26,7 +26,7 @@ from p2pnode.dht.table import Table
 
 __all__ = ["Crawl", "Transport"]
 
-FEW_BY_CHANCE = 0.01  # that the few who end a read early are so near; a false alarm only lets it go on
+FEW_BY_CHANCE = 1e-3  # that the few who end a read early are so near; a false alarm only lets it go on
 
 
 class Transport(Protocol):
