@@ -112,7 +112,7 @@ def region_aims(target: bytes, size: float) -> list[bytes]:
     differ from the target in one of the bits behind the region's; each has half as many nodes as the one before.
     """
     goal = int.from_bytes(target, "big")
-    bit = region_radius(size).bit_length() - 1
+    bit = min(region_radius(size).bit_length(), ID_BITS) - 1  # below twenty nodes the region is everything
     aims: list[bytes] = []
     while bit >= 0 and size * 2.0 ** (bit - ID_BITS) >= AIM_NODES:
         aims.append((goal ^ (1 << bit)).to_bytes(ID_BITS // 8, "big"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from bisect import bisect_left
 from functools import cache
@@ -151,3 +152,12 @@ def test_the_aims_cover_the_region() -> None:
         covered += len(found & set(region))
     print(f"nodes of the region found by its aims: {covered / total:.1%} of {total / 50:.1f}")
     assert covered / total > 0.95
+
+
+def test_the_region_of_a_tiny_network_is_the_whole_id_space() -> None:
+    """Below twenty nodes the aims stay ids, one in each half, quarter, ... that holds a node."""
+    target = (7 << 150).to_bytes(20, "big")
+    for size in (1.0, 2.0, 12.0, 20.0):
+        aims = region_aims(target, size)
+        assert all(len(aim) == 20 for aim in aims)
+        assert len(aims) == int(math.log2(size))
