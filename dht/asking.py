@@ -282,11 +282,11 @@ class Asking:
                 request_hash=frame.request_hash, answer=data,
             )  # fmt: skip
             session = Session(peer_id, keys, self.keyring.ciphers, initiator=True, now=now)
-            self.keyring.confirm(session)
+            if self.keyring.confirm(session) and call.forgotten:
+                self.members.restarted(peer_id.node_id, source, overlay, now)
             session.prove(source)
             if self.flags & overlay.flag:
-                # We serve here: show the peer that we got its answer at this address, so that it takes us in. A
-                # third of a handshake: it costs one small frame, a ping from the other side would cost two.
+                # We serve here: show that we got the answer here, so that it takes us in. A ping would cost two.
                 self.send(session.seal(sealed_confirmation_text(self.flags)), source)
         elif isinstance(answer, Error) and answer.code == ErrorCode.CLOCK:
             self.clock_offset_s = call.wall - answer.detail / 1000

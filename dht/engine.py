@@ -107,7 +107,8 @@ class Engine(Asking):
         text = session.open_untrusted(data)
         kind, flags, counter, payload = parse_sealed_text_untrusted(text)
         if not session.confirmed:
-            self.keyring.confirm(session)
+            if self.keyring.confirm(session):
+                self.members.restarted(session.peer_id.node_id, source, overlay, now)
             if source == session.answered_to:
                 session.prove(source)
         else:

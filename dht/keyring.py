@@ -34,6 +34,8 @@ MAX_COUNTER = 2**48  # then new keys; a frame every microsecond takes nine years
 MAX_PATHS = 4  # a peer's loopback, private and public address, and the one it had before
 UNCONFIRMED_PER_PEER = 3  # a request, its repetition, and one more
 
+CROSSING = 30.0  # s within which both sides may have agreed keys at once
+
 CIPHERS_AT_HAND = 128  # of a node: a search's and its stores'; OpenSSL takes 2.2 kB for each, 0.3 MB; making one 4 us
 
 _HEADER = bytes((SEALED,))
@@ -212,8 +214,11 @@ class Keyring:
             for old in dropped:
                 self._drop(old)
 
-    def confirm(self, session: Session) -> None:
-        """The peer proved to have the keys: they are the ones to use from now on."""
+    def confirm(self, session: Session) -> bool:
+        """The peer proved to have the keys: they are the ones to use from now on.
+
+        Return whether it must have lost the ones before: they were good, and it is no crossing of both first requests.
+        """
         node_id = session.peer_id.node_id
         waiting = self._unconfirmed.get(node_id)
         if waiting is not None and session in waiting:
@@ -224,7 +229,10 @@ class Keyring:
         self._by_receive_id[session.receive_id] = session
         sessions = self._by_peer.setdefault(node_id, [])
         self._by_peer.move_to_end(node_id)
-        for address, contact in sessions[0].paths.items() if sessions else ():
+        before = sessions[0] if sessions else session
+        age = session.created_at - before.created_at
+        lost = not before.suspect and CROSSING < age < 0.9 * self._max_age
+        for address, contact in before.paths.items() if sessions else ():
             session.prove(address)  # new keys do not unprove what the same peer had proven
             session.paths[address] = contact
         sessions.insert(0, session)
@@ -234,6 +242,7 @@ class Keyring:
             _, dropped = self._by_peer.popitem(last=False)
             for old in dropped:
                 self._drop(old)
+        return lost
 
     def touch(self, session: Session) -> None:
         """The peer of a confirmed session was heard."""

@@ -7,12 +7,14 @@ from collections.abc import Callable, Collection, Iterable
 from p2pnode.core.address import Address, Realm, realm_of
 from p2pnode.core.ids import NodeId, PeerId
 from p2pnode.dht.contact import Contact
+from p2pnode.dht.limits import Budget
 from p2pnode.dht.overlay import WANTS_BOTH, Overlay
 from p2pnode.dht.settings import DhtSettings
 from p2pnode.dht.table import Table
 
 __all__ = ["Members", "flags_of"]
 
+RESTART_RATE, RESTART_BURST = 1 / 15, 4.0  # believed per second, and at once
 MAX_CACHED_IPS = 8_192  # about 150 bytes each
 
 
@@ -27,7 +29,7 @@ class Members:
     `on_contact(realm)`, and `on_joined(overlay)` for the DHT itself, are called when one gets its first contact;
     `on_filled(realm)` when a table gets its k-th contact;
     `on_hint(contact)` when an answer named a node of the other address family, and few are known there;
-    `on_newcomer(overlay, contact)` when a node that we did not know got a place in a table;
+    `on_newcomer(overlay, contact)` when a node that we did not know got a place in a table, or one has restarted;
     `on_missed(overlay, contact, dropped)` when a request to a contact got no answer, and whether that dropped it.
     """
 
@@ -40,6 +42,7 @@ class Members:
         self.serving = frozenset(overlay for overlay in Overlay if overlay.realm in settings.serve)
         self.tables = {overlay: Table(node_id, settings.ksize, overlay) for overlay in Overlay}
         self.flags = flags_of(self.serving)
+        self._restarts = Budget(RESTART_RATE, RESTART_BURST)
         self.on_contact: Callable[[Realm], None] | None = None
         self.on_joined: Callable[[Overlay], None] | None = None
         self.on_filled: Callable[[Realm], None] | None = None
@@ -113,6 +116,17 @@ class Members:
             if self.on_contact is not None and not len(self.tables[overlay.other_family]):
                 self.on_contact(overlay.realm)
         return contact
+
+    def restarted(self, node_id: bytes, address: Address, overlay: Overlay, now: float) -> None:
+        """A node that we know has lost its keys, and so most likely the records that it held: it is a newcomer.
+
+        When many seem to, it is we who were away, and they who doubt our keys.
+        """
+        contact = self.tables[overlay].find(node_id)
+        if contact is not None and contact.address == address and self._restarts.take(now):
+            contact.first_seen = now
+            if self.on_newcomer is not None:
+                self.on_newcomer(overlay, contact)
 
     def missed(self, node_id: bytes, address: Address, asked_at: float) -> None:
         """A request to this node at this address, of `asked_at`, got no answer. When nobody else was heard since, it is

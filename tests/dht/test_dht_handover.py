@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 
+import pytest
 from support.dht_network import PUBLIC, DhtNode, make_network, start_node, stop_all
 from support.dht_records import records_of, share_held
 
@@ -67,6 +68,34 @@ def test_records_go_over_to_newcomers_that_are_nearer() -> None:
         await stop_all([*nodes, *authors])
 
     run_virtual(main, seed=3, delay=lambda rng: rng.uniform(0.025, 0.075), loss=0.05)
+
+
+@pytest.mark.parametrize("speaks_first", [True, False])
+def test_a_node_that_was_restarted_gets_its_records_again(speaks_first: bool) -> None:
+    """Its keys and records are gone, its id and address the same: the others notice by its asking for new keys, or by
+    its not knowing theirs; minutes later it holds what it held."""
+
+    async def main(world: VirtualWorld) -> None:
+        nodes = await make_network(world, 30)
+        await asyncio.sleep(SETTLED + 10)
+        author, one = nodes[7], nodes[12]
+        records = records_of(author, 20)
+        await asyncio.gather(*(author.dht.put(record, realms=PUBLIC_ONLY) for record in records))
+        author.network.host.up = False
+        await asyncio.sleep(60)
+        before = len(one.dht.storage)
+        await one.close()
+        again = DhtNode(one.network, one.key, PUBLIC)
+        await again.open(one.address.ip)
+        if speaks_first:
+            await again.dht.bootstrap([nodes[0].contact])
+        await asyncio.sleep(200)
+        print(f"{before} records before, {len(again.dht.storage)} after")
+        assert before >= 8
+        assert len(again.dht.storage) >= 0.9 * before
+        await stop_all([*nodes, again])
+
+    run_virtual(main, seed=2, delay=0.05)
 
 
 def test_a_network_that_has_just_begun_hands_nothing_over() -> None:
