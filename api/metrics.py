@@ -114,6 +114,7 @@ def _dht(page: _Page, node: Node) -> None:
         ("dht_keyed_peers", "gauge", "Peers with agreed keys.", dht.sessions),
         ("dht_keyed_peers_limit", "gauge", "Quota of dht_keyed_peers.", limits.max_sessions),
         ("dht_pending_requests", "gauge", "Own requests that wait for an answer.", dht.pending),
+        ("dht_regions_searched_total", "counter", "Keys near which ids were denser than chance allows.", dht.regions),
         ("dht_signatures_checked_total", "counter", "Signatures of requests and answers.", dht.signatures_checked),
         ("dht_verification_seconds_total", "counter", "Processor time in those.", dht.verify_s),
     ):

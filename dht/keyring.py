@@ -36,7 +36,9 @@ UNCONFIRMED_PER_PEER = 3  # a request, its repetition, and one more
 
 CROSSING = 30.0  # s within which both sides may have agreed keys at once
 
-CIPHERS_AT_HAND = 128  # of a node: a search's and its stores'; OpenSSL takes 2.2 kB for each, 0.3 MB; making one 4 us
+# Ciphers of one node: OpenSSL takes 2.2 kB for each, 0.3 MB in all; making one anew takes 4 us. In 150 nodes that read
+# and write 46 % are at hand, 36 % of half as many, 48 % of twice as many: what is missing costs 0.5 % of the time.
+CIPHERS_AT_HAND = 128
 
 _HEADER = bytes((SEALED,))
 _NONCE_PREFIX = bytes(4)
