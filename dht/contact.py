@@ -50,6 +50,7 @@ class Contact(Node):
         self.last_seen = 0.0
         self.last_pinged = float("-inf")
         self.misses = 0
+        self.missed_at = 0.0  # when the first of these was asked
         self.demerits = 0
         self.rtt_s: float | None = None
         self.rtt_var = 0.0

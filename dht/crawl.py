@@ -71,7 +71,7 @@ class Crawl:
         self._alpha = alpha
         self._parts: list[Crawl] = []  # searches for other ids that this one waits for
         self._compared = False  # those for random ids have begun
-        self._is_part_of_region = False
+        self._is_part_of_region = self._asked_farther_ones = False
         self.region = False  # the whole region is searched
         self._calls: dict[bytes, Call] = {}
         # Answers repeat each other: what a contact is worth is found out once. At most 20 for each query.
@@ -90,7 +90,9 @@ class Crawl:
         self.record = record
         self.lookup.add(contacts)
         knows_enough = len(self._table) >= self._engine.settings.ksize
-        if self._judged and self._quorum is None and knows_enough and not self._table.sizes.others(self._target):
+        sizes = self._table.sizes
+        if self._judged and self._quorum is None and knows_enough and not (sizes.begun or sizes.others(self._target)):
+            sizes.begun = True
             self._compare(1)  # a writer's first search: nothing is known of other places
         self._pump()
 
@@ -117,10 +119,19 @@ class Crawl:
             self._ask(contact)
         if self._parts or not self.lookup.finished:
             return
-        if not self._goes_on():
+        if not self.answered and self._ask_farther_ones():
+            self._pump()
+        elif not self._goes_on():
             self._finish()
         elif not self._parts:
             self._pump()
+
+    def _ask_farther_ones(self) -> bool:
+        """All the nearest that we know are dead: go on from the others. Return whether there are any."""
+        if self._asked_farther_ones:
+            return False
+        self._asked_farther_ones = True
+        return self.lookup.add(sorted(self._table.everybody(), key=lambda c: c.long_id ^ self.lookup.goal)) > 0
 
     def _ask(self, contact: Contact) -> None:
         self._calls[contact.id] = self._transport.ask(
@@ -187,6 +198,8 @@ class Crawl:
         if self._target != self._engine.node_id:  # where ids are ground first, and where the table counts anyway
             sizes.learned(self._target, distances)
         if not self._judged or not is_dense(distances, self._table.size_for(self._target)):
+            return False
+        if sizes.may_have_grown(self._target, distances):
             return False
         if not self._compared:
             self._compared = True

@@ -21,6 +21,8 @@ __all__ = ["DENSE_BY_CHANCE", "REGION_MOST", "SizeEstimate", "is_dense", "region
 
 ID_BITS = 160
 ID_SPACE = 2**ID_BITS
+GROWING_SEARCHES = 8  # in which growth is still believed to go on ...
+GROWTH = 4.0  # ... up to so many times the newest estimate: an attack with 20 ids is denser from 200 nodes on
 SAMPLES = 16  # searches remembered, about 150 bytes each
 DENSE_BY_CHANCE = 2e-5  # that i uniform ids are so near; with the estimate's own error, alarms stay below 1 %
 FEWEST = 4  # ids that are judged
@@ -39,12 +41,16 @@ class SizeEstimate:
 
     def __init__(self) -> None:
         self._samples: OrderedDict[bytes, float] = OrderedDict()
+        self._growing = 0
+        self.begun = False
+        """Whether the first search for a random id was begun: several writes at once need one only."""
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def learned(self, target: bytes, distances: Sequence[int]) -> None:
         """A search for `target` ended with all of the k nearest; `distances`: ascending, two at least."""
+        self._growing = max(0, self._growing - 1)
         self._samples.pop(target, None)
         self._samples[target] = 1.0 + (len(distances) - 1) * ID_SPACE / max(1, distances[-1])
         if len(self._samples) > SAMPLES:
@@ -55,9 +61,15 @@ class SizeEstimate:
         return len(self._samples) - (target in self._samples)
 
     def outdated(self, newest: int) -> None:
-        """The network has changed: remember only the `newest` searches."""
+        """The network has grown: remember only the `newest` searches, and be lenient in the next ones."""
         while len(self._samples) > newest:
             self._samples.popitem(last=False)
+        self._growing = GROWING_SEARCHES
+
+    def may_have_grown(self, target: bytes, distances: Sequence[int]) -> bool:
+        """Whether what looks dense is explained by a network that was seen to grow a few searches ago: each newcomer of
+        a network that doubles in seconds would otherwise search for random ids again and again."""
+        return self._growing > 0 and not is_dense(distances, GROWTH * self.newest(target))
 
     def newest(self, target: bytes) -> float:
         """Return the lower of what the two newest searches for ids other than `target` told; 0.0 without any."""

@@ -21,6 +21,8 @@ log = structlog.get_logger(__name__)
 
 MAX_BOOTSTRAP = 20  # contacts asked at once, per overlay
 HINT_PAUSE = 30.0  # s between two attempts to join an overlay through nodes named in passing
+FILL_PAUSE = 15.0  # s, on average, until far buckets are filled that have hardly anybody
+FARTHER_ONES = 8
 SETTLE_PAUSES = (0.5, 2.0, 8.0, 30.0)  # s between looks around while the table is small
 
 
@@ -92,8 +94,9 @@ class Joining:
     async def _settle(self, overlay: Overlay) -> None:
         """Look around again shortly after joining: others may have joined at the same moment, unknown to each other.
 
-        The far parts of the id space come with the first publishes and reads, and with the upkeep: measured with 300
-        nodes, filling them at once made no read faster and cost each newcomer 80 datagrams.
+        The far parts of the id space come with the first publishes and reads: measured with 300 nodes, filling them at
+        once made no read faster and cost each newcomer 80 datagrams. Where nobody publishes they are filled a little
+        later (Kademlia 2002, section 2.3, does so at once): a far half known by one contact is lost with that contact.
         """
         try:
             table = self._members.tables[overlay]
@@ -102,8 +105,28 @@ class Joining:
                     break
                 await asyncio.sleep(pause * self._network.rng.uniform(0.8, 1.2))
                 await self._protocol.crawl(self._protocol.engine.node_id, overlay)
+            near = {contact.id for contact in table.neighbours()}
+            await asyncio.sleep(FILL_PAUSE * self._network.rng.uniform(0.5, 1.5))
+            if near != {contact.id for contact in table.neighbours()}:  # others joined near us; do we know them all?
+                await self._protocol.crawl(self._protocol.engine.node_id, overlay)
+            await self._fill(overlay)
         finally:
             self._settling.discard(overlay)
+
+    async def _fill(self, overlay: Overlay) -> None:
+        """Look for nodes where our table has hardly any, the farthest part first.
+
+        Who joined at the same moment as we did, next to us, knows as little: those farther away are asked too, for whom
+        the part in question is a part of one well-filled bucket.
+        """
+        table, rng = self._members.tables[overlay], self._network.rng
+        done = -1
+        while (index := table.thin_bucket(done + 1)) is not None:
+            done = index
+            farther = [contact for bucket in table.buckets[:index] for contact in bucket.nodes.values()]
+            others = rng.sample(farther, min(FARTHER_ONES, len(farther)))
+            target = table.buckets[index].random_id(rng.getrandbits(160))
+            await self._protocol.crawl(target, overlay, on_begun=lambda crawl, others=others: crawl.also(others))  # type: ignore[misc]
 
     def _heard_of(self, contact: Contact) -> None:
         """An answer named a node of an overlay of which we hardly know anybody: join that too, now and then."""

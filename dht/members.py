@@ -129,13 +129,15 @@ class Members:
                 self.on_newcomer(overlay, contact)
 
     def missed(self, node_id: bytes, address: Address, asked_at: float) -> None:
-        """A request to this node at this address, of `asked_at`, got no answer. When nobody else was heard since, it is
-        we who are cut off, and nobody is judged by that."""
+        """A request to this node at this address, of `asked_at`, got no answer. When nobody else was heard since its
+        first miss in a row, it is we who are cut off, and nobody is judged by that."""
         overlay = self.overlay_of(address.ip)
         contact = self.tables[overlay].find(node_id) if overlay is not None else None
         if contact is not None and overlay is not None and contact.address == address:
             table = self.tables[overlay]
-            table.missed(contact, cut_off=self._heard_at.get(overlay, float("-inf")) < asked_at)
+            if not contact.misses:
+                contact.missed_at = asked_at
+            table.missed(contact, cut_off=self._heard_at.get(overlay, float("-inf")) < contact.missed_at)
             if self.on_missed is not None:
                 self.on_missed(overlay, contact, table.find(node_id) is None)
 

@@ -203,6 +203,15 @@ class Table(RoutingTable):
         size = self.estimated_size()
         return size if size <= self.ksize else self.sizes.median(size)
 
+    def thin_bucket(self, first: int) -> int | None:
+        """Return the index, `first` or above, of the farthest bucket with less than a third of the contacts that it
+        could have; None when there is none."""
+        size = self.estimated_size()
+        for index in range(first, len(self.buckets) - 1):
+            if len(self.buckets[index].nodes) < min(self.ksize, size / 2 ** (index + 1)) / 3:
+                return index
+        return None
+
     def size_for(self, target: bytes) -> float:
         """Return the size by which ids near `target` are judged: what searches elsewhere told, if there were any."""
         return self.sizes.cautious(target) or self.estimated_size()

@@ -11,6 +11,7 @@ from p2pnode.dht import DhtSettings, GetResult, SignedRecord
 from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.records import CLOSE_TO_EXPIRY
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
+from p2pnode.simulations.virtual.links import LaneProfile, LinkProfile
 
 SALT = b"s"
 SMALL = DhtSettings(serve=frozenset(Realm), ksize=8)
@@ -125,6 +126,7 @@ def test_fast_returns_with_the_first_record_and_tells_of_a_newer_one() -> None:
         for node in near[:8]:
             if node is not first:
                 give(node, new)
+                world.set_link(node.network, LinkProfile("slower", up=LaneProfile(0.02)))
         give(first, old)
         later: list[GetResult] = []
         found = await reader.dht.get(

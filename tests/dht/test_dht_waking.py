@@ -79,7 +79,7 @@ def test_contacts_stay_while_our_own_cable_is_out() -> None:
 
 
 def test_a_node_that_moved_is_found_at_its_new_address_only() -> None:
-    """Others learn the new address with the next message, and its own table still serves."""
+    """Its own table still serves; others learn the new address with the next message, or find the old one silent."""
 
     async def main(world: VirtualWorld) -> None:
         nodes = await make_network(world, 40)
@@ -91,7 +91,7 @@ def test_a_node_that_moved_is_found_at_its_new_address_only() -> None:
         seconds = await reads_at_once(world, node, nodes[3])
         assert seconds < 1.0
         await node.network.run(node.dht.lookup(node.key.node_id, realm=Realm.PUBLIC))
-        await asyncio.sleep(240)
+        await asyncio.sleep(1800)  # who did not hear of it finds the old address silent
         places = {
             contact.address.ip
             for other in nodes
@@ -100,5 +100,25 @@ def test_a_node_that_moved_is_found_at_its_new_address_only() -> None:
         }
         assert places == {"5.201.0.1"}
         await stop_all([*nodes, node])
+
+    run_virtual(main, delay=0.04)
+
+
+def test_a_search_goes_on_from_farther_contacts_when_all_of_the_nearest_are_dead() -> None:
+    """The twelve nearest to the key die, all that the reader would begin with: it finds the living ones behind them."""
+
+    async def main(world: VirtualWorld) -> None:
+        nodes = await make_network(world, 60, DhtSettings(serve=frozenset(Realm), ksize=8))
+        await asyncio.sleep(60)
+        record = records_of(nodes[3], 1)[0]
+        goal = int.from_bytes(record.key, "big")
+        others = [node for node in nodes if node not in (nodes[3], nodes[4])]
+        others.sort(key=lambda node: int.from_bytes(node.key.node_id, "big") ^ goal)
+        for node in others[:12]:
+            node.network.host.up = False
+        stored = await nodes[3].dht.put(record, realms=[Realm.PUBLIC])
+        assert stored.stored >= 8
+        assert (await nodes[4].dht.get(record.public_key, record.salt)).record == record
+        await stop_all(nodes)
 
     run_virtual(main, delay=0.04)
