@@ -165,10 +165,8 @@ class Asking:
         settings = self.settings
         if contact is not None and contact.rtt_s is not None:
             estimate = contact.rtt_s + max(4 * contact.rtt_var, contact.rtt_s / 4)
-        elif self.rtt.smoothed is not None:
-            estimate = self.rtt.smoothed + max(4 * self.rtt.variation, self.rtt.smoothed / 4)
         else:
-            estimate = settings.rto_initial
+            estimate = self.rtt.late_after or settings.rto_initial
         return min(max(estimate, settings.rto_min), settings.rto_max)
 
     def _transmit(self, call: Call, now: float, wall: float) -> None:
@@ -325,7 +323,9 @@ class Asking:
         """Learn from an answer: round trip, sign of life, our own address. Return the contact, if it serves."""
         contact = self.alive(session, source, overlay, flags, now)
         if call.opening or not isinstance(call.request, Forward):  # that one's answer waits for somebody else's
+            before = self._rto(None)
             self.rtt.measured(rtt_s)
+            self.calls.hasten(before, self._rto(None), now)
             if contact is not None:
                 contact.measured(rtt_s)
         if session.observed != answer.observed:

@@ -18,6 +18,7 @@ from p2pnode.dht.overlay import Overlay
 
 __all__ = ["Asked", "Call", "CallBook", "Outcome", "Rtt"]
 
+WORTH_HASTENING = 0.75
 MAX_CALLS = 2_048  # at once: 100 lookups with 20 requests each; about 3 kB each, 6 MB
 
 
@@ -49,6 +50,11 @@ class Rtt:
     def __init__(self) -> None:
         self.smoothed: float | None = None
         self.variation = 0.0
+
+    @property
+    def late_after(self) -> float | None:
+        """Seconds after which an answer is late; None while nothing was measured."""
+        return None if self.smoothed is None else self.smoothed + max(4 * self.variation, self.smoothed / 4)
 
     def measured(self, rtt_s: float) -> None:
         if self.smoothed is None:
@@ -120,6 +126,17 @@ class CallBook:
     def wake(self, call: Call, at: float) -> None:
         self._serial += 1
         heapq.heappush(self._timers, (at, self._serial, call))
+
+    def hasten(self, before: float, rto: float, now: float) -> None:
+        """What is late was a guess, `before`, and is known better now: who joins by twenty contacts need not wait so
+        long for the one whose answer got lost. Later changes are too small to be worth it."""
+        if rto > before * WORTH_HASTENING:
+            return
+        for call in self.all():
+            if call.rto == before and not call.retried:
+                call.rto = rto
+                call.late_at = min(max(now, call.asked_at + rto), call.deadline)
+                self.wake(call, call.late_at)
 
     def close(self, call: Call) -> bool:
         """Forget the call; return False when it had ended before."""

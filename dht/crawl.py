@@ -26,7 +26,8 @@ from p2pnode.dht.table import Table
 
 __all__ = ["Crawl", "Transport"]
 
-FEW_BY_CHANCE = 1e-3  # that the few who end a read early are so near; a false alarm only lets it go on
+FEW_BY_CHANCE = 1e-2  # that the few who end a read early are so near; a false alarm only lets it go on
+SPARE_QUERIES = 1  # beyond the answers that a read still needs: one of them may be lost
 
 
 class Transport(Protocol):
@@ -167,8 +168,11 @@ class Crawl:
             self.lookup.failed(contact)
         if self._quorum is not None and self._agreed(self._quorum):
             self._finish()
-        else:
-            self._pump()
+            return
+        missing = (self._quorum or 0) - len(self.holders)
+        # Who is near one holder is mostly a holder too: enough questions are under way, once as many as are missing.
+        self.lookup.wanted = missing + SPARE_QUERIES if self.holders and missing > 0 else None
+        self._pump()
 
     # -- ids that are too dense ---------------------------------------------------------------------------------
 

@@ -21,8 +21,8 @@ __all__ = ["DENSE_BY_CHANCE", "REGION_MOST", "SizeEstimate", "is_dense", "region
 
 ID_BITS = 160
 ID_SPACE = 2**ID_BITS
-GROWING_SEARCHES = 8  # in which growth is still believed to go on ...
-GROWTH = 4.0  # ... up to so many times the newest estimate: an attack with 20 ids is denser from 200 nodes on
+GROWING_SEARCHES = 4  # in which growth is still believed to go on ...
+GROWTH = 2.0  # ... up to so many times the newest estimate
 SAMPLES = 16  # searches remembered, about 150 bytes each
 DENSE_BY_CHANCE = 2e-5  # that i uniform ids are so near; with the estimate's own error, alarms stay below 1 %
 FEWEST = 4  # ids that are judged

@@ -20,6 +20,7 @@ __all__ = ["Joining"]
 log = structlog.get_logger(__name__)
 
 MAX_BOOTSTRAP = 20  # contacts asked at once, per overlay
+RETURN_PAUSE = 10.0  # s between two searches for those that came back with one that had been given up
 HINT_PAUSE = 30.0  # s between two attempts to join an overlay through nodes named in passing
 FILL_PAUSE = 15.0  # s, on average, until far buckets are filled that have hardly anybody
 FARTHER_ONES = 8
@@ -44,9 +45,11 @@ class Joining:
         self._protocol, self._network, self._settings = protocol, network, settings
         self._members = protocol.engine.members
         self._members.on_hint = self._heard_of
+        self._members.on_returned = self._returned
         self._searches: dict[Overlay, _Search] = {}
         self._settling: set[Overlay] = set()
         self._hints: dict[Overlay, list[Contact]] = {}
+        self._returns_at: dict[Overlay, float] = {}
         self._tasks = TaskSet()
         self.settles = False
 
@@ -136,6 +139,17 @@ class Joining:
             self._tasks.spawn(self._join_by_hints(contact.overlay))
         if len(hints) < MAX_BOOTSTRAP:
             hints.append(contact)
+
+    def _returned(self, contact: Contact) -> None:
+        """One that had been given up answers. With it others may be back, a whole half of a network that fell apart:
+        ask it for our neighbourhood."""
+        now = self._network.monotonic()
+        if self.settles and now >= self._returns_at.get(contact.overlay, 0.0):
+            self._returns_at[contact.overlay] = now + RETURN_PAUSE
+            self._tasks.spawn(self._join_through(contact))
+
+    async def _join_through(self, contact: Contact) -> None:
+        await self._join(contact.overlay, [contact])
 
     async def _join_by_hints(self, overlay: Overlay) -> None:
         try:

@@ -93,6 +93,8 @@ class Lookup:
         self._flying = 0
         self._late = 0
         self._answered = 0
+        self.wanted: int | None = None
+        """How many more answers are useful: no more queries are under way. None: as many as there are slots."""
         self.queried = 0
         self.hops = 0
         self.late_count = 0
@@ -195,6 +197,8 @@ class Lookup:
     def _has_slot(self) -> bool:
         """Whether another query may leave. One that is no longer among the k nearest of a path holds no slot: what it
         may tell is known better already."""
+        if self.wanted is not None and self._flying >= self.wanted:
+            return False
         if self._flying < self._alpha:
             return True
         if self._flying >= FLYING_FACTOR * self._alpha:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from p2pnode.core.address import Address, Realm, realm_of
 from p2pnode.core.ids import NodeId, PeerId
 from p2pnode.dht.contact import Contact
+from p2pnode.dht.graves import Graves
 from p2pnode.dht.limits import Budget
 from p2pnode.dht.overlay import WANTS_BOTH, Overlay
 from p2pnode.dht.settings import DhtSettings
@@ -30,6 +31,7 @@ class Members:
     `on_filled(realm)` when a table gets its k-th contact;
     `on_hint(contact)` when an answer named a node of the other address family, and few are known there;
     `on_newcomer(overlay, contact)` when a node that we did not know got a place in a table, or one has restarted;
+    `on_returned(contact)` when one that had been given up answered;
     `on_missed(overlay, contact, dropped)` when a request to a contact got no answer, and whether that dropped it.
     """
 
@@ -45,6 +47,8 @@ class Members:
         self._restarts = Budget(RESTART_RATE, RESTART_BURST)
         self.on_contact: Callable[[Realm], None] | None = None
         self.on_joined: Callable[[Overlay], None] | None = None
+        self.graves = {overlay: Graves() for overlay in Overlay}
+        self.on_returned: Callable[[Contact], None] | None = None
         self.on_filled: Callable[[Realm], None] | None = None
         self.on_hint: Callable[[Contact], None] | None = None
         self.on_newcomer: Callable[[Overlay, Contact], None] | None = None
@@ -106,6 +110,8 @@ class Members:
         added = table.add_contact(contact)
         if len(table) != before:
             self._reflag()
+        if self.graves[overlay].rise(contact.id) and self.on_returned is not None:
+            self.on_returned(contact)
         if added and unknown and self.on_newcomer is not None:
             self.on_newcomer(overlay, contact)
         if before < self._ksize <= len(table) and self.on_filled is not None:
@@ -137,9 +143,13 @@ class Members:
             table = self.tables[overlay]
             if not contact.misses:
                 contact.missed_at = asked_at
+            in_bucket = not table.is_new_node(contact)
             table.missed(contact, cut_off=self._heard_at.get(overlay, float("-inf")) < contact.missed_at)
+            dropped = table.find(node_id) is None
+            if dropped and in_bucket:
+                self.graves[overlay].bury(contact, asked_at)
             if self.on_missed is not None:
-                self.on_missed(overlay, contact, table.find(node_id) is None)
+                self.on_missed(overlay, contact, dropped)
 
     def best(self) -> list[Contact]:
         """Return all contacts: those that miss nothing first, then the ones known longest (they tend to stay)."""

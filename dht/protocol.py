@@ -64,11 +64,11 @@ class DhtProtocol(KademliaProtocol):
 
     def start_call(
         self, address: Address, node_id: NodeId | None, request: Request, *, on_done: Callable[[Outcome], None],
-        on_late: Callable[[], None] | None = None, timeout: float | None = None,
+        on_late: Callable[[], None] | None = None, timeout: float | None = None, once: bool = False,
     ) -> Call:  # fmt: skip
         call = self.engine.call(
             address, node_id, request, now=self._network.monotonic(), wall=self._network.wall(), on_done=on_done,
-            on_late=on_late, timeout=timeout,
+            on_late=on_late, timeout=timeout, once=once,
         )  # fmt: skip
         self._arm()
         return call

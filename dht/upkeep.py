@@ -71,6 +71,7 @@ class Upkeep:
             if contact is not None:
                 contact.last_pinged = now
                 self._ping(contact)
+            self._ask_the_dead(now)
             if now < round_at:
                 continue
             round_at = now + settings.maintenance_interval
@@ -81,6 +82,13 @@ class Upkeep:
             if now >= refresh_at:
                 refresh_at = now + settings.refresh_pause
                 await self._refresh_oldest(now)
+
+    def _ask_the_dead(self, now: float) -> None:
+        """Ask one of those that were given up once more, with one datagram: a partition may have healed."""
+        for graves in self._members.graves.values():
+            contact = graves.next(now)
+            if contact is not None:
+                self._protocol.start_call(contact.address, NodeId(contact.id), Ping(), on_done=_ignore, once=True)
 
     def _ping(self, contact: Contact) -> None:
         # The engine counts the answer or the miss; nobody waits for it.

@@ -53,7 +53,7 @@ def test_200_announcers_in_one_topic_are_all_found() -> None:
 
 @pytest.mark.slow
 def test_a_random_sample_is_near_uniform() -> None:
-    """80 signers in a tree of 16 per shard, 120 samples of 5: chi-square against equal chances stays below 99.9 %."""
+    """80 signers in a tree of 16 per shard, 240 samples of 5: chi-square against equal chances stays below 99.9 %."""
 
     async def main(world: VirtualWorld) -> None:
         nodes = await make_network(world, 16, SMALL)
@@ -62,11 +62,11 @@ def test_a_random_sample_is_near_uniform() -> None:
         await announce_all(nodes, keys)
         depths = Counter(shard.depth for node in nodes for _, shard in node.dht._topics._groups)
         drawn: Counter[bytes] = Counter()
-        for number in range(120):
+        for number in range(240):
             result = await nodes[number % 16].dht.topic(CHESS, limit=5, sample=True)
             assert len(result.entries) == 5
             drawn.update(entry.public_key for entry in result.entries)
-        expected = 120 * 5 / 80
+        expected = 240 * 5 / 80
         chi_square = sum((drawn[key.public_raw] - expected) ** 2 / expected for key in keys)
         print(f"sample: chi-square {chi_square:.0f} with 79 degrees of freedom (99.9 %: 124), depths {sorted(depths)}")
         assert max(depths) >= 2
