@@ -24,7 +24,7 @@ from p2pnode.chat import Chat, ChatEvent, ChatStore, MessageReceived
 from p2pnode.core.logs import set_up
 from p2pnode.simulations.virtual import VirtualNetwork, VirtualWorld, run_virtual
 
-ROUNDS = 3  # of everybody connecting to everybody
+ROUNDS = 2  # of everybody connecting to everybody
 
 
 @dataclass
