@@ -108,10 +108,7 @@ class Joining:
                     break
                 await asyncio.sleep(pause * self._network.rng.uniform(0.8, 1.2))
                 await self._protocol.crawl(self._protocol.engine.node_id, overlay)
-            near = {contact.id for contact in table.neighbours()}
             await asyncio.sleep(FILL_PAUSE * self._network.rng.uniform(0.5, 1.5))
-            if near != {contact.id for contact in table.neighbours()}:  # others joined near us; do we know them all?
-                await self._protocol.crawl(self._protocol.engine.node_id, overlay)
             await self._fill(overlay)
         finally:
             self._settling.discard(overlay)

@@ -29,7 +29,7 @@ DEVICES_REFRESH_S = 1800.0  # it never changes by itself; holders come and go
 RETRY_S = 15.0  # after a publish that nobody stored
 # How often the network's size is looked at: a network grows when it is young; all else wakes us.
 LOOK_FIRST_S, LOOK_LAST_S = 5.0, 40.0
-GROWTH = 4.0  # half of the nearest nodes of a network that has doubled since the publish lack our record
+GROWTH = 2.0  # half of the nearest nodes of a network that has doubled since the publish lack our record
 # The wall clock went ahead of the monotonic one: the machine slept (Linux stops CLOCK_MONOTONIC then) or its clock was
 # set. Either way the times in what we signed are no longer true, and our timers know nothing of it.
 SLEPT_S = 30.0
