@@ -218,8 +218,13 @@ def test_dead_contacts_hardly_slow_a_lookup() -> None:
         times.sort()
         print(f"get with 30 % dead: p50 {times[50]:.2f} s, p99 {times[98]:.2f} s")
         assert times[98] < 1.5
-        await asyncio.sleep(240)  # the dead ones are found out meanwhile, and no longer asked
-        assert all(node.dht.statistics().pending == 0 for node in nodes if node not in dead)
+        await asyncio.sleep(240)  # the dead ones are found out meanwhile, and asked by one ping in 20 s only
+        alive = [node for node in nodes if node not in dead]
+        pending = []
+        for _ in range(10):
+            await asyncio.sleep(1)
+            pending.append([node.dht.statistics().pending for node in alive])
+        assert all(min(each) == 0 and max(each) <= 2 for each in zip(*pending, strict=True))
         await stop_all([node for node in nodes if node not in dead])
 
     run_virtual(main, seed=2, delay=lambda rng: rng.uniform(0.025, 0.075))
