@@ -19,6 +19,7 @@ from p2pnode.core.ids import NodeId, PeerId
 from p2pnode.core.keys import NodeKey
 from p2pnode.dht.calls import Call, CallBook, Outcome, Rtt
 from p2pnode.dht.contact import Contact, unpack_address_untrusted
+from p2pnode.dht.error_codes import code_name
 from p2pnode.dht.keyring import Keyring, Session, derive_keys, shared_secret_untrusted
 from p2pnode.dht.limits import Budget, SentLog
 from p2pnode.dht.members import Members
@@ -313,7 +314,7 @@ class Asking:
             peer_id = session.peer_id
             contact = self._heard(call, answer, session, source, overlay, flags, now, rtt_s)
         if isinstance(answer, Error):
-            self.counters.refused[_code_name(answer.code)] += 1
+            self.counters.refused[code_name(answer.code)] += 1
         call.on_done(Outcome(answer, "", peer_id, contact, rtt_s))
 
     def _heard(
@@ -391,10 +392,3 @@ class Asking:
             return contact  # the hot path: nothing to renew
         contact = session.paths[source] = self.members.seen(session.peer_id, source, overlay, now, contact)
         return contact
-
-
-def _code_name(code: int) -> str:
-    try:
-        return ErrorCode(code).name.lower()
-    except ValueError:
-        return "unknown"

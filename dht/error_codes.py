@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-__all__ = ["ErrorCode"]
+__all__ = ["ErrorCode", "code_name"]
 
 
 class ErrorCode(enum.IntEnum):
@@ -33,3 +33,11 @@ class ErrorCode(enum.IntEnum):
     """Over a limit; another node may help."""
     DEEPER = 11
     """The shard of the topic is full: announce one deeper."""
+
+
+def code_name(code: int) -> str:
+    """Return the code's name in lower case; `unknown` for one of a later version."""
+    try:
+        return ErrorCode(code).name.lower()
+    except ValueError:
+        return "unknown"

@@ -21,9 +21,10 @@ from p2pnode.core.network import Network
 from p2pnode.core.tasks import TaskSet
 from p2pnode.dht.calls import Outcome
 from p2pnode.dht.contact import Contact
+from p2pnode.dht.error_codes import code_name
 from p2pnode.dht.limits import Diversity
 from p2pnode.dht.members import Members
-from p2pnode.dht.messages import Announce, Error, ErrorCode, Put, Request, Stored
+from p2pnode.dht.messages import Announce, Error, Put, Request, Stored
 from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.protocol import DhtProtocol
 from p2pnode.dht.records import SignedRecord
@@ -204,6 +205,5 @@ def _refusal(outcome: Outcome) -> str:
     if isinstance(outcome.answer, Stored):
         return ""
     if isinstance(outcome.answer, Error):
-        known = outcome.answer.code in set(ErrorCode)
-        return ErrorCode(outcome.answer.code).name.lower() if known else "unknown"
+        return code_name(outcome.answer.code)
     return outcome.reason or "wrong_answer"
