@@ -153,7 +153,8 @@ def _find(ctx: typer.Context, peer: PeerArgument, timeout: TimeoutOption = None,
         found,
         f"{found.peer} {found.name}".rstrip(),
         _presence_text(found),
-        f"{found.hops} hops, {found.queried} nodes queried, {found.late} late, {found.elapsed_s:.2f} s",
+        f"{found.hops} {'hop' if found.hops == 1 else 'hops'}, {found.queried} nodes queried, {found.late} late,"
+        f" {found.elapsed_s:.2f} s",
         *found.addresses,
     )
 
