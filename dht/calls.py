@@ -16,7 +16,7 @@ from p2pnode.dht.keyring import Session
 from p2pnode.dht.messages import Answer, Request
 from p2pnode.dht.overlay import Overlay
 
-__all__ = ["Asked", "Call", "CallBook", "Outcome", "Rtt"]
+__all__ = ["Asked", "Call", "CallBook", "Outcome", "Rtt", "ignore"]
 
 WORTH_HASTENING = 0.75
 MAX_CALLS = 2_048  # at once: 100 lookups with 20 requests each; about 3 kB each, 6 MB
@@ -167,3 +167,7 @@ class CallBook:
 
     def all(self) -> list[Call]:
         return list({id(call): call for call, _ in self._waiting.values()}.values())
+
+
+def ignore(_: Outcome) -> None:
+    """For `on_done`: nobody waits for this answer; what it tells the engine takes in."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from p2pnode.core.address import Address
 from p2pnode.core.errors import BadPacket
 from p2pnode.core.ids import NodeId
-from p2pnode.dht.calls import Asked, Outcome
+from p2pnode.dht.calls import Asked, ignore
 from p2pnode.dht.contact import Contact, pack_address, unpack_address_untrusted
 from p2pnode.dht.limits import Budget, PrefixBudgets, prefix_of
 from p2pnode.dht.messages import Answer, DialBack, DialBackAccepted, DialFor, Error, ErrorCode
@@ -154,7 +154,7 @@ class DialBacks:
         if third is None:
             return self._dial(request.nonce, asked.source, now)
         order = DialFor(pack_address(asked.source), request.nonce)
-        self._engine.call(third.address, NodeId(third.id), order, now=now, wall=wall, on_done=_ignore)
+        self._engine.call(third.address, NodeId(third.id), order, now=now, wall=wall, on_done=ignore)
         return True
 
     def _third(self, asked: Asked) -> Contact | None:
@@ -186,7 +186,3 @@ class DialBacks:
         self._engine.counters.datagrams_out[dialled_frame(nonce)[0]] += 1
         self.dial(dialled_frame(nonce), address)
         return True
-
-
-def _ignore(_: Outcome) -> None:
-    """The dialler's answer: the asker sees for itself whether a frame arrives."""

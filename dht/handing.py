@@ -8,7 +8,7 @@ import structlog
 
 from p2pnode.core.ids import NodeId
 from p2pnode.core.network import Network
-from p2pnode.dht.calls import Outcome
+from p2pnode.dht.calls import Outcome, ignore
 from p2pnode.dht.contact import Contact
 from p2pnode.dht.handover import HandOverPlan, Offer
 from p2pnode.dht.limits import Budget
@@ -75,13 +75,9 @@ class HandOver:
         if answer.record is None or answer.record.seq < record.seq:
             self.given += 1
             self._protocol.start_call(
-                offer.contact.address, NodeId(offer.contact.id), Put(answer.token, record), on_done=_ignore
+                offer.contact.address, NodeId(offer.contact.id), Put(answer.token, record), on_done=ignore
             )
         elif answer.record.seq > record.seq and answer.record.key == record.key:
             # It has a newer one: then we are behind. `store` checks it.
             now, wall = self._network.monotonic(), self._network.wall()
             self._storage.store(answer.record, offer.overlay.realm, offer.contact.prefix, now, wall)
-
-
-def _ignore(_: Outcome) -> None:
-    """Who refuses has something newer, or no room: its matter."""

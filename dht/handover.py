@@ -24,7 +24,6 @@ from p2pnode.dht.table import Table
 
 __all__ = ["HandOverPlan", "Offer"]
 
-ID_SPACE = 2**160
 SETTLED = 120.0  # s that we must have been in an overlay
 FIRST_PAUSE, SECOND_PAUSE = 15.0, 45.0  # s before the nearest, the second nearest acts; up to half as long again
 HANDED = 600.0  # s after which a node that came later than a record surely was offered it
@@ -125,7 +124,7 @@ class HandOverPlan:
 
     def _radius(self, overlay: Overlay, times: float) -> int:
         """Return `times` the distance in which k nodes are to be expected."""
-        return int(ID_SPACE * min(1.0, times * self._ksize / self._tables[overlay].estimated_size()))
+        return self._tables[overlay].radius_of(times * self._ksize)
 
     def _rank(self, newcomer: _Newcomer, key: bytes, held: StoredRecord, now: float) -> int | None:
         """Return 0 when we are the nearest to the key that surely has the record, 1 when the second nearest.

@@ -17,7 +17,7 @@ from p2pnode.core.errors import BadPacket
 from p2pnode.core.ids import NodeId
 from p2pnode.core.network import Network
 from p2pnode.core.tasks import TaskSet
-from p2pnode.dht.calls import Outcome
+from p2pnode.dht.calls import ignore
 from p2pnode.dht.contact import Contact
 from p2pnode.dht.crawl import Crawl
 from p2pnode.dht.limits import Budget
@@ -34,7 +34,6 @@ __all__ = ["ALL_OF_THEM", "Reader"]
 ALL_OF_THEM = 1_000_000  # a quorum that is never reached: the search goes to the end
 STORES_PER_READ = 3
 MAX_BROUGHT = 1_024  # remembered stores, about 200 bytes each
-ID_SPACE = 2**160
 
 OnNewer = Callable[[GetResult], None]
 
@@ -102,7 +101,7 @@ class Reader:
         for contact in self._lacking(crawl, have)[:at_most]:
             if self._may_bring(contact, record, now):
                 self.protocol.start_call(
-                    contact.address, NodeId(contact.id), Put(crawl.tokens[contact.id], record), on_done=_ignore
+                    contact.address, NodeId(contact.id), Put(crawl.tokens[contact.id], record), on_done=ignore
                 )
 
     def own_copy(self, realm: Realm, key: NodeId) -> SignedRecord | None:
@@ -124,8 +123,7 @@ class Reader:
 
         A search that ended early may not have met the k nearest: the size of the network tells how near they are.
         """
-        table = self.protocol.routers[crawl.overlay]
-        radius = int(ID_SPACE * min(1.0, self.settings.ksize / table.estimated_size()))
+        radius = self.protocol.routers[crawl.overlay].radius_of(self.settings.ksize)
         goal = int.from_bytes(crawl.lookup.target, "big")
         nearest = (crawl.answered[contact.id] for contact in crawl.lookup.closest())
         return [contact for contact in nearest if contact.id not in have and contact.long_id ^ goal <= radius]
@@ -200,7 +198,3 @@ class _Read:
     def _tell(self) -> None:
         if self.on_newer is not None:
             self.on_newer(self.result())
-
-
-def _ignore(_: Outcome) -> None:
-    """Who refuses has something newer, or no room: its matter."""

@@ -96,7 +96,7 @@ class RepairPlan:
 
     def _near(self, overlay: Overlay, table: Table) -> Iterator[tuple[_WatchKey, StoredRecord, int]]:
         """Yield the records that we may have to repair: those whose key is near to us."""
-        radius = int(ID_SPACE * min(1.0, WITHIN / table.estimated_size()))
+        radius = table.radius_of(WITHIN)
         for (realm, key), held in self._storage:
             if realm is overlay.realm:
                 goal = int.from_bytes(key, "big")

@@ -8,7 +8,7 @@ import structlog
 
 from p2pnode.core.ids import NodeId
 from p2pnode.core.network import Network
-from p2pnode.dht.calls import Outcome
+from p2pnode.dht.calls import ignore
 from p2pnode.dht.contact import Contact
 from p2pnode.dht.limits import Budget
 from p2pnode.dht.messages import Put
@@ -86,8 +86,4 @@ class Repairer:
         if not self._stores.take(self._network.monotonic()):
             await asyncio.sleep(1 / self._stores.rate)
             self._stores.take(self._network.monotonic())
-        self._protocol.start_call(contact.address, NodeId(contact.id), Put(token, record), on_done=_ignore)
-
-
-def _ignore(_: Outcome) -> None:
-    """Who refuses has something newer, or no room: its matter."""
+        self._protocol.start_call(contact.address, NodeId(contact.id), Put(token, record), on_done=ignore)

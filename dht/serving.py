@@ -15,7 +15,7 @@ from p2pnode.core.errors import BadPacket
 from p2pnode.core.ids import NodeId
 from p2pnode.core.network import Network
 from p2pnode.core.tasks import TaskSet
-from p2pnode.dht.calls import Outcome
+from p2pnode.dht.calls import ignore
 from p2pnode.dht.contact import Contact, unpack_address_untrusted
 from p2pnode.dht.dialback import Evidence, Role, judge
 from p2pnode.dht.engine import Engine
@@ -157,7 +157,7 @@ class Serving:
                 self.on_checked()
             if began:  # those near us should know: our frames say so from now on
                 for contact in self._members.tables[overlay].neighbours():
-                    self._protocol.start_call(contact.address, NodeId(contact.id), Ping(), on_done=_ignore)
+                    self._protocol.start_call(contact.address, NodeId(contact.id), Ping(), on_done=ignore)
 
     def _set(self, overlay: Overlay, serves: bool) -> None:
         """Serve in this overlay from now on, or no longer. Others notice with the next message."""
@@ -229,10 +229,6 @@ class _Check:
     def _decide(self) -> None:
         if self.evidence is Evidence.PROVEN:
             self.proven.set()
-
-
-def _ignore(_: Outcome) -> None:
-    """The engine takes in what an answer tells; nobody waits for it."""
 
 
 def _unexpected(_: bytes, __: Address) -> None:

@@ -203,6 +203,10 @@ class Table(RoutingTable):
         size = self.estimated_size()
         return size if size <= self.ksize else self.sizes.median(size)
 
+    def radius_of(self, nodes: float) -> int:
+        """Return the distance from any id within which so many nodes are to be expected."""
+        return int(2**ID_BITS * min(1.0, nodes / self.estimated_size()))
+
     def thin_bucket(self, first: int) -> int | None:
         """Return the index, `first` or above, of the farthest bucket with less than a third of the contacts that it
         could have; None when there is none."""

@@ -7,7 +7,7 @@ import asyncio
 from p2pnode.core.ids import NodeId
 from p2pnode.core.network import Network
 from p2pnode.core.tasks import TaskSet
-from p2pnode.dht.calls import Outcome
+from p2pnode.dht.calls import ignore
 from p2pnode.dht.contact import Contact
 from p2pnode.dht.handing import HandOver
 from p2pnode.dht.messages import Ping
@@ -88,11 +88,11 @@ class Upkeep:
         for graves in self._members.graves.values():
             contact = graves.next(now)
             if contact is not None:
-                self._protocol.start_call(contact.address, NodeId(contact.id), Ping(), on_done=_ignore, once=True)
+                self._protocol.start_call(contact.address, NodeId(contact.id), Ping(), on_done=ignore, once=True)
 
     def _ping(self, contact: Contact) -> None:
         # The engine counts the answer or the miss; nobody waits for it.
-        self._protocol.start_call(contact.address, NodeId(contact.id), Ping(), on_done=_ignore)
+        self._protocol.start_call(contact.address, NodeId(contact.id), Ping(), on_done=ignore)
 
     def _newcomer(self, overlay: Overlay, contact: Contact) -> None:
         if self.running and overlay in self._members.serving:
@@ -133,7 +133,3 @@ class Upkeep:
             bucket = self._members.tables[overlay].buckets[index]
             bucket.looked_up_at = now
             await self._protocol.crawl(bucket.random_id(self._network.rng.getrandbits(160)), overlay)
-
-
-def _ignore(_: Outcome) -> None:
-    """An answer nobody waits for."""

@@ -37,7 +37,6 @@ from p2pnode.dht.topics import TopicStorage
 __all__ = ["Writer"]
 
 OWN_PREFIX = b"own records"  # in the storage's accounts; prefixes of addresses have 3 or 6 bytes
-ID_SPACE = 2**160
 
 
 class _Thing(NamedTuple):
@@ -133,7 +132,7 @@ class _Write:
         self._goal = int.from_bytes(thing.key, "big")
         table = writer.members.tables[overlay]
         # Where the k-th nearest is to be expected; after the search, where it is.
-        self._radius = int(ID_SPACE * min(1.0, writer.settings.ksize / table.estimated_size()))
+        self._radius = table.radius_of(writer.settings.ksize)
         self._present = Diversity()
         self._searched = False
         self.sent: set[bytes] = set()
