@@ -10,14 +10,13 @@ import time
 from dataclasses import dataclass
 
 import umsgpack  # type: ignore[import-untyped]
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from p2pnode.core.address import Address
 from p2pnode.core.ids import PeerId
 from p2pnode.core.keys import NodeKey
 from p2pnode.core.network_id import network_tag
 from p2pnode.dht import DhtSettings
-from p2pnode.dht.keyring import Ciphers, Session, derive_keys, shared_secret_untrusted
+from p2pnode.dht.keyring import Ciphers, Ephemeral, Session, derive_keys
 from p2pnode.dht.messages import FindNode, Nodes, decode_answer_untrusted, encode
 from p2pnode.dht.wire import (
     SIGNED_REQUEST,
@@ -81,10 +80,10 @@ class FirstExchange:
     def __init__(self, server: PeerId, rng: random.Random) -> None:
         self._key = NodeKey.generate(rng.randbytes)
         self._server = server
-        self._ephemeral = X25519PrivateKey.from_private_bytes(rng.randbytes(32))
+        self._ephemeral = Ephemeral(rng.randbytes(32))
         body = signed_request_body(
             tag=TAG, receiver=server.node_id, sender_key=self._key.public_raw, nonce=rng.randbytes(16),
-            ephemeral=self._ephemeral.public_key().public_bytes_raw(), wall_ms=int(time.time() * 1000), flags=1,
+            ephemeral=self._ephemeral.public, wall_ms=int(time.time() * 1000), flags=1,
             token=b"", payload=encode(FindNode(rng.randbytes(20))), size=992,
         )  # fmt: skip
         self.frame = body + self._key.sign(signing_bytes(SIGNED_REQUEST, body))
@@ -93,7 +92,7 @@ class FirstExchange:
         """Return the keys agreed. Raise AssertionError when the answer does not hold."""
         parsed = parse_signed_answer_untrusted(answer)
         check_nodes(parsed.payload)
-        secret = shared_secret_untrusted(self._ephemeral, parsed.ephemeral)
+        secret = self._ephemeral.agree_untrusted(parsed.ephemeral)
         keys = derive_keys(
             secret, tag=TAG, requester=self._key.node_id, responder=self._server.node_id,
             request_hash=hashlib.sha256(self.frame).digest(), answer=answer,

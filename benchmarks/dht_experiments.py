@@ -276,7 +276,7 @@ def run(experiment: str, subject: str, seed: int, size: Size) -> Found:
     """Run one experiment in virtual time and return the samples by name."""
     prepare(seed)
     quiet = experiment == "processor"
-    loop = VirtualLoop(seed)
+    loop = VirtualLoop(seed, spares_keys=not quiet)
     world = VirtualWorld(
         seed, delay=0.001 if quiet else DELAY, loss=0.0 if quiet else LOSS, keep_trace=False, loop=loop
     )

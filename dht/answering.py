@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, cast
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
 from p2pnode.core.address import Address
 from p2pnode.core.errors import BadPacket
 from p2pnode.core.ids import NodeId, PeerId
 from p2pnode.dht.calls import Asked
 from p2pnode.dht.contact import pack_address
-from p2pnode.dht.keyring import Session, derive_keys, shared_secret_untrusted
+from p2pnode.dht.keyring import Ephemeral, Session, derive_keys
 from p2pnode.dht.limits import Budget, NonceCache, PrefixBudgets, prefix_of
 from p2pnode.dht.messages import (
     SEALED_ONLY,
@@ -140,14 +138,14 @@ class Answerer:
         *, proven: bool, now: float, wall: float,
     ) -> None:  # fmt: skip
         engine = self._engine
-        ephemeral = X25519PrivateKey.from_private_bytes(engine.token_bytes(32))
-        secret = shared_secret_untrusted(ephemeral, frame.ephemeral)
+        ephemeral = Ephemeral(engine.token_bytes(32))
+        secret = ephemeral.agree_untrusted(frame.ephemeral)
         limit = MAX_DATAGRAM if proven else len(data)
         payload = self._respond(
             request, peer_id.node_id, source, overlay, frame.flags, limit - SIGNED_ANSWER_OVERHEAD, now, wall
         )
         request_hash = hashlib.sha256(data).digest()
-        answer = self._sign_answer(peer_id, request_hash, ephemeral.public_key().public_bytes_raw(), payload)
+        answer = self._sign_answer(peer_id, request_hash, ephemeral.public, payload)
         if len(answer) > limit:
             raise BadPacket("too_short")  # a request that was not padded gets no answer at all
         keys = derive_keys(

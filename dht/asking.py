@@ -11,8 +11,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
 from p2pnode.core.address import Address
 from p2pnode.core.errors import BadPacket
 from p2pnode.core.ids import NodeId, PeerId
@@ -20,7 +18,7 @@ from p2pnode.core.keys import NodeKey
 from p2pnode.dht.calls import Call, CallBook, Outcome, Rtt
 from p2pnode.dht.contact import Contact, unpack_address_untrusted
 from p2pnode.dht.error_codes import code_name
-from p2pnode.dht.keyring import Keyring, Session, derive_keys, shared_secret_untrusted
+from p2pnode.dht.keyring import Ephemeral, Keyring, Session, derive_keys
 from p2pnode.dht.limits import Budget, SentLog
 from p2pnode.dht.members import Members
 from p2pnode.dht.messages import (
@@ -194,7 +192,7 @@ class Asking:
 
     def _transmit_signed(self, call: Call, now: float, wall: float, token: bytes) -> None:
         if call.ephemeral is None:
-            call.ephemeral = X25519PrivateKey.from_private_bytes(self.token_bytes(32))
+            call.ephemeral = Ephemeral(self.token_bytes(32))
         # Asked anew (token, forgotten key): it is late only a whole round trip from now.
         call.late_at = max(call.late_at, min(now + call.rto, call.deadline))
         nonce = self.token_bytes(16)
@@ -205,7 +203,7 @@ class Asking:
             receiver=call.node_id or NO_RECEIVER,
             sender_key=self.key.public_raw,
             nonce=nonce,
-            ephemeral=call.ephemeral.public_key().public_bytes_raw(),
+            ephemeral=call.ephemeral.public,
             wall_ms=max(0, int(wall * 1000)),
             flags=self.flags,
             token=token,
@@ -275,7 +273,7 @@ class Asking:
         answer = decode_answer_untrusted(frame.payload)
         session: Session | None = None
         if frame.ephemeral != NO_EPHEMERAL and call.ephemeral is not None:
-            secret = shared_secret_untrusted(call.ephemeral, frame.ephemeral)
+            secret = call.ephemeral.agree_untrusted(frame.ephemeral)
             keys = derive_keys(
                 secret, tag=self.tag, requester=self.node_id, responder=peer_id.node_id,
                 request_hash=frame.request_hash, answer=data,

@@ -7,12 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
 from p2pnode.core.address import Address
 from p2pnode.core.ids import NodeId, PeerId
 from p2pnode.dht.contact import Contact
-from p2pnode.dht.keyring import Session
+from p2pnode.dht.keyring import Ephemeral, Session
 from p2pnode.dht.messages import Answer, Request
 from p2pnode.dht.overlay import Overlay
 
@@ -85,7 +83,7 @@ class Call:
         self.on_done, self.on_late = on_done, on_late
         self.rto = self.asked_at = self.deadline = self.late_at = self.wall = 0.0
         self.tokens = self.openings = 0
-        self.ephemeral: X25519PrivateKey | None = None
+        self.ephemeral: Ephemeral | None = None
         self.session: Session | None = None
         self.keys: list[bytes] = []
         self.nonces: list[bytes] = []

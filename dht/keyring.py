@@ -26,7 +26,7 @@ from p2pnode.core.ids import PeerId
 from p2pnode.dht.contact import Contact
 from p2pnode.dht.wire import MAX_DATAGRAM, SEALED, SEALED_OVERHEAD
 
-__all__ = ["Ciphers", "Keyring", "Session", "derive_keys", "shared_secret_untrusted"]
+__all__ = ["Ciphers", "Ephemeral", "Keyring", "Session", "derive_keys"]
 
 KEYS_LABEL = b"p2pnode/1/dht/keys"
 WINDOW = 256  # counters below the highest that may still arrive: bursts of a lookup reorder by a few dozen
@@ -44,12 +44,22 @@ _HEADER = bytes((SEALED,))
 _NONCE_PREFIX = bytes(4)
 
 
-def shared_secret_untrusted(private: X25519PrivateKey, public: bytes) -> bytes:
-    """Return 32 bytes. Raise BadPacket("bad_ephemeral") when the public key has small order."""
-    try:
-        return private.exchange(X25519PublicKey.from_public_bytes(public))
-    except ValueError as exc:
-        raise BadPacket("bad_ephemeral") from exc
+class Ephemeral:
+    """One side's X25519 key of one signed exchange (RFC 7748, section 6.1, "Curve25519"). `public`: 32 bytes."""
+
+    __slots__ = ("_private", "public")
+
+    def __init__(self, seed: bytes) -> None:
+        """`seed`: 32 random bytes, used once."""
+        self._private = X25519PrivateKey.from_private_bytes(seed)
+        self.public = self._private.public_key().public_bytes_raw()
+
+    def agree_untrusted(self, public: bytes) -> bytes:
+        """Return the shared secret, 32 bytes. Raise BadPacket("bad_ephemeral") when `public` has small order."""
+        try:
+            return self._private.exchange(X25519PublicKey.from_public_bytes(public))
+        except ValueError as exc:
+            raise BadPacket("bad_ephemeral") from exc
 
 
 def derive_keys(

@@ -86,7 +86,7 @@ class Execution:
     def __init__(self, scenario: Scenario, nodes: int, seed: int, settings: NetworkSettings) -> None:
         self.scenario = scenario
         self.counter = Counter()
-        self.loop = VirtualLoop(seed)
+        self.loop = VirtualLoop(seed, spares_keys=not settings.real_keys)
         world = VirtualWorld(seed, delay=settings.delay, loss=settings.loss, keep_trace=False, loop=self.loop)
         world.counts_traffic = True
         self.run: Run[Any] = Run(world, nodes, seed, settings, self.counter)

@@ -34,6 +34,9 @@ class NetworkSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     delay_min_ms: Annotated[float, Meta(ge=0, le=60_000, description="least one-way delay of a datagram")] = 25.0
     delay_max_ms: Annotated[float, Meta(ge=0, le=60_000, description="greatest one-way delay, uniform between")] = 75.0
     loss: Annotated[float, Meta(ge=0, le=1, description="share of datagrams lost")] = 0.05
+    real_keys: Annotated[
+        bool, Meta(description="compute every signature and secret, also those known here; costs processor time only")
+    ] = False
 
     def __post_init__(self) -> None:
         if self.delay_max_ms < self.delay_min_ms:

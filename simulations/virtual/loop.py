@@ -35,6 +35,7 @@ from typing import Any, TypeVar, TypeVarTuple
 
 from p2pnode.simulations.virtual.entropy import seeded_entropy
 from p2pnode.simulations.virtual.processes import RUNNING, Process, owner_of
+from p2pnode.simulations.virtual.spared import spared_arithmetic
 from p2pnode.simulations.virtual.stuck import (
     VirtualBlockedError,
     VirtualDeadlockError,
@@ -98,8 +99,10 @@ class VirtualLoop(BaseEventLoop):
     _ready: deque[asyncio.Handle | _Timer]
     _stopping: bool
 
-    def __init__(self, seed: object = 0) -> None:
-        """`seed`: of the entropy that libraries draw by themselves while the loop runs."""
+    def __init__(self, seed: object = 0, *, spares_keys: bool = True) -> None:
+        """`seed`: of the entropy that libraries draw by themselves while the loop runs. `spares_keys`: compute no
+        signature or shared secret twice (`simulations.virtual.spared`); False to measure processor time."""
+        self.spares_keys = spares_keys
         self._virtual_now = 0.0
         self.numbers = itertools.count(1)
         super().__init__()
@@ -142,6 +145,7 @@ class VirtualLoop(BaseEventLoop):
         task = self.create_task(main, name="main")
         with contextlib.ExitStack() as stack:
             stack.enter_context(seeded_entropy())
+            stack.enter_context(spared_arithmetic())
             watchdog = None
             if blocked_after is not None and sys.gettrace() is None:
                 watchdog = stack.enter_context(

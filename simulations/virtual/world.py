@@ -310,12 +310,13 @@ def run_virtual(
     hash_trace: bool = False,
     until: float | None = 3600.0,
     blocked_after: float | None = BLOCKED_AFTER_S,
+    spares_keys: bool = True,
 ) -> T:
     """Run `main(world)` in a new world on a new virtual loop, and return its result.
 
     `until`: virtual seconds after which VirtualTimeLimitError is raised (None: no limit). `blocked_after`: real seconds
-    of one step after which VirtualBlockedError is raised (None: never).
+    of one step after which VirtualBlockedError is raised (None: never). `spares_keys`: as `VirtualLoop`.
     """
-    loop = VirtualLoop(seed)
+    loop = VirtualLoop(seed, spares_keys=spares_keys)
     world = VirtualWorld(seed, delay=delay, loss=loss, keep_trace=keep_trace, hash_trace=hash_trace, loop=loop)
     return loop.run(main(world), until=until, blocked_after=blocked_after)

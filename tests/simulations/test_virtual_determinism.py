@@ -105,20 +105,25 @@ def test_trace_is_equal_in_two_processes_with_different_hash_seeds() -> None:
 
 @pytest.mark.slow
 def test_whole_nodes_leave_the_same_trace_in_every_process() -> None:
-    """Equal times, addresses, kinds and sizes with other hash seeds and in debug mode; another seed differs.
+    """Equal times, addresses, kinds and sizes with other hash seeds, in debug mode, and with every signature and shared
+    secret computed, also those that this process knows (`simulations.virtual.spared`); another seed differs.
 
     More than 200 handshakes: the length of an ECDSA signature in DER differs in every second one if nothing is done.
     """
     program = Path(__file__).parents[1] / "support" / "whole_nodes.py"
     running = [
         subprocess.Popen(
-            [sys.executable, *options, str(program), seed],
+            [sys.executable, *options, str(program), seed, *arguments],
             env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for seed, hash_seed, options in (("1", "1", ()), ("1", "2", ("-X", "dev")), ("2", "1", ()))
+        for seed, hash_seed, options, arguments in (
+            ("1", "1", (), ()),
+            ("1", "2", ("-X", "dev"), ("--real-keys",)),
+            ("2", "1", (), ()),
+        )
     ]
     outputs = [process.communicate(timeout=300) for process in running]
     for process, (_, errors) in zip(running, outputs, strict=True):

@@ -16,13 +16,11 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
 from p2pnode.core.address import Address
 from p2pnode.core.errors import BadPacket
 from p2pnode.core.ids import PeerId
 from p2pnode.core.keys import NodeKey
-from p2pnode.dht.keyring import Ciphers, Session, derive_keys, shared_secret_untrusted
+from p2pnode.dht.keyring import Ciphers, Ephemeral, Session, derive_keys
 from p2pnode.dht.messages import FindNode, encode
 from p2pnode.dht.wire import (
     RETRY,
@@ -135,14 +133,14 @@ class FirstExchange:
     def __init__(self, target: Target, rng: random.Random) -> None:
         self._target = target
         self._key = NodeKey.generate(rng.randbytes)
-        self._ephemeral = X25519PrivateKey.from_private_bytes(rng.randbytes(32))
+        self._ephemeral = Ephemeral(rng.randbytes(32))
         self._rng = rng
         self.frame = b""
 
     def request(self, token: bytes = b"") -> bytes:
         body = signed_request_body(
             tag=self._target.tag, receiver=self._target.peer_id.node_id, sender_key=self._key.public_raw,
-            nonce=self._rng.randbytes(16), ephemeral=self._ephemeral.public_key().public_bytes_raw(),
+            nonce=self._rng.randbytes(16), ephemeral=self._ephemeral.public,
             wall_ms=int(time.time() * 1000), flags=SERVES_PUBLIC, token=token,
             payload=encode(FindNode(self._rng.randbytes(20))), size=992,
         )  # fmt: skip
@@ -158,7 +156,7 @@ class FirstExchange:
         ):
             raise BadPacket("bad_signature")
         keys = derive_keys(
-            shared_secret_untrusted(self._ephemeral, parsed.ephemeral), tag=self._target.tag,
+            self._ephemeral.agree_untrusted(parsed.ephemeral), tag=self._target.tag,
             requester=self._key.node_id, responder=self._target.peer_id.node_id, request_hash=request_hash,
             answer=answer,
         )  # fmt: skip

@@ -1,6 +1,8 @@
 """A small town of whole nodes: everything that a node does, in virtual time. Its trace must depend on the seed alone.
 
-Run as a program it prints the hash of its trace and what happened: `python whole_nodes.py SEED [TRACE_FILE]`.
+Run as a program it prints the hash of its trace and what happened:
+
+    python whole_nodes.py SEED [TRACE_FILE] [--real-keys]
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from p2pnode.chat import Chat, ChatEvent, ChatStore, MessageReceived
 from p2pnode.core.logs import set_up
 from p2pnode.simulations.virtual import VirtualNetwork, VirtualWorld, run_virtual
 
+REAL_KEYS = "--real-keys"
 ROUNDS = 2  # of everybody connecting to everybody
 
 
@@ -143,7 +146,7 @@ async def live(world: VirtualWorld) -> Counter[str]:
     return town.happened
 
 
-def run(seed: int, trace_file: str = "") -> str:
+def run(seed: int, trace_file: str = "", spares_keys: bool = True) -> str:
     """Return the hash of the trace and what happened, in one line."""
 
     lines: list[str] = []
@@ -153,7 +156,9 @@ def run(seed: int, trace_file: str = "") -> str:
         lines.extend(f"{e.time:.9f} {e.source} {e.destination} {e.kind} {e.size}\n" for e in world.trace)
         return f"{world.trace_hash()} {len(world.trace)} {dict(sorted(happened.items()))}"
 
-    result = run_virtual(main, seed=seed, delay=lambda rng: rng.uniform(0.025, 0.075), loss=0.02)
+    result = run_virtual(
+        main, seed=seed, delay=lambda rng: rng.uniform(0.025, 0.075), loss=0.02, spares_keys=spares_keys
+    )
     if trace_file:
         Path(trace_file).write_text("".join(lines))
     return result
@@ -161,4 +166,5 @@ def run(seed: int, trace_file: str = "") -> str:
 
 if __name__ == "__main__":
     set_up("critical", "json", sys.stderr)
-    print(run(int(sys.argv[1]), *sys.argv[2:]))
+    arguments = [each for each in sys.argv[1:] if each != REAL_KEYS]
+    print(run(int(arguments[0]), *arguments[1:], spares_keys=REAL_KEYS not in sys.argv))
