@@ -6,6 +6,7 @@ from p2pnode.nat.connection import Connection
 from p2pnode.nat.errors import ConnectionClosedError, StreamFullError, StreamResetError
 from p2pnode.nat.ice import CheckReport, IceEndpoint, IceSession, IceStatistics
 from p2pnode.nat.mux import Kind, MuxStatistics, UdpMux, kind_of
+from p2pnode.nat.path import Carrier, Path, PathKind
 from p2pnode.nat.quic import QuicEndpoint, QuicSettings, QuicStatistics
 from p2pnode.nat.streams import Stream
 from p2pnode.nat.stun import StunClient, StunServer
@@ -13,6 +14,7 @@ from p2pnode.nat.transport import MAX_DATAGRAM_BYTES
 
 __all__ = [
     "MAX_DATAGRAM_BYTES",
+    "Carrier",
     "CheckReport",
     "CloseCode",
     "CloseReason",
@@ -25,6 +27,8 @@ __all__ = [
     "IceStatistics",
     "Kind",
     "MuxStatistics",
+    "Path",
+    "PathKind",
     "QuicEndpoint",
     "QuicSettings",
     "QuicStatistics",

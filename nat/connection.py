@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from p2pnode.core.address import Address
 from p2pnode.core.errors import BadPacket, P2PTimeoutError, WrongKeyError
 from p2pnode.core.ids import PeerId
 from p2pnode.nat.close import CloseCode
@@ -20,6 +19,7 @@ from p2pnode.nat.driver import Driver
 from p2pnode.nat.early import EarlyWrites
 from p2pnode.nat.errors import ConnectionClosedError
 from p2pnode.nat.handshake import ClientHandshake, ServerHandshake
+from p2pnode.nat.path import Path
 from p2pnode.nat.proof import ACCEPTED, encode_stream_header, read_stream_header_untrusted
 from p2pnode.nat.streams import Stream
 from p2pnode.nat.transport import MAX_DATAGRAM_BYTES, Transport, TransportError, events
@@ -43,10 +43,10 @@ class Connection(Driver):
         self,
         endpoint: QuicEndpoint,
         transport: Transport,
-        remote: Address,
+        path: Path,
         handshake: ClientHandshake | ServerHandshake,
     ) -> None:
-        super().__init__(endpoint, transport, remote, initiator=isinstance(handshake, ClientHandshake))
+        super().__init__(endpoint, transport, path, initiator=isinstance(handshake, ClientHandshake))
         self._handshake = handshake
         self.expected: PeerId | None = None
         """Client: who should answer. For the endpoint."""
@@ -170,7 +170,7 @@ class Connection(Driver):
         return self._network.monotonic() - began
 
     def __repr__(self) -> str:
-        return f"<Connection {self._peer} {self.remote} {'out' if self.initiator else 'in'}>"
+        return f"<Connection {self._peer} {self.path} {'out' if self.initiator else 'in'}>"
 
     # what the endpoint uses
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from p2pnode.core.address import Address
 from p2pnode.core.errors import BadPacket, P2PError
 from p2pnode.nat.budget import Following
-from p2pnode.nat.close import CloseCode, ClosedCallbacks, CloseReason, Origin
+from p2pnode.nat.close import CloseCode, ClosedCallbacks, CloseReason
 from p2pnode.nat.errors import ConnectionClosedError
+from p2pnode.nat.path import Path
 from p2pnode.nat.transport import Transport, TransportError, events
 
 if TYPE_CHECKING:
@@ -39,13 +40,14 @@ STALLED_TIMER_S = 20.0  # a timer that is further away is the idle timeout
 class Driver:
     """Base of Connection."""
 
-    def __init__(self, endpoint: QuicEndpoint, transport: Transport, remote: Address, *, initiator: bool) -> None:
+    def __init__(self, endpoint: QuicEndpoint, transport: Transport, path: Path, *, initiator: bool) -> None:
         self._endpoint = endpoint
         self._network = endpoint.network
         self._settings = endpoint.settings
         self._loop = asyncio.get_running_loop()
         self.transport = transport
-        self.remote = remote
+        self.path = path
+        """The way that its packets take now."""
         self.initiator = initiator
         self.opened_at = self._heard_at = self._pinged_at = self._network.monotonic()
         self.bytes_received = 0
@@ -88,6 +90,11 @@ class Driver:
     def _ended(self, error: ConnectionClosedError) -> None:
         """The connection has ended: fail what waits, forget what is held."""
         raise NotImplementedError
+
+    @property
+    def remote(self) -> Address:
+        """Where its packets go now; the relay when they are relayed."""
+        return self.path.remote
 
     # the end, as applications see it
 
@@ -146,12 +153,12 @@ class Driver:
         if not self._released:
             self._schedule_flush()
 
-    def datagram_from_elsewhere(self, data: bytes, source: Address) -> None:
-        """Follow the other side when a genuine packet comes from a new address: its router was restarted, or it moved.
+    def datagram_from_elsewhere(self, data: bytes, path: Path) -> None:
+        """Follow the other side when a genuine packet comes by a new path: its router was restarted, or it moved.
 
         RFC 9000, section 9.3, "Responding to Connection Migration". Difference: no PATH_CHALLENGE, since qh3 knows of
-        one path only; instead the new address gets at most ten packets until more comes from there, and a packet from
-        the old address leads back. Never raises.
+        one path only; instead the new path gets at most ten packets until more comes by it, and a packet by the old one
+        leads back. Never raises.
         """
         now = self._network.monotonic()
         try:
@@ -164,15 +171,15 @@ class Driver:
             return
         self.bytes_received += len(data)
         self._heard_at = now
-        self.move_to(source)
+        self.move_to(path)
         self._process()
         if not self._released:
             self._schedule_flush()
 
-    def move_to(self, address: Address) -> None:
-        """Send to `address` from now on, from where the other side was heard with proof; at most once a second."""
-        if address != self.remote and self.proven.done() and self._following.move(self._network.monotonic()):
-            self.remote = address
+    def move_to(self, path: Path) -> None:
+        """Send by `path` from now on, by which the other side was heard with proof; at most once a second."""
+        if path != self.path and self.proven.done() and self._following.move(self._network.monotonic()):
+            self.path = path
             self._endpoint.moved += 1
             self._fire_early()
 
@@ -217,7 +224,7 @@ class Driver:
             self.abandon(CloseReason(CloseCode.PROTOCOL, "internal", "local"))
         ended = self.transport.ended
         if ended is not None and not self.closed:
-            self._finish(_reason_of(ended))
+            self._finish(ended)
         self._wake_changed()
 
     # sending and timers
@@ -260,14 +267,14 @@ class Driver:
     def _send(self, data: bytes) -> None:
         if self.spend is not None and self.transport.heard_authentic:
             self.spend = None
-        if self.spend is not None and not self.spend(self.remote):
+        if self.spend is not None and not self.spend(self.path.remote):
             self._endpoint.dropped("budget")
             return
         if not self._following.spend():
             self._endpoint.dropped("budget")
             return
         self.bytes_sent += len(data)
-        self._endpoint.send(data, self.remote)
+        self.path.send(data)
 
     def _check_stall(self, now: float) -> None:
         """Client: find out whether qh3 has fallen silent before the handshake was done."""
@@ -389,9 +396,3 @@ class Driver:
         for waiter in self._changed:
             if not waiter.done():
                 waiter.set_result(None)
-
-
-def _reason_of(ended: events.ConnectionTerminated) -> CloseReason:
-    """qh3 gives frame_type None exactly for an application close."""
-    origin: Origin = "remote" if ended.frame_type is None else "transport"
-    return CloseReason(ended.error_code, ended.reason_phrase[:256], origin)

@@ -1,8 +1,8 @@
 """The node's QUIC endpoint: both client and server on the shared socket, by peer id.
 
-Datagrams find their connection by destination connection id, and only from the address that the connection uses; others
-are dropped and counted. First packets pass the admission policy (nat/retry.py). A first packet that cannot be decrypted
-leaves nothing behind.
+Datagrams find their connection by destination connection id, and only by the path that the connection uses; others
+are dropped and counted, unless they prove that the other side has moved. First packets pass the admission policy
+(nat/retry.py). A first packet that cannot be decrypted leaves nothing behind.
 
 Difference from RFC 9000: unknown versions and unknown connection ids get no answer at all (no version negotiation, no
 stateless reset): a peer that lost its state is noticed by its silence within `lost_after_s`.
@@ -30,6 +30,7 @@ from p2pnode.nat.connection import Connection
 from p2pnode.nat.driver import Driver
 from p2pnode.nat.errors import ConnectionClosedError
 from p2pnode.nat.handshake import ClientHandshake, ServerHandshake
+from p2pnode.nat.path import Carrier, MuxCarrier, Path
 from p2pnode.nat.proof import NONCE_BYTES
 from p2pnode.nat.quic_settings import QuicSettings, QuicStatistics
 from p2pnode.nat.retry import AdmissionPolicy, RetryTokens, Verdict, prefix_of
@@ -64,7 +65,7 @@ class QuicEndpoint:
             raise ValueError("a network tag has 8 bytes")
         self.key = key
         self.network = network
-        self.send = send
+        self._mux = MuxCarrier(send)
         self.network_tag = network_tag
         self.settings = settings or QuicSettings()
         self.alpn = f"p2pnode/1/{network_tag.hex()}"
@@ -78,9 +79,9 @@ class QuicEndpoint:
         )
         self._by_cid: dict[bytes, Connection] = {}
         # A client repeats its own choice of id until it hears ours; it could choose another connection's, so these
-        # are known only together with the address.
-        self._first_cids: dict[tuple[Address, bytes], Connection] = {}
-        self._first_cid_of: dict[Driver, tuple[Address, bytes]] = {}
+        # are known only together with the path.
+        self._first_cids: dict[tuple[Path, bytes], Connection] = {}
+        self._first_cid_of: dict[Driver, tuple[Path, bytes]] = {}
         # Sets that keep their order: it is the order in which connections are closed and displaced.
         self._connections: dict[Driver, None] = {}
         self._unproven: dict[Driver, None] = {}
@@ -95,13 +96,13 @@ class QuicEndpoint:
     async def connect(
         self,
         peer: PeerId,
-        address: Address,
+        to: Address | Path,
         *,
         timeout: float = 5.0,
         early: bool = False,
         spend: Callable[[Address], bool] | None = None,
     ) -> Connection:
-        """Return a connection on which both sides are proven; two round trips.
+        """Return a connection on which both sides are proven; two round trips. `to`: an address means the mux's path.
 
         `early`: return after one, when the server is proven and our proof has left. What is written then (4 KiB, the
         rest waits) arrives with the proof; if that is refused, or not accepted within `proof_timeout_s`, the connection
@@ -113,9 +114,11 @@ class QuicEndpoint:
         """
         if self._closed:
             raise ConnectionClosedError("This node is stopping.", reason="closed")
+        path = to if isinstance(to, Path) else self.path_to(to)
+        address = path.remote
         now = self.network.monotonic()
         transport = Transport.client(self._client_configuration, now)
-        connection = Connection(self, transport, address, ClientHandshake(self.key, self.network_tag))
+        connection = Connection(self, transport, path, ClientHandshake(self.key, self.network_tag))
         connection.expected = peer
         connection.spend = spend
         self._track(connection)
@@ -142,31 +145,36 @@ class QuicEndpoint:
             connection.expect_acceptance(self.settings.proof_timeout_s)
         return connection
 
-    def datagram_received(self, data: bytes, source: Address) -> None:
-        """Take one datagram of the QUIC kind. Never raises."""
+    def path_to(self, address: Address) -> Path:
+        """Return the path to an address through the node's own sockets."""
+        return Path(address, self._mux)
+
+    def datagram_received(self, data: bytes, source: Address, carrier: Carrier | None = None) -> None:
+        """Take one datagram of the QUIC kind that came by `carrier`, None: by the mux. Never raises."""
         try:
             header = pull_quic_header(data, 0, CID_BYTES)
         except (ValueError, OverflowError):
             self.dropped("malformed")
             return
         version, kind, cid, client_cid, token, packet_bytes = *header[:2], *header[3:6], header[9]
-        connection = self._by_cid.get(cid) or self._first_cids.get((source, cid))
+        carrier = carrier or self._mux
+        connection = self._by_cid.get(cid) or self._first_cids.get((Path(source, carrier), cid))
         if connection is not None:
-            if connection.remote == source:
+            if connection.path.is_from(source, carrier):
                 connection.datagram_received(data)
             else:
-                connection.datagram_from_elsewhere(data, source)
+                connection.datagram_from_elsewhere(data, Path(source, carrier))
         elif self._closed:
             self.dropped("closed")
         elif is_first_packet(version, kind, len(data), cid):
-            self._first_packet(data, source, cid, client_cid, token, packet_bytes)
+            self._first_packet(data, Path(source, carrier), cid, client_cid, token, packet_bytes)
         else:
             self.dropped("unknown_connection" if version in (None, 1) else "unknown_version")
 
-    def nudge(self, address: Address) -> None:
-        """Let attempts to this address that heard nothing yet send again at once: a check says that it is open now."""
+    def nudge(self, path: Path) -> None:
+        """Let attempts by this path that heard nothing yet send again at once: a check says that it is open now."""
         for connection in list(self._connections):
-            if connection.initiator and connection.remote == address:
+            if connection.initiator and connection.path == path:
                 connection.nudge()
 
     def close(self) -> None:
@@ -194,8 +202,9 @@ class QuicEndpoint:
     # incoming
 
     def _first_packet(
-        self, data: bytes, source: Address, cid: bytes, client_cid: bytes, token: bytes, packet_bytes: int
+        self, data: bytes, path: Path, cid: bytes, client_cid: bytes, token: bytes, packet_bytes: int
     ) -> None:
+        source = path.remote
         now = self.network.monotonic()
         original_cid, retry_cid = cid, None
         if token:
@@ -213,9 +222,9 @@ class QuicEndpoint:
         if verdict is Verdict.DROP:
             self.dropped("too_many_unproven")
         elif verdict is Verdict.RETRY or (retry_cid is None and packet_bytes < MIN_COUNTED_BYTES):
-            self._send_retry(source, cid, client_cid, now)
+            self._send_retry(path, cid, client_cid, now)
         else:
-            self._accept(data, source, cid, original_cid, retry_cid)
+            self._accept(data, path, cid, original_cid, retry_cid)
 
     def _displace_unproven(self) -> None:
         heaviest = self._policy.heaviest()
@@ -242,7 +251,7 @@ class QuicEndpoint:
         min(heaviest, key=lambda c: c.last_used_at).close(CloseCode.TOO_MANY, "too many connections")
         return True
 
-    def _send_retry(self, source: Address, cid: bytes, client_cid: bytes, now: float) -> None:
+    def _send_retry(self, path: Path, cid: bytes, client_cid: bytes, now: float) -> None:
         retry_cid = self.network.token_bytes(CID_BYTES)
         self._retries += 1
         packet = encode_quic_retry(
@@ -250,11 +259,11 @@ class QuicEndpoint:
             source_cid=retry_cid,
             destination_cid=client_cid,
             original_destination_cid=cid,
-            retry_token=self._tokens.make(source, cid, retry_cid, now),
+            retry_token=self._tokens.make(path.remote, cid, retry_cid, now),
         )
-        self.send(packet, source)
+        path.send(packet)
 
-    def _accept(self, data: bytes, source: Address, cid: bytes, original_cid: bytes, retry_cid: bytes | None) -> None:
+    def _accept(self, data: bytes, path: Path, cid: bytes, original_cid: bytes, retry_cid: bytes | None) -> None:
         try:
             transport = Transport.server(self._server_configuration, original_cid, retry_cid)
         except TransportError:
@@ -262,12 +271,12 @@ class QuicEndpoint:
             return
         nonce = self.network.token_bytes(NONCE_BYTES)
         handshake = ServerHandshake(self.key, self.network_tag, self._certificate.der, nonce)
-        connection = Connection(self, transport, source, handshake)
+        connection = Connection(self, transport, path, handshake)
         self._track(connection)
         self._unproven[connection] = None
-        self._policy.began(source)
-        self._first_cids[source, cid] = connection
-        self._first_cid_of[connection] = (source, cid)
+        self._policy.began(path.remote)
+        self._first_cids[path, cid] = connection
+        self._first_cid_of[connection] = (path, cid)
         connection.begin()
         connection.datagram_received(data)
         if not transport.heard_authentic:

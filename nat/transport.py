@@ -17,6 +17,7 @@ from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnection
 
 from p2pnode.nat.certificate import NodeCertificate
+from p2pnode.nat.close import CloseReason
 
 __all__ = ["CID_BYTES", "MAX_DATAGRAM_BYTES", "Transport", "TransportError", "events"]
 
@@ -206,9 +207,15 @@ class Transport:
         return core is not None and core.bytes_in_flight >= core.congestion_window
 
     @property
-    def ended(self) -> events.ConnectionTerminated | None:
+    def ended(self) -> CloseReason | None:
         """How the connection ended, known as soon as the close arrives (qh3's event comes after its draining time)."""
-        return self._quic._close_event
+        ended = self._quic._close_event
+        if ended is None:
+            return None
+        # qh3 gives frame_type None exactly for an application close.
+        return CloseReason(
+            ended.error_code, ended.reason_phrase[:256], "remote" if ended.frame_type is None else "transport"
+        )
 
     @property
     def drained(self) -> bool:

@@ -22,7 +22,7 @@ from p2pnode.core.errors import (
 )
 from p2pnode.core.ids import PeerId
 from p2pnode.dial_pace import DialPace
-from p2pnode.nat import Connection, QuicEndpoint
+from p2pnode.nat import Connection, Path, QuicEndpoint
 from p2pnode.presence import FindResult
 from p2pnode.session import Session
 from p2pnode.sessions import SessionTable
@@ -38,8 +38,9 @@ MAX_UNCONFIRMED = 5  # of them while the lookup goes on: an old presence must le
 _NEAREST_FIRST = {Realm.LOOPBACK: 0, Realm.PRIVATE: 1, Realm.PUBLIC: 2}
 
 
-DialCandidate = Callable[[Address, str, Callable[[Address], bool]], None]
-"""`dial(address, why, spend)`: `spend` is asked before each packet until the address answers (security.md C1)."""
+DialCandidate = Callable[[Path, str, Callable[[Address], bool] | None], None]
+"""`dial(path, why, spend)`: `spend` is asked before each packet until the path's address answers (security.md C1); None
+where it answered already."""
 Punch = Callable[[FindResult, DialCandidate], Coroutine[None, None, None]]
 """`punch(found, dial)`: meet the peer through rendezvous nodes, calling `dial`; raise why it failed."""
 
@@ -75,9 +76,9 @@ class DialAttempt:
         self._pace = DialPace() if pace is None else pace
         self._loop = asyncio.get_running_loop()
         self.trace = Trace(self._loop.time())
-        self._dials: dict[asyncio.Task[Connection], Address] = {}
-        self._tried: set[Address] = set()
-        self._candidates: dict[Address, Callable[[Address], bool]] = {}
+        self._dials: dict[asyncio.Task[Connection], Path] = {}
+        self._tried: set[Path] = set()
+        self._candidates: dict[Path, Callable[[Address], bool] | None] = {}
         self._redials = 0
         self._punching: asyncio.Task[None] | None = None
         self._punches: list[asyncio.Task[None]] = []
@@ -94,7 +95,7 @@ class DialAttempt:
         lookup = self._watch(asyncio.ensure_future(self._find(self._peer, self._take_found)))
         arrival = self._watch(self._sessions.arrival(self._peer))
         self._note("lookup", "started")
-        self._dial(hints, "known address")
+        self._dial_addresses(hints, "known address")
         try:
             async with asyncio.timeout(timeout):
                 while True:
@@ -146,22 +147,22 @@ class DialAttempt:
         return None
 
     def _dial_ended(self, task: asyncio.Task[Connection]) -> Session | None:
-        address = self._dials.pop(task)
+        path = self._dials.pop(task)
         try:
             connection = task.result()
         except P2PError as exc:
             self._failures.append(exc)
-            self._note(f"dial {address}", exc.code)
-            again = address in self._candidates and not isinstance(exc, WrongKeyError)
+            self._note(f"dial {path}", exc.code)
+            again = path in self._candidates and not isinstance(exc, WrongKeyError)
             if self._punching is not None and again and self._redials < MAX_REDIALS:
-                # The checks go on, so the address may yet work: its packets were lost, or came before its router let
+                # The checks go on, so the path may yet work: its packets were lost, or came before its router let
                 # them in. `spend` bounds what it gets (C1).
                 self._redials += 1
-                self._tried.discard(address)
-                self._dial([address], "again", spend=self._candidates[address])
+                self._tried.discard(path)
+                self._dial(path, "again", self._candidates[path])
             return None
         session = self._sessions.adopt(connection, self.trace)
-        self._note(f"dial {address}", f"connected ({session.path}), both keys proven")
+        self._note(f"dial {path}", f"connected ({session.path}), both keys proven")
         return session
 
     def _punch_ended(self, punching: asyncio.Task[None]) -> None:
@@ -171,8 +172,8 @@ class DialAttempt:
         except P2PError as exc:
             self._failures.append(exc)
             self._note("punch", exc.code)
-            for task, address in list(self._dials.items()):
-                if address in self._candidates:  # no check got through, so no handshake will
+            for task, path in list(self._dials.items()):
+                if path in self._candidates:  # no check got through, so no handshake will
                     del self._dials[task]
                     task.cancel()
         else:
@@ -202,7 +203,8 @@ class DialAttempt:
             self._note("lookup", f"{state} {found.age_s:.0f} s ago, {len(found.addresses)} addresses")
         if self._looked_up:
             self._note("lookup", f"ended, {found.queried} nodes asked")
-        self._dial(found.addresses, "published address", at_most=MAX_ADDRESSES if self._looked_up else MAX_UNCONFIRMED)
+        at_most = MAX_ADDRESSES if self._looked_up else MAX_UNCONFIRMED
+        self._dial_addresses(found.addresses, "published address", at_most=at_most)
         if self._punch is None or not found.rendezvous or (before and before.rendezvous == found.rendezvous):
             return
         if self._punching is not None:  # through rendezvous nodes that the peer has left
@@ -211,33 +213,32 @@ class DialAttempt:
         self._punching = self._watch(asyncio.ensure_future(self._punch(found, self._dial_candidate)))
         self._punches.append(self._punching)
 
-    def _dial_candidate(self, address: Address, why: str, spend: Callable[[Address], bool]) -> None:
-        self._candidates[address] = spend
-        self._dial([address], why, spend=spend)
+    def _dial_candidate(self, path: Path, why: str, spend: Callable[[Address], bool] | None) -> None:
+        self._candidates[path] = spend
+        self._dial(path, why, spend)
 
-    def _dial(
-        self,
-        addresses: Iterable[Address],
-        why: str,
-        *,
-        spend: Callable[[Address], bool] | None = None,
-        at_most: int = MAX_ADDRESSES,
-    ) -> None:
+    def _dial_addresses(self, addresses: Iterable[Address], why: str, *, at_most: int = MAX_ADDRESSES) -> None:
         for address in sorted(addresses, key=self._rank):
-            if address in self._tried:
+            path = self._endpoint.path_to(address)
+            if path in self._tried:
                 continue
             if at_most < MAX_ADDRESSES and len(self._tried) >= at_most:
                 return  # the rest when the lookup has ended
-            if len(self._tried) >= MAX_ADDRESSES or not self._usable(address):
-                self._note(f"skip {address}", "not reachable from here")
+            if self._usable(address) and not self._pace.take(address, self._loop.time()):
+                self._note(f"skip {path}", "nobody answered there lately")
                 continue
-            if spend is None and not self._pace.take(address, self._loop.time()):
-                self._note(f"skip {address}", "nobody answered there lately")
-                continue
-            self._tried.add(address)
-            self._note(f"dial {address}", f"started ({why})")
-            task = asyncio.ensure_future(self._endpoint.connect(self._peer, address, early=True, spend=spend))
-            self._dials[self._watch(task)] = address
+            self._dial(path, why, None)
+
+    def _dial(self, path: Path, why: str, spend: Callable[[Address], bool] | None) -> None:
+        if path in self._tried:
+            return
+        if path.kind == "mux" and (len(self._tried) >= MAX_ADDRESSES or not self._usable(path.remote)):
+            self._note(f"skip {path}", "not reachable from here")
+            return
+        self._tried.add(path)
+        self._note(f"dial {path}", f"started ({why})")
+        task = asyncio.ensure_future(self._endpoint.connect(self._peer, path, early=True, spend=spend))
+        self._dials[self._watch(task)] = path
 
     def _rank(self, address: Address) -> int:
         realm = realm_of(address.ip, allow_documentation=self._allow_documentation)
@@ -273,7 +274,7 @@ class DialAttempt:
         return NoPathError(
             f"{peer} is known but none of its {len(self._tried)} addresses answers.",
             peer=peer,
-            tried=[str(address) for address in self._tried],
+            tried=[str(path) for path in self._tried],
         )
 
     def _note(self, step: str, result: str) -> None:

@@ -19,7 +19,7 @@ from p2pnode.core.network import Network
 from p2pnode.core.tasks import TaskSet
 from p2pnode.dht import Dht, KnownContact
 from p2pnode.dialing import DialCandidate
-from p2pnode.nat import Connection, IceCandidate, IceEndpoint, QuicEndpoint, StunClient, StunServer, UdpMux
+from p2pnode.nat import Connection, IceCandidate, IceEndpoint, Path, QuicEndpoint, StunClient, StunServer, UdpMux
 from p2pnode.offer_guard import OfferGuard
 from p2pnode.presence import FindResult
 from p2pnode.reachability import NatKind, Reachability, Reflexive
@@ -90,6 +90,7 @@ class Reaching:
             blocked=blocked,
             has_session=lambda peer: sessions.get(peer) is not None,
             dial_back=self._dial_back,
+            path_to=endpoint.path_to,
             nudge=endpoint.nudge,
             moved=self._moved,
             consent_missed=self._consent_missed,
@@ -182,8 +183,11 @@ class Reaching:
     def is_punched(self, connection: Connection) -> bool:
         """Whether a connection goes through a hole that both sides made.
 
-        With an address of ours that anybody can dial there is none to make: the other side does, called or calling.
+        One beside the mux's sockets always does. With an address of ours that anybody can dial there is none to make:
+        the other side does, called or calling.
         """
+        if connection.path.kind != "mux":
+            return connection.path.kind == "socket"
         if self._dialable(connection.remote.is_ipv6):
             return False
         return self._signalling.is_punched(connection.peer, connection.remote)
@@ -278,10 +282,10 @@ class Reaching:
                 task.cancel()
             await asyncio.gather(*tries, return_exceptions=True)
 
-    def _moved(self, peer: PeerId, address: Address) -> None:
+    def _moved(self, peer: PeerId, path: Path) -> None:
         session = self._sessions.get(peer)
         if session is not None and session.punched:
-            session.connection.move_to(address)
+            session.connection.move_to(path)
 
     def _consent_missed(self) -> None:
         """Perhaps our router was restarted: then nobody can call us until we are registered from the new mapping."""

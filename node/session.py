@@ -45,11 +45,13 @@ class Session:
 
     @property
     def remote(self) -> Address:
-        """Where its packets go now."""
+        """Where its packets go now; the relay when they are relayed."""
         return self.connection.remote
 
     @property
     def path(self) -> str:
+        if self.connection.path.relayed:
+            return "relay"
         return path_of(self.connection.remote, punched=self.punched)
 
     @property

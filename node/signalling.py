@@ -26,7 +26,7 @@ from p2pnode.core.network import Network
 from p2pnode.core.tasks import TaskSet
 from p2pnode.dht import Dht, KnownContact
 from p2pnode.dialing import DialCandidate
-from p2pnode.nat import IceCandidate, IceEndpoint, IceParameters, IceSession
+from p2pnode.nat import IceCandidate, IceEndpoint, IceParameters, IceSession, Path
 from p2pnode.offer import Answer, Offer, Refusal, offer_hash, seal
 from p2pnode.offer_guard import OfferGuard, Received
 from p2pnode.presence import FindResult
@@ -82,13 +82,14 @@ class Signalling:
         blocked: Callable[[PeerId], bool],
         has_session: Callable[[PeerId], bool],
         dial_back: Callable[[PeerId, Sequence[Address]], Coroutine[None, None, None]],
-        nudge: Callable[[Address], None],
-        moved: Callable[[PeerId, Address], None],
+        path_to: Callable[[Address], Path],
+        nudge: Callable[[Path], None],
+        moved: Callable[[PeerId, Path], None],
         consent_missed: Callable[[], None],
         consent_lost: Callable[[PeerId], None],
     ) -> None:
-        """`dial_back(peer, addresses)` dials a caller's published addresses; it never raises. `nudge(address)`: a check
-        from there arrived or was answered, so what QUIC sent there before may be sent again at once."""
+        """`dial_back(peer, addresses)` dials a caller's published addresses; it never raises. `nudge(path)`: a check
+        came by it or was answered, so what QUIC sent by it before may be sent again at once."""
         self._key = key
         self._network = network
         self._tag = network_tag
@@ -99,6 +100,7 @@ class Signalling:
         self._blocked = blocked
         self._has_session = has_session
         self._dial_back = dial_back
+        self._path_to = path_to
         self._nudge = nudge
         self._moved = moved
         self._consent_missed = consent_missed
@@ -112,7 +114,7 @@ class Signalling:
     # caller
 
     async def punch(self, found: FindResult, ways: Sequence[KnownContact], dial: DialCandidate) -> None:
-        """Offer to `found.peer` through `ways`; call `dial(address, why, spend)` for each address worth dialling.
+        """Offer to `found.peer` through `ways`; call `dial(path, why, spend)` for each path worth dialling.
 
         Runs until the checks have failed or the caller cancels it, having a session; the checks that are under way then
         go on, since consent keeps the path. Raise NoPathError, BothNatsRandomError, RefusedError.
@@ -130,9 +132,9 @@ class Signalling:
             self._drop(meeting)
             raise
         meeting.published = frozenset(answer.addresses)
-        checks = self._checks(meeting, remote, lambda address, why: dial(address, why, meeting.ice.spend))
+        checks = self._checks(meeting, remote, lambda path, why: dial(path, why, meeting.ice.spend))
         for address in answer.addresses:
-            dial(address, "offered address", meeting.ice.spend)
+            dial(self._path_to(address), "offered address", meeting.ice.spend)
         try:
             await asyncio.shield(checks)
         except P2PError as exc:
@@ -270,7 +272,7 @@ class Signalling:
         self._meetings[meeting] = None
         self._incoming[sender, remote.ufrag] = meeting
         meeting.published = frozenset(offer.addresses)
-        self._checks(meeting, remote, lambda _address, _why: None)
+        self._checks(meeting, remote, lambda _path, _why: None)
         if offer.addresses:
             self._tasks.spawn(self._dial_back(sender, offer.addresses))
         return Refusal.NONE, meeting
@@ -278,22 +280,23 @@ class Signalling:
     # both
 
     def _checks(
-        self, meeting: _Meeting, remote: IceParameters, dial: Callable[[Address, str], None]
+        self, meeting: _Meeting, remote: IceParameters, dial: Callable[[Path, str], None]
     ) -> asyncio.Future[None]:
-        """Start the checks of a meeting. `dial` is called when the first check goes to an address, and for new ones."""
+        """Start the checks of a meeting. `dial` is called when the first check goes by a path, and for new ones."""
         meeting.remote = remote
         meeting.remotes = frozenset(candidate.address for candidate in remote.candidates)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.add_done_callback(lambda future: future.exception())  # retrieved: nobody may be waiting any more
 
         def pair(address: Address) -> None:
+            path = self._path_to(address)
             if done.done() and address not in meeting.remotes:
-                self._moved(meeting.peer, address)  # the peer's router gave it a new mapping
+                self._moved(meeting.peer, path)  # the peer's router gave it a new mapping
             meeting.remotes |= {address}
-            dial(address, "checked")
-            self._nudge(address)
+            dial(path, "checked")
+            self._nudge(path)
 
-        meeting.ice.on_check = lambda address: dial(address, "candidate")
+        meeting.ice.on_check = lambda address: dial(self._path_to(address), "candidate")
         meeting.ice.on_pair = pair
         meeting.ice.on_consent_missed = self._consent_missed
         meeting.ice.on_consent_lost = lambda: self._lost(meeting)

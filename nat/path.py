@@ -1,0 +1,69 @@
+"""Paths: how a connection's datagrams travel. QUIC sees one constant virtual address; which path lies beneath is ours.
+
+A path is a remote address and the *carrier* that datagrams take there: the mux, a socket beside it (a guessed port's),
+a flow through a relay. Whoever receives a datagram of QUIC's hands it to the endpoint with its source and its carrier,
+so a connection knows by which path it came, and no object is made per datagram.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from p2pnode.core.address import Address
+
+__all__ = ["Carrier", "MuxCarrier", "Path", "PathKind"]
+
+PathKind = Literal["mux", "socket", "relay"]
+
+
+class Carrier(Protocol):
+    """What datagrams travel by. Compared and hashed by identity; `send` never raises.
+
+    `kind`: `mux`, the node's own sockets; `socket`, another UDP socket; `relay`, a relayed flow, where the address is
+    the relay's.
+    """
+
+    @property
+    def kind(self) -> PathKind: ...
+
+    def send(self, data: bytes, to: Address) -> None: ...
+
+
+class MuxCarrier:
+    """The node's own sockets."""
+
+    kind: PathKind = "mux"
+
+    def __init__(self, send: Callable[[bytes, Address], None]) -> None:
+        self._send = send
+
+    def send(self, data: bytes, to: Address) -> None:
+        self._send(data, to)
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """One way to the other side. `remote`: where its packets go first; of a relayed path, the relay."""
+
+    remote: Address
+    carrier: Carrier
+
+    @property
+    def kind(self) -> PathKind:
+        return self.carrier.kind
+
+    @property
+    def relayed(self) -> bool:
+        return self.carrier.kind == "relay"
+
+    def send(self, data: bytes) -> None:
+        self.carrier.send(data, self.remote)
+
+    def is_from(self, source: Address, carrier: Carrier) -> bool:
+        """Whether a datagram that came so came by this path."""
+        return self.carrier is carrier and self.remote == source
+
+    def __str__(self) -> str:
+        return str(self.remote) if self.kind == "mux" else f"{self.kind} {self.remote}"
