@@ -2,7 +2,7 @@
 
 Requests: `[1]` Ping · `[2, target]` FindNode · `[3, key]` Get · `[4, token, record]` Put ·
 `[10, token, topic, depth, entry]` Announce · `[11, topic, depth, index, nonce, after]` ListTopic. Only sealed, and
-from a proven address: `[5, lease]` Register · `[6, target, blob]` Forward · `[7, sender, blob]` Deliver ·
+from a proven address: `[5, lease]` Register · `[6, target, blob, vouch]` Forward · `[7, sender, blob, seen]` Deliver ·
 `[8, nonce]` DialBack · `[9, address, nonce]` DialFor · `[12, key, seq, lease, ways]` Watch · `[13, record]` Changed.
 Answers: `[1, observed]` Pong · `[2, observed, token, ipv4, ipv6]` Nodes · `[3, observed, token, record or nil, ipv4,
 ipv6]` Value · `[4, observed]` Stored · `[5, observed, code, detail]` Error · `[6, observed, lease]` Registered ·
@@ -84,6 +84,7 @@ MAX_PAGE_ENTRIES = 10  # of 116 bytes at least, in 1,200
 
 Key = Annotated[bytes, msgspec.Meta(min_length=20, max_length=20)]
 Observed = Annotated[bytes, msgspec.Meta(min_length=6, max_length=18)]
+Seen = Annotated[bytes, msgspec.Meta(max_length=18)]
 Token = Annotated[bytes, msgspec.Meta(min_length=PUT_TOKEN_BYTES, max_length=PUT_TOKEN_BYTES)]
 Blob = Annotated[bytes, msgspec.Meta(min_length=1, max_length=MAX_BLOB)]
 PublicKey = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
@@ -129,17 +130,25 @@ class Register(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fiel
 
 
 class Forward(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=6):
-    """Hand `blob` to the node `target`, which registered with you or spoke to somebody through you."""
+    """Hand `blob` to the node `target`, which registered with you or spoke to somebody through you.
+
+    `vouch`: tell it also at which address you see me. Who hides his address does not ask for that.
+    """
 
     target: Key
     blob: Blob
+    vouch: bool = False
 
 
 class Deliver(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=7):
-    """The node with key `sender` asked me to hand you `blob`. That it did is my word; the blob has to prove itself."""
+    """The node with key `sender` asked me to hand you `blob`. That it did is my word; the blob has to prove itself.
+
+    `seen`: the sender's address, packed, where it asked me to vouch for it; else empty.
+    """
 
     sender: PublicKey
     blob: Blob
+    seen: Seen = b""
 
 
 class DialBack(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=8):

@@ -42,8 +42,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DeliverHandler", "Rendezvous"]
 
-DeliverHandler = Callable[[PeerId, bytes, KnownContact], None]
-"""Called with (sender as the forwarding node says, blob, the forwarding node)."""
+DeliverHandler = Callable[[PeerId, bytes, KnownContact, Address | None], None]
+"""Called with (sender as the forwarding node says, blob, the forwarding node, where that sees the sender, or None: it
+tells only if the sender wants it to)."""
 
 CONVERSATION_LIFE = 30.0  # s; an answer to an offer comes within seconds, later ones within a check's 15 s
 DELIVERY_TIMEOUT = 1.5  # s; the sender waits for 3 and must hear of a failure in time to try another way
@@ -148,7 +149,7 @@ class Rendezvous:
             return Error(observed, ErrorCode.BUSY, 0)
         if to_us:
             self._remember(key, _Forwarding(now, asked, done=True))
-            return self._hand_over(sender, request.blob, asked, Forwarded(observed))
+            return self._hand_over(sender, request.blob, asked.source, asked, Forwarded(observed))
         self._expect_answers(sender.node_id, request.target, asked, now)
         lease = self.registered.find(request.target, now) or self.visitors.find(request.target, now)
         if lease is None or request.target == sender.node_id:
@@ -159,7 +160,8 @@ class Rendezvous:
         self._remember(key, forwarding)
         self._pending += 1
         engine.call(
-            lease.address, NodeId(request.target), Deliver(sender.raw, request.blob), now=now, wall=wall,
+            lease.address, NodeId(request.target),
+            Deliver(sender.raw, request.blob, observed if request.vouch else b""), now=now, wall=wall,
             timeout=DELIVERY_TIMEOUT, on_done=lambda outcome: self._done(key, forwarding, lease, outcome),
         )  # fmt: skip
         return None
@@ -216,12 +218,15 @@ class Rendezvous:
         if not self._via_budgets.take(via.node_id, now):
             return Error(observed, ErrorCode.BUSY, 0)
         sender = PeerId.from_untrusted(request.sender)
+        seen = Address.unpack_untrusted(request.seen) if request.seen else None
         self._handed[digest] = now
         if len(self._handed) > MAX_HANDED:
             self._handed.popitem(last=False)
-        return self._hand_over(sender, request.blob, asked, Delivered(observed))
+        return self._hand_over(sender, request.blob, seen, asked, Delivered(observed))
 
-    def _hand_over(self, sender: PeerId, blob: bytes, asked: Asked, answer: Answer) -> Answer | None:
+    def _hand_over(
+        self, sender: PeerId, blob: bytes, seen: Address | None, asked: Asked, answer: Answer
+    ) -> Answer | None:
         if blob[0] >= NOTICE[0]:
             return self._engine.notices.handed_untrusted(blob, asked, answer, self._engine.now, self._engine.wall)
         if self.on_deliver is None:
@@ -230,7 +235,7 @@ class Rendezvous:
         self._engine.answer(asked, answer)
         self.delivered += 1
         via = asked.session.peer_id
-        self.on_deliver(sender, blob, KnownContact(via, via.node_id, asked.source))
+        self.on_deliver(sender, blob, KnownContact(via, via.node_id, asked.source), seen)
         return None
 
 

@@ -49,7 +49,8 @@ class Signalling:
 
     @property
     def on_deliver(self) -> DeliverHandler | None:
-        """Called with (sender as the forwarding node says, blob, forwarding node) when a blob is handed to us.
+        """Called with (sender as the forwarding node says, blob, forwarding node, the sender's address as it sees
+        it, or None) when a blob is handed to us.
 
         Who forwarded may have lied about the sender, changed the blob, or repeated an old one. Must not block.
         """
@@ -69,16 +70,19 @@ class Signalling:
         outcome = await self.protocol.request(contact.address, contact.node_id, Register(lease))
         return isinstance(outcome.answer, Registered)
 
-    async def forward(self, via: KnownContact, target: NodeId, blob: bytes, *, timeout: float = 3.0) -> bool:
+    async def forward(
+        self, via: KnownContact, target: NodeId, blob: bytes, *, timeout: float = 3.0, vouch: bool = False
+    ) -> bool:
         """Have `via` hand 1 to 900 bytes to `target`, which registered there, spoke through it of late, or is it.
 
         Return whether the target confirmed. Costs one round trip to the target through `via`, two more to `via` when
-        no keys are agreed with it. For 30 s `via` forwards the target's answers to us.
+        no keys are agreed with it. For 30 s `via` forwards the target's answers to us. `vouch`: the target is told
+        at which address `via` sees us.
         """
         if not 1 <= len(blob) <= MAX_BLOB:
             raise ValueError(f"a blob has 1 to {MAX_BLOB} bytes")
         self._expect_deliveries(via, CONVERSATION_LIFE + timeout)
-        outcome = await self.protocol.request(via.address, via.node_id, Forward(target, blob), timeout)
+        outcome = await self.protocol.request(via.address, via.node_id, Forward(target, blob, vouch), timeout)
         return isinstance(outcome.answer, Forwarded)
 
     def _expect_deliveries(self, via: KnownContact, life: float) -> None:

@@ -203,7 +203,7 @@ class Signalling:
 
     # callee
 
-    def delivered(self, sender: PeerId, blob: bytes, via: KnownContact) -> None:
+    def delivered(self, sender: PeerId, blob: bytes, via: KnownContact, _seen: Address | None) -> None:
         """A rendezvous node hands us what `sender` is said to have sealed for us. Never raises."""
         try:
             received = self._guard.receive_untrusted(

@@ -21,7 +21,7 @@ Inbox = list[tuple[PeerId, bytes, KnownContact]]
 
 def inbox_of(node: DhtNode) -> Inbox:
     inbox: Inbox = []
-    node.dht.on_deliver = lambda sender, blob, via: inbox.append((sender, blob, via))
+    node.dht.on_deliver = lambda sender, blob, via, _seen: inbox.append((sender, blob, via))
     return inbox
 
 
@@ -48,6 +48,24 @@ def test_an_offer_reaches_a_registered_node_and_the_answer_finds_the_way_back() 
         statistics = via.dht.statistics()
         assert (statistics.registered, statistics.forwarded) == (1, 2)
         assert callee.dht.statistics().delivered == 1
+        await stop_all([via, callee, caller])
+
+    run_virtual(main, delay=0.04)
+
+
+def test_who_asks_for_it_is_vouched_for() -> None:
+    """The forwarder tells where it sees the sender, if that asks for it; else the address stays with the forwarder."""
+
+    async def main(world: VirtualWorld) -> None:
+        via, callee, caller = await three(world)
+        told: list[Address | None] = []
+        callee.dht.on_deliver = lambda _sender, _blob, _via, seen: told.append(seen)
+        assert await caller.dht.forward(via.contact, callee.key.node_id, b"hidden")
+        assert await caller.dht.forward(via.contact, callee.key.node_id, b"open", vouch=True)
+        via.dht.on_deliver = callee.dht.on_deliver
+        assert await caller.dht.forward(via.contact, via.key.node_id, b"direct")
+        own = Address("5.0.2.1", caller.contact.address.port)
+        assert told == [None, own, own]
         await stop_all([via, callee, caller])
 
     run_virtual(main, delay=0.04)
@@ -153,7 +171,7 @@ def test_three_rendezvous_nodes_in_parallel_beat_loss_and_a_dead_one() -> None:
             assert await callee.dht.register(via.contact, lease_s=120)
         await vias[0].close()
         arrived: dict[bytes, float] = {}
-        callee.dht.on_deliver = lambda _, blob, __: arrived.setdefault(blob, world.loop.time())
+        callee.dht.on_deliver = lambda _, blob, *__: arrived.setdefault(blob, world.loop.time())
         world.loss = 0.19
         took: list[float] = []
         for i in range(100):

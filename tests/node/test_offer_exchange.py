@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from support.dht_network import DhtNode, make_network, start_node, stop_all
 
-from p2pnode.core.address import Realm
+from p2pnode.core.address import Address, Realm
 from p2pnode.core.errors import BadPacket
 from p2pnode.core.ids import PeerId
 from p2pnode.dht import DhtSettings, KnownContact, SignedRecord
@@ -43,7 +43,7 @@ class Peer:
         node.dht.on_deliver = peer.delivered
         return peer
 
-    def delivered(self, sender: PeerId, blob: bytes, via: KnownContact) -> None:
+    def delivered(self, sender: PeerId, blob: bytes, via: KnownContact, _seen: Address | None) -> None:
         network = self.node.network
         try:
             received = self.guard.receive_untrusted(

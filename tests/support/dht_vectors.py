@@ -114,8 +114,9 @@ def make() -> dict[str, Any]:
     payloads = {
         "ping": Ping(), "find_node": FindNode(target), "get": Get(target), "put": Put(seed("token")[:8], record),
         "pong": Pong(OBSERVED.pack()), "nodes": nodes, "value": value, "stored": Stored(OBSERVED.pack()),
-        "register": Register(60), "forward": Forward(target, b"sealed offer"),
-        "deliver": Deliver(asker.public_raw, b"sealed offer"), "dial_back": DialBack(seed("dial nonce")[:16]),
+        "register": Register(60), "forward": Forward(target, b"sealed offer", vouch=True),
+        "deliver": Deliver(asker.public_raw, b"sealed offer", OBSERVED.pack()),
+        "dial_back": DialBack(seed("dial nonce")[:16]),
         "dial_for": DialFor(OBSERVED.pack(), seed("dial nonce")[:16]), "registered": Registered(OBSERVED.pack(), 60),
         "forwarded": Forwarded(OBSERVED.pack()), "delivered": Delivered(OBSERVED.pack()),
         "dial_back_accepted": DialBackAccepted(OBSERVED.pack()),
