@@ -43,11 +43,11 @@ WITHOUT_IO = tuple(
         "dht": "accounts contact density error_codes graves handover keyring leases lookup members messages nearest "
         "neighbours notices overlay records repair results settings storage subscription table tokens topic_entries "
         "topics watches wire",
-        "nat": "close control handshake path proof retry transport",
+        "nat": "behaviour close control handshake path proof retry transport",
         "node": "addresses events evidence interfaces lan_machine lan_wire offer offer_guard peerspec presence "
         "reachability settings trace",
         "chat": "contacts hall language limits model outbox protocol",
-        "simulations/probing": "judgement messages settings verdict",
+        "simulations/probing": "messages settings verdict",
         "simulations/routers": "grants http kinds natpmp openings pcp population ports router table tcp_states upnp "
         "words",
         "simulations/harness": "errors job settings sweep",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from p2pnode.nat.behaviour import PRESERVING, RANDOM, SEQUENTIAL
 from p2pnode.simulations.netns.errors import LabError
 from p2pnode.simulations.netns.kinds import ADDRESS_AND_PORT, PUBLIC, NatKind, kind_named
 from p2pnode.simulations.netns.probes import LabProbeServer, Verdict, probe_host
@@ -12,7 +13,6 @@ from p2pnode.simulations.netns.threads import call_each
 from p2pnode.simulations.netns.topology import Host
 from p2pnode.simulations.netns.wire_client import WireClient
 from p2pnode.simulations.probing import ProbeServers, ProbeSettings
-from p2pnode.simulations.probing.verdict import PRESERVING, RANDOM, SEQUENTIAL
 
 __all__ = ["Prover", "differences"]
 

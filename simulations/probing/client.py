@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from p2pnode.core.address import Address, Scope, scope_of
 from p2pnode.core.errors import BadPacket
 from p2pnode.core.network import Network
+from p2pnode.nat.behaviour import allocation_of, filtering_of, mapping_of
 from p2pnode.simulations.probing.asker import Asker
 from p2pnode.simulations.probing.gateway import GatewayAnswers, ask_gateway
-from p2pnode.simulations.probing.judgement import allocation_of, filtering_of, mapping_of
 from p2pnode.simulations.probing.lifetime import find_lifetime
 from p2pnode.simulations.probing.messages import (
     CHANGE_IP,

@@ -6,18 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from p2pnode.core.address import Address
+from p2pnode.nat.behaviour import PRESERVING, UNKNOWN
 
-__all__ = ["ADDRESS", "ADDRESS_AND_PORT", "INDEPENDENT", "PRESERVING", "RANDOM", "SEQUENTIAL", "UNKNOWN", "Verdict"]
-
-# RFC 4787, sections 4.1 "Address and Port Mapping" and 5 "Filtering Behavior"
-INDEPENDENT = "endpoint-independent"
-ADDRESS = "address-dependent"
-ADDRESS_AND_PORT = "address-and-port-dependent"
-# How the public port follows from the private one. RFC 4787, section 4.2 "Port Assignment"
-PRESERVING = "preserving"
-SEQUENTIAL = "sequential"
-RANDOM = "random"
-UNKNOWN = "unknown"
+__all__ = ["Verdict"]
 
 
 @dataclass(frozen=True)

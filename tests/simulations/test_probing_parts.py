@@ -9,9 +9,9 @@ import random
 import pytest
 
 from p2pnode import Address, BadPacket
+from p2pnode.nat.behaviour import allocation_of, filtering_of, mapping_of
 from p2pnode.nat.stun import binding_request, parse_stun_untrusted
 from p2pnode.simulations.probing import ProbeServer, ProbeServers, ProbeSettings, Verdict
-from p2pnode.simulations.probing.judgement import allocation_of, filtering_of, mapping_of
 from p2pnode.simulations.probing.messages import (
     CHANGE_IP,
     CHANGE_PORT,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from p2pnode.simulations.probing.verdict import UNKNOWN, Verdict
+from p2pnode.nat.behaviour import UNKNOWN
+from p2pnode.simulations.probing.verdict import Verdict
 from p2pnode.simulations.routers.kinds import RouterKind
 from p2pnode.simulations.routers.words import INDEPENDENT, Rule
 

@@ -1,4 +1,4 @@
-"""What answers mean. Pure: no I/O."""
+"""What a router does, judged from answers: words and rules. Pure; `netcheck` and the probes of simulations share it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,29 @@ from collections import Counter
 from collections.abc import Sequence
 
 from p2pnode.core.address import Address
-from p2pnode.simulations.probing.verdict import (
-    ADDRESS,
-    ADDRESS_AND_PORT,
-    INDEPENDENT,
-    PRESERVING,
-    RANDOM,
-    SEQUENTIAL,
-    UNKNOWN,
-)
 
-__all__ = ["allocation_of", "filtering_of", "mapping_of"]
+__all__ = [
+    "ADDRESS",
+    "ADDRESS_AND_PORT",
+    "INDEPENDENT",
+    "PRESERVING",
+    "RANDOM",
+    "SEQUENTIAL",
+    "UNKNOWN",
+    "allocation_of",
+    "filtering_of",
+    "mapping_of",
+]
+
+# RFC 4787, sections 4.1 "Address and Port Mapping" and 5 "Filtering Behavior"
+INDEPENDENT = "endpoint-independent"
+ADDRESS = "address-dependent"
+ADDRESS_AND_PORT = "address-and-port-dependent"
+# How the public port follows from the private one. RFC 4787, section 4.2 "Port Assignment"
+PRESERVING = "preserving"
+SEQUENTIAL = "sequential"
+RANDOM = "random"
+UNKNOWN = "unknown"
 
 # Chosen by us. Two random ports of 64,000 are that near with a chance of 1 in 2,000; a neighbour's connections that
 # come between two of ours seldom are more.
