@@ -2,8 +2,8 @@
 datagrams leave through a function.
 
 Every frame is checked before anything changes; what does not hold is dropped and counted by reason. Our own requests
-are in `asking.Asking`; `answering.Answerer` handles other nodes' requests, `rendezvous`, `dialback` and `notices` those
-that act on third nodes or last.
+are in `asking.Asking`; `answering.Answerer` handles other nodes' requests, `rendezvous`, `dialback`, `probes` and
+`notices` those that act on third nodes or last.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from p2pnode.dht.calls import Asked
 from p2pnode.dht.dialback import DialBacks
 from p2pnode.dht.limits import Budget
 from p2pnode.dht.members import Members
-from p2pnode.dht.messages import Answer, Changed, DialBack, DialFor, Signal, Watch, encode
+from p2pnode.dht.messages import Answer, Changed, DialBack, DialFor, Probe, Signal, Watch, encode
 from p2pnode.dht.notices import Notices
 from p2pnode.dht.overlay import Overlay
+from p2pnode.dht.probes import Probes
 from p2pnode.dht.rendezvous import Rendezvous
 from p2pnode.dht.service import Service
 from p2pnode.dht.settings import DhtSettings
@@ -59,6 +60,7 @@ class Engine(Asking):
         self.rendezvous = Rendezvous(self)
         self.notices = Notices(self, service.storage)
         self.dial_backs = DialBacks(self)
+        self.probes = Probes(self)
         self._answerer = Answerer(self, service)
 
     # -- datagrams in -------------------------------------------------------------------------------------------
@@ -142,6 +144,8 @@ class Engine(Asking):
         answer: Answer | None
         if isinstance(request, DialBack | DialFor):
             answer = self.dial_backs.handle(request, asked, now, wall)
+        elif isinstance(request, Probe):
+            answer = self.probes.handle(request, asked, now)
         elif isinstance(request, Watch | Changed):
             answer = self.notices.handle(request, asked, now, wall)
         else:

@@ -3,12 +3,13 @@
 Requests: `[1]` Ping · `[2, target]` FindNode · `[3, key]` Get · `[4, token, record]` Put ·
 `[10, token, topic, depth, entry]` Announce · `[11, topic, depth, index, nonce, after]` ListTopic. Only sealed, and
 from a proven address: `[5, lease]` Register · `[6, target, blob, vouch]` Forward · `[7, sender, blob, seen]` Deliver ·
-`[8, nonce]` DialBack · `[9, address, nonce]` DialFor · `[12, key, seq, lease, ways]` Watch · `[13, record]` Changed.
+`[8, nonce]` DialBack · `[9, address, nonce]` DialFor · `[12, key, seq, lease, ways]` Watch · `[13, record]` Changed ·
+`[14, port, fresh, nonce]` Probe.
 Answers: `[1, observed]` Pong · `[2, observed, token, ipv4, ipv6]` Nodes · `[3, observed, token, record or nil, ipv4,
 ipv6]` Value · `[4, observed]` Stored · `[5, observed, code, detail]` Error · `[6, observed, lease]` Registered ·
 `[7, observed]` Forwarded · `[8, observed]` Delivered · `[9, observed]` DialBackAccepted ·
 `[11, observed, held, split, more, entries]` TopicPage · `[12, observed, lease, seq, record or nil]` Watching ·
-`[13, observed]` Noticed.
+`[13, observed]` Noticed · `[14, observed, port]` Probed.
 `observed` is the requester's address as the answerer saw it; `ipv4`, `ipv6` are contacts of 26 and 38 bytes each.
 """
 
@@ -19,85 +20,49 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from p2pnode.core.errors import BadPacket
-from p2pnode.dht.contact import CONTACT4_BYTES, CONTACT6_BYTES, MAX_CONTACTS
+from p2pnode.dht.contact import CONTACT4_BYTES, CONTACT6_BYTES
 from p2pnode.dht.error_codes import ErrorCode
+from p2pnode.dht.fields import (
+    MAX_BLOB,
+    MAX_LEASE,
+    MAX_WATCH,
+    NONCE_BYTES,
+    Blob,
+    Contacts4,
+    Contacts6,
+    Depth,
+    Key,
+    Lease,
+    Nonce,
+    Observed,
+    Order,
+    Port,
+    PublicKey,
+    Seen,
+    Seq,
+    Token,
+    Topic,
+    WatchLease,
+    Way,
+)
 from p2pnode.dht.records import SignedRecord
-from p2pnode.dht.tokens import PUT_TOKEN_BYTES
-from p2pnode.dht.topic_entries import MAX_DEPTH, ORDER_BYTES, TOPIC_BYTES, Shard, TopicEntry
+from p2pnode.dht.topic_entries import MAX_DEPTH, Shard, TopicEntry
 from p2pnode.dht.wire import SEALED_REQUEST_MIN
 
 __all__ = [
-    "MAX_BLOB",
-    "MAX_LEASE",
-    "MAX_WATCH",
-    "MAX_WAYS",
-    "NONCE_BYTES",
-    "NOTICE",
-    "PING_BYTES",
-    "SEALED_ONLY",
-    "UNDER_KEYS",
-    "Announce",
-    "Answer",
-    "Changed",
-    "Deliver",
-    "Delivered",
-    "DialBack",
-    "DialBackAccepted",
-    "DialFor",
-    "Error",
-    "ErrorCode",
-    "FindNode",
-    "Forward",
-    "Forwarded",
-    "Get",
-    "ListTopic",
-    "Nodes",
-    "Noticed",
-    "Ping",
-    "Pong",
-    "Put",
-    "Register",
-    "Registered",
-    "Request",
-    "Signal",
-    "Stored",
-    "TopicPage",
-    "Value",
-    "Watch",
-    "Watching",
-    "decode_answer_untrusted",
-    "decode_notice_untrusted",
-    "decode_request_untrusted",
-    "encode",
-    "sealed_size",
-]
+    "MAX_BLOB", "MAX_LEASE", "MAX_WATCH", "MAX_WAYS", "NONCE_BYTES", "NOTICE", "PING_BYTES", "SEALED_ONLY",
+    "UNDER_KEYS", "Announce", "Answer", "Changed", "Deliver", "Delivered", "DialBack", "DialBackAccepted",
+    "DialFor", "Error", "ErrorCode", "FindNode", "Forward", "Forwarded", "Get", "ListTopic", "Nodes", "Noticed",
+    "Ping", "Pong", "Probe", "Probed", "Put", "Register", "Registered", "Request", "Signal", "Stored", "TopicPage",
+    "Value", "Watch", "Watching", "decode_answer_untrusted", "decode_notice_untrusted", "decode_request_untrusted",
+    "encode", "sealed_size",
+]  # fmt: skip
 
-MAX_BLOB = 900  # of an offer; with frame and payload 976 bytes of the 1,200
-MAX_LEASE = 120  # seconds: NAT mappings are kept alive far more often
-MAX_WATCH = 3_600  # seconds
 MAX_WAYS = 2
-NONCE_BYTES = 16
 PING_BYTES = 224  # a signed Ping
 NOTICE = b"\x80"
 """First byte of a forwarded blob that is for the receiver's DHT: a record follows. Sealed offers begin with less."""
 MAX_PAGE_ENTRIES = 10  # of 116 bytes at least, in 1,200
-
-Key = Annotated[bytes, msgspec.Meta(min_length=20, max_length=20)]
-Observed = Annotated[bytes, msgspec.Meta(min_length=6, max_length=18)]
-Seen = Annotated[bytes, msgspec.Meta(max_length=18)]
-Token = Annotated[bytes, msgspec.Meta(min_length=PUT_TOKEN_BYTES, max_length=PUT_TOKEN_BYTES)]
-Blob = Annotated[bytes, msgspec.Meta(min_length=1, max_length=MAX_BLOB)]
-PublicKey = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
-Lease = Annotated[int, msgspec.Meta(ge=1, le=MAX_LEASE)]
-WatchLease = Annotated[int, msgspec.Meta(ge=0, le=MAX_WATCH)]
-Seq = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-Way = Annotated[bytes, msgspec.Meta(min_length=CONTACT4_BYTES, max_length=CONTACT6_BYTES)]
-Nonce = Annotated[bytes, msgspec.Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
-Topic = Annotated[bytes, msgspec.Meta(min_length=TOPIC_BYTES, max_length=TOPIC_BYTES)]
-Depth = Annotated[int, msgspec.Meta(ge=0, le=MAX_DEPTH)]
-Order = Annotated[bytes, msgspec.Meta(min_length=ORDER_BYTES, max_length=ORDER_BYTES)]
-Contacts4 = Annotated[bytes, msgspec.Meta(max_length=MAX_CONTACTS * CONTACT4_BYTES)]
-Contacts6 = Annotated[bytes, msgspec.Meta(max_length=MAX_CONTACTS * CONTACT6_BYTES)]
 
 
 class Ping(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=1):
@@ -209,6 +174,15 @@ class Changed(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_field
     record: SignedRecord
 
 
+class Probe(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=14):
+    """Send one frame with `nonce` to `port` of the IP address that this came from: from your socket, or, if `fresh`,
+    from a new port, which then answers STUN for 15 s."""
+
+    port: Annotated[int, msgspec.Meta(ge=1_024, le=65_535)]
+    fresh: bool
+    nonce: Nonce
+
+
 class Pong(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=1):
     """`observed`: 6 or 18 bytes, the requester's address and port as seen."""
 
@@ -293,6 +267,13 @@ class Watching(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fiel
     record: SignedRecord | None
 
 
+class Probed(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=14):
+    """The frame is on its way. `port`: the new one, 0 where it came from the answerer's socket."""
+
+    observed: Observed
+    port: Port
+
+
 class Noticed(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=13):
     """I have the changed record."""
 
@@ -313,6 +294,7 @@ Request: TypeAlias = (
     | ListTopic
     | Watch
     | Changed
+    | Probe
 )
 Answer: TypeAlias = (
     Pong
@@ -327,9 +309,10 @@ Answer: TypeAlias = (
     | TopicPage
     | Watching
     | Noticed
+    | Probed
 )
-Signal: TypeAlias = Register | Forward | Deliver | DialBack | DialFor | Watch | Changed
-SEALED_ONLY = (Register, Forward, Deliver, DialBack, DialFor, Watch, Changed)
+Signal: TypeAlias = Register | Forward | Deliver | DialBack | DialFor | Watch | Changed | Probe
+SEALED_ONLY = (Register, Forward, Deliver, DialBack, DialFor, Watch, Changed, Probe)
 """Requests that act on others or last: never in a signed first exchange, whose source address is not proven."""
 UNDER_KEYS = (Deliver, Changed)
 """Requests that go out under keys that there are, or not at all: their sender does no public-key work for them."""

@@ -20,6 +20,7 @@ from p2pnode.dht.joining import Joining
 from p2pnode.dht.members import Members
 from p2pnode.dht.messages import Error, ErrorCode, Ping
 from p2pnode.dht.overlay import Overlay
+from p2pnode.dht.probing import Probing
 from p2pnode.dht.protocol import DhtProtocol
 from p2pnode.dht.reading import Reader
 from p2pnode.dht.record_file import RecordFile
@@ -71,6 +72,7 @@ class Dht(Signalling, Topics, Server):
         self._reader = Reader(self.protocol, storage, network, self.network_tag, settings)
         self._start_topics(topics)
         self._serving = Serving(self.protocol, network, settings)
+        self.probing = Probing(self.protocol, network)
         self.watcher = Watcher(self.protocol, storage, network)
         self._upkeep = Upkeep(self.protocol, storage, topics, network, settings)
         self._members.on_joined = self._serving.joined
@@ -137,6 +139,7 @@ class Dht(Signalling, Topics, Server):
         self.protocol.close()
         await self._joining.stop()
         await self._serving.stop()
+        await self.probing.stop()
         if self._record_file is not None:
             await self._record_file.close()
 

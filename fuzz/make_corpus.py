@@ -75,7 +75,7 @@ def dht(seeds: Seeds) -> None:
     seeds["dht_frame"] += [b"\x07" + text for text in hexes(data["sealed_texts"].values())]
     requests = (
         "ping", "find_node", "get", "put", "register", "forward", "deliver", "dial_back", "dial_for", "watch",
-        "watch_through", "changed", "announce", "list_topic",
+        "watch_through", "changed", "announce", "list_topic", "probe",
     )  # fmt: skip
     seeds["dht_notice"].append(bytes.fromhex(data["notice"]["blob"]))
     payloads = {name: bytes.fromhex(value) for name, value in data["payloads"].items()}

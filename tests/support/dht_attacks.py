@@ -29,6 +29,8 @@ from p2pnode.dht.messages import (
     Nodes,
     Noticed,
     Ping,
+    Probe,
+    Probed,
     Put,
     Register,
     Registered,
@@ -113,6 +115,7 @@ def hostile_payloads() -> list[bytes]:
         Forward(bytes(20), b"blob"), Deliver(bytes(32), b"blob"), DialBack(bytes(16)), DialFor(bytes(6), bytes(16)),
         Registered(bytes(6), 60), Forwarded(bytes(6)), Delivered(bytes(6)), DialBackAccepted(bytes(6)),
         Watch(bytes(20), 0, 60, [bytes(26)]), Changed(rec), Watching(bytes(6), 60, 1, rec), Noticed(bytes(6)),
+        Probe(2000, True, bytes(16)), Probed(bytes(6), 2000),
         Announce(bytes(8), bytes(20), 3, said), ListTopic(bytes(20), 3, 7, bytes(8), bytes(8)),
         TopicPage(bytes(6), 2, True, False, (said,)),
     ]  # fmt: skip
