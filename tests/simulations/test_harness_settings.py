@@ -20,7 +20,7 @@ def test_settings_are_described_own_ones_first() -> None:
     """Name, allowed values in words, default as typed, and the description; the network's settings come last."""
     infos = describe(tiny_scenario.Settings)
     assert list(infos)[:2] == ["steps", "spin_s"]
-    assert list(infos)[-3:] == ["delay_min_ms", "delay_max_ms", "loss"]
+    assert list(infos)[-4:] == ["delay_min_ms", "delay_max_ms", "loss", "real_keys"]
     assert infos["steps"].allowed == "a whole number from 1 to 100,000"
     assert infos["spin_s"].allowed == "a number of 0 or more"
     assert infos["careful"].allowed == "true or false"
@@ -30,7 +30,7 @@ def test_settings_are_described_own_ones_first() -> None:
     assert infos["ends"].allowed.startswith("one of ")
     assert {name: info.default for name, info in infos.items()} == {
         "steps": "20", "spin_s": "0", "sizes": "1,2", "careful": "true", "most": "none", "ends": "well",
-        "delay_min_ms": "25", "delay_max_ms": "75", "loss": "0.05",
+        "delay_min_ms": "25", "delay_max_ms": "75", "loss": "0.05", "real_keys": "false",
     }  # fmt: skip
     assert infos["loss"].description == "share of datagrams lost"
 
