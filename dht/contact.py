@@ -17,7 +17,7 @@ __all__ = ["Contact", "KnownContact", "pack_address", "split_contacts_untrusted"
 
 CONTACT4_BYTES = 26  # node id 20, IPv4 4, port 2
 CONTACT6_BYTES = 38  # node id 20, IPv6 16, port 2
-MAX_CONTACTS = 24  # in one answer: 20 nearest, and 4 of the other address family for who wishes
+MAX_CONTACTS = 24  # in one answer: 20 nearest, and 4 from anywhere for who joins
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from p2pnode.dht.calls import Call, Outcome
 from p2pnode.dht.contact import Contact, split_contacts_untrusted, unpack_address_untrusted
 from p2pnode.dht.density import REGION_MOST, is_dense, region_aims, region_radius
 from p2pnode.dht.engine import Engine
+from p2pnode.dht.hearsay import Told
 from p2pnode.dht.lookup import Lookup
 from p2pnode.dht.messages import FindNode, Get, Nodes, Request, Value
 from p2pnode.dht.overlay import Overlay
@@ -77,8 +78,8 @@ class Crawl:
         self._is_part_of_region = self._asked_farther_ones = False
         self.region = False  # the whole region is searched
         self._calls: dict[bytes, Call] = {}
-        # Answers repeat each other: what a contact is worth is found out once. At most 20 for each query.
-        self._hearsay: dict[bytes, Contact | None] = {}
+        # Answers repeat each other: what a contact is worth is found out once. At most 24 for each query.
+        self._judged_entries: dict[bytes, Contact | None] = {}
         self.tokens: dict[bytes, bytes] = {}
         self.answered: dict[bytes, Contact] = {}
         self.record: SignedRecord | None = None
@@ -88,10 +89,12 @@ class Crawl:
     def running(self) -> bool:
         return self._on_finished is not None
 
-    def start(self, contacts: Iterable[Contact], record: SignedRecord | None = None) -> None:
-        """Begin with these contacts, and the record that we hold ourselves. May finish at once."""
+    def start(self, contacts: Iterable[Contact], record: SignedRecord | None = None, told: Iterable[Told] = ()) -> None:
+        """Begin with these contacts, whom others named, and the record that we hold ourselves. May finish at once."""
         self.record = record
         self.lookup.add(contacts)
+        for contact, teller in told:
+            self.lookup.hear(contact, teller)
         knows_enough = len(self._table) >= self._engine.settings.ksize
         sizes = self._table.sizes
         if self._judged and self._quorum is None and knows_enough and not (sizes.begun or sizes.others(self._target)):
@@ -137,6 +140,7 @@ class Crawl:
         return self.lookup.add(sorted(self._table.everybody(), key=lambda c: c.long_id ^ self.lookup.goal)) > 0
 
     def _ask(self, contact: Contact) -> None:
+        self._engine.members.hearsay[self.overlay].forget(contact.id)
         self._calls[contact.id] = self._transport.ask(
             contact, self._request, lambda outcome: self._done(contact, outcome), lambda: self._late(contact)
         )
@@ -162,6 +166,9 @@ class Crawl:
                 self.tokens[contact.id] = answer.token
                 self.answered[contact.id] = outcome.contact or contact
                 self.lookup.answered(contact, contacts)
+                if self._target == self._engine.node_id:
+                    known = {*self._calls, *self.answered}
+                    self._engine.members.hearsay[self.overlay].hear(contact.id, contacts, known, self._engine.now)
                 if self._on_answered is not None:
                     self._on_answered(outcome.contact or contact, answer.token)
                 if isinstance(answer, Value) and answer.record is not None:
@@ -189,7 +196,7 @@ class Crawl:
             return False
         if quorum == 1 or not self.overlay.is_public:
             return True
-        if len({holder.prefix for holder in self.holders}) < quorum:
+        if len({holder.prefix for holder in self.holders}) < quorum or not self.lookup.on_all_paths(self.holders):
             return False
         distances = sorted(holder.long_id ^ self.lookup.goal for holder in self.holders)[:quorum]
         return not is_dense(distances, self._table.size_for(self._target), FEW_BY_CHANCE)
@@ -256,15 +263,15 @@ class Crawl:
         A node reached in one realm is believed about that realm only: nobody makes us send to a private address from
         outside (K1). Who tries is demoted. Contacts of the other address family are for the other overlay's table.
         """
-        hearsay = self._hearsay
+        entries = self._judged_entries
         contacts: list[Contact] = []
         ignored = 0
         try:
             for packed in split_contacts_untrusted(answer.ipv4, answer.ipv6):
                 try:
-                    contact = hearsay[packed]
+                    contact = entries[packed]
                 except KeyError:
-                    contact = hearsay[packed] = self._hear_untrusted(packed)
+                    contact = entries[packed] = self._hear_untrusted(packed)
                 if contact is None:
                     ignored += 1
                 elif contact.overlay is self.overlay:

@@ -86,6 +86,7 @@ class Lookup:
         self._most, self._radius = ksize, -1  # how many are searched, and within what distance more than ksize
         self._paths = [_Path(number) for number in range(paths)]
         self._turn = 0
+        self._path_of: dict[bytes, int] = {}  # of those whose names this search began with
         self._by_id: dict[bytes, _Candidate] = {}
         self._addresses: set[Address] = set()
         self._asked: Counter[str | bytes] = Counter()
@@ -108,6 +109,12 @@ class Lookup:
         for contact in contacts:
             added += self._tell(self._paths[added % len(self._paths)], contact, 0)
         return added
+
+    def hear(self, contact: Contact, teller: bytes) -> None:
+        """Begin with one that `teller` named before. All that one node names is one path's: its answer to this search,
+        too, extends that path only."""
+        number = self._path_of.setdefault(teller, len(self._path_of) % len(self._paths))
+        self._tell(self._paths[number], contact, 0)
 
     def next_queries(self) -> list[Contact]:
         """Return whom to ask now; each must be reported back by `answered` or `failed`, in between by `late`."""
@@ -138,7 +145,7 @@ class Lookup:
 
     def _fly(self, candidate: _Candidate, path: int) -> None:
         candidate.state = _FLYING
-        candidate.asked_by = path
+        candidate.asked_by = self._path_of.get(candidate.contact.id, path)
         self._asked[candidate.contact.address.ip] += 1
         self._asked[candidate.contact.prefix] += 1
         self._flying += 1
@@ -177,6 +184,12 @@ class Lookup:
         self._max_queries += 2 * self._most
         for path in self._paths:
             path.idle = False
+
+    def on_all_paths(self, contacts: Iterable[Contact]) -> bool:
+        """Whether each path has asked some of these; of no account unless the search began with hearsay."""
+        if not self._path_of:
+            return True
+        return len({self._by_id[contact.id].asked_by for contact in contacts}) == len(self._paths)
 
     @property
     def finished(self) -> bool:

@@ -8,6 +8,7 @@ from p2pnode.core.address import Address, Realm, realm_of
 from p2pnode.core.ids import NodeId, PeerId
 from p2pnode.dht.contact import Contact
 from p2pnode.dht.graves import Graves
+from p2pnode.dht.hearsay import Hearsay, Told
 from p2pnode.dht.limits import Budget
 from p2pnode.dht.overlay import WANTS_BOTH, Overlay
 from p2pnode.dht.settings import DhtSettings
@@ -48,6 +49,7 @@ class Members:
         self.on_contact: Callable[[Realm], None] | None = None
         self.on_joined: Callable[[Overlay], None] | None = None
         self.graves = {overlay: Graves() for overlay in Overlay}
+        self.hearsay = {overlay: Hearsay(node_id, diverse=overlay.is_public) for overlay in Overlay}
         self.on_returned: Callable[[Contact], None] | None = None
         self.on_filled: Callable[[Realm], None] | None = None
         self.on_hint: Callable[[Contact], None] | None = None
@@ -63,6 +65,17 @@ class Members:
         """An answer in the other family's overlay named a node of this one."""
         if self.on_hint is not None and self._lacks(overlay) and self.tables[overlay].find(node_id) is None:
             self.on_hint(Contact(node_id, address, overlay))
+
+    def told_of(self, overlay: Overlay, target: bytes, now: float) -> list[Told]:
+        """Return whom others named near `target` while we joined; nobody where the table is filled by now."""
+        table = self.tables[overlay]
+        if not len(self.hearsay[overlay]):
+            return []
+        bucket = table.bucket_of(target)
+        if bucket is not table.buckets[-1] and len(bucket.nodes) >= self._ksize:
+            return []
+        told = self.hearsay[overlay].closest(target, self._ksize, now)
+        return [each for each in told if table.find(each.contact.id) is None]
 
     def _lacks(self, overlay: Overlay) -> bool:
         return overlay.is_ipv6 in self._families and len(self.tables[overlay]) < self._ksize

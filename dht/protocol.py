@@ -120,7 +120,11 @@ class DhtProtocol(KademliaProtocol):
             on_begun(crawl)
         started = self._network.monotonic()
         try:
-            crawl.start(table.closest(target, self.engine.settings.ksize) if contacts is None else contacts, record)
+            if contacts is None:
+                told = self.engine.members.told_of(overlay, target, started)
+                crawl.start(table.closest(target, self.engine.settings.ksize), record, told)
+            else:
+                crawl.start(contacts, record)
             await future
             self.engine.counters.lookups.add(self._network.monotonic() - started)
             return crawl

@@ -34,6 +34,7 @@ from p2pnode.dht.topics import TopicStorage
 
 __all__ = ["Service"]
 
+FAR_ONES = 4  # contacts from anywhere, for a newcomer
 OTHER_FAMILY = 4  # contacts of the other address family, for who asks for them
 NODES_OVERHEAD = 40  # array, kind, observed 20, token 10, two binary headers of 3
 
@@ -79,6 +80,8 @@ class Service:
         if wants_both:
             others = self._members.tables[overlay.other_family].closest(target, OTHER_FAMILY, requester)
             contacts = contacts[: self._ksize - len(others)] + others
+        if target == requester:
+            contacts = self._with_far_ones(contacts, requester, overlay, room)
         if len(contacts) * CONTACT6_BYTES > room:
             contacts = _fitting(contacts, room)
         packed = [contact.packed for contact in contacts]
@@ -87,6 +90,15 @@ class Service:
             return together, b""
         ipv4 = b"".join([entry for entry in packed if len(entry) == CONTACT4_BYTES])
         return ipv4, b"".join([entry for entry in packed if len(entry) == CONTACT6_BYTES])
+
+    def _with_far_ones(self, contacts: list[Contact], requester: NodeId, overlay: Overlay, room: int) -> list[Contact]:
+        """Who joins hears from each of us of a few nodes elsewhere: together they let it search the whole network."""
+        table = self._members.tables[overlay]
+        seed = int.from_bytes(table.node.id, "big") ^ int.from_bytes(requester, "big")
+        far = table.scattered(seed, FAR_ONES, contacts, requester)
+        if sum(len(contact.packed) for contact in (*contacts, *far)) > room:
+            contacts = contacts[: self._ksize - len(far)]
+        return contacts + far
 
     def _value(
         self, request: Get, requester: NodeId, observed: bytes, overlay: Overlay, wants_both: bool, room: int,

@@ -12,7 +12,7 @@ takes a free place, and gives it up to a diverse one.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from kademlia.node import Node
 from kademlia.routing import KBucket, RoutingTable
@@ -220,13 +220,36 @@ class Table(RoutingTable):
         """Return the size by which ids near `target` are judged: what searches elsewhere told, if there were any."""
         return self.sizes.cautious(target) or self.estimated_size()
 
+    def scattered(self, seed: int, count: int, named: Iterable[Contact], exclude: bytes) -> list[Contact]:
+        """Return up to `count` (1 to 8) of everybody, from anywhere, beside those already `named` and the id
+        `exclude`.
+
+        `seed` (below 2^160) decides who; its first 20 bits do not matter. Never beyond 2 of a prefix in all (public
+        realm).
+        """
+        chosen: list[Contact] = []
+        taken = [*named]
+        for turn in range(count):
+            bits = 20 + turn * ID_BITS // count
+            point = (seed << bits | seed >> ID_BITS - bits) % 2**ID_BITS  # rotated: other bits come first
+            for contact in self._nearest.closest(point.to_bytes(20, "big"), 1, exclude):
+                prefixes = [each.prefix for each in taken]
+                if contact not in taken and not (self._diverse and crowded_among(prefixes, contact.prefix)):
+                    taken.append(contact)
+                    chosen.append(contact)
+        return chosen
+
+    def bucket_of(self, target: bytes) -> Bucket:
+        """Return the bucket to which an id belongs."""
+        return self.buckets[self.get_bucket_for(Node(target))]
+
     def find_neighbors(self, node: Node, k: int | None = None, exclude: Node | None = None) -> list[Contact]:
         """The original's name for `closest`."""
         return self.closest(node.id, k or self.ksize, exclude.id if exclude is not None else b"")
 
     def looked_up(self, target: bytes, now: float) -> None:
         """A lookup for `target` begins: its bucket needs no refresh for a while."""
-        self.buckets[self.get_bucket_for(Node(target))].looked_up_at = now
+        self.bucket_of(target).looked_up_at = now
 
     def _insert(self, contact: Contact) -> bool:
         bucket = self.buckets[self.get_bucket_for(contact)]

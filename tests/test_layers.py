@@ -40,9 +40,9 @@ WITHOUT_IO = tuple(
     f"{folder}/{name}.py"
     for folder, names in {
         "core": "address clean devices encoding envelope errors ids keys safety",
-        "dht": "accounts contact density error_codes fields graves handover keyring leases lookup members messages "
-        "nearest neighbours notices overlay probes records repair results settings storage subscription table tokens "
-        "topic_entries topics watches wire",
+        "dht": "accounts contact density error_codes fields graves handover hearsay keyring leases lookup members "
+        "messages nearest neighbours notices overlay probes records repair results settings storage subscription table "
+        "tokens topic_entries topics watches wire",
         "nat": "behaviour close control handshake path proof retry transport",
         "node": "addresses events evidence interfaces lan_machine lan_wire offer offer_guard peerspec presence "
         "reachability settings trace",
