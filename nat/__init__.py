@@ -4,7 +4,10 @@ from p2pnode.nat.candidates import IceCandidate, IceParameters
 from p2pnode.nat.close import CloseCode, CloseReason
 from p2pnode.nat.connection import Connection
 from p2pnode.nat.errors import ConnectionClosedError, StreamFullError, StreamResetError
-from p2pnode.nat.ice import CheckReport, IceEndpoint, IceSession, IceStatistics
+from p2pnode.nat.guesser import Guesser
+from p2pnode.nat.guessing import ATTEMPT_S, GuessPlan, GuessTerms, Role, role_of, terms_of
+from p2pnode.nat.ice import IceEndpoint, IceSession
+from p2pnode.nat.ice_reports import CheckReport, IceStatistics
 from p2pnode.nat.mux import Kind, MuxStatistics, UdpMux, kind_of
 from p2pnode.nat.path import Carrier, Path, PathKind
 from p2pnode.nat.quic import QuicEndpoint, QuicSettings, QuicStatistics
@@ -13,6 +16,7 @@ from p2pnode.nat.stun import StunClient, StunServer
 from p2pnode.nat.transport import MAX_DATAGRAM_BYTES
 
 __all__ = [
+    "ATTEMPT_S",
     "MAX_DATAGRAM_BYTES",
     "Carrier",
     "CheckReport",
@@ -20,6 +24,9 @@ __all__ = [
     "CloseReason",
     "Connection",
     "ConnectionClosedError",
+    "GuessPlan",
+    "GuessTerms",
+    "Guesser",
     "IceCandidate",
     "IceEndpoint",
     "IceParameters",
@@ -32,6 +39,7 @@ __all__ = [
     "QuicEndpoint",
     "QuicSettings",
     "QuicStatistics",
+    "Role",
     "Stream",
     "StreamFullError",
     "StreamResetError",
@@ -39,4 +47,6 @@ __all__ = [
     "StunServer",
     "UdpMux",
     "kind_of",
+    "role_of",
+    "terms_of",
 ]

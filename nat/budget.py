@@ -81,6 +81,10 @@ class AddressBudget:
         entry.answered_at = now
         self._entries.move_to_end(address)
 
+    def afresh(self, address: Address) -> None:
+        """Forget what it drew: it can only now be reached, and may get as much again."""
+        self._entries.pop(address, None)
+
     def is_answered(self, address: Address, now: float) -> bool:
         entry = self._entries.get(address)
         return entry is not None and self._is_answered(entry, now)

@@ -5,6 +5,7 @@ Layout, docs/protocol/ice.md: a MessagePack array of
     0   username fragment   str, 4 to 32 characters of A-Z a-z 0-9 + /
     1   password            str, 22 to 64 of the same
     2   candidates          array of at most 10 bins: kind (1: 0 host, 1 srflx, 2 prflx) · address (6 or 18)
+    3   guess               bin, 0 or 8: consent to guessed ports, and the own router's rule (nat/guessing.py)
 
 RFC 8445, "Interactive Connectivity Establishment (ICE)". Differences: no foundations, components or related addresses
 (one component on one socket, and an own private address is nobody's business who was not told it as a candidate);
@@ -20,6 +21,7 @@ import msgspec
 
 from p2pnode.core.address import Address, Realm, Scope, realm_of
 from p2pnode.core.errors import BadPacket
+from p2pnode.nat.guessing import TERMS_BYTES, GuessTerms
 
 __all__ = ["MAX_CANDIDATES", "CandidateKind", "IceCandidate", "IceParameters", "may_check"]
 
@@ -41,6 +43,7 @@ class _Wire(msgspec.Struct, array_like=True, frozen=True):
     candidates: Annotated[
         list[Annotated[bytes, msgspec.Meta(min_length=7, max_length=19)]], msgspec.Meta(max_length=MAX_CANDIDATES)
     ]
+    guess: Annotated[bytes, msgspec.Meta(max_length=TERMS_BYTES)] = b""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -66,16 +69,20 @@ class IceCandidate:
 
 @dataclass(frozen=True, slots=True)
 class IceParameters:
-    """One side's credentials and candidates. Travels sealed only: who knows the password can join the checks."""
+    """One side's credentials and candidates. Travels sealed only: who knows the password can join the checks.
+
+    `guess`: on what terms ports may be guessed, None: not at all.
+    """
 
     ufrag: str
     password: str
     candidates: tuple[IceCandidate, ...]
+    guess: GuessTerms | None = None
 
     def encode(self) -> bytes:
         """At most 400 bytes. Raise ValueError for more than 10 candidates or malformed credentials."""
         packed = [bytes((_KINDS.index(each.kind),)) + each.address.pack() for each in self.candidates]
-        data = _encoder.encode(_Wire(self.ufrag, self.password, packed))
+        data = _encoder.encode(_Wire(self.ufrag, self.password, packed, self.guess.encode() if self.guess else b""))
         if self.decoded_equal(data) and len(data) <= MAX_ENCODED_BYTES:
             return data
         raise ValueError("these ICE parameters cannot be sent")
@@ -103,7 +110,7 @@ class IceParameters:
             candidates.append(IceCandidate(Address.unpack_untrusted(packed[1:]), _KINDS[packed[0]]))
         if len({each.address for each in candidates}) < len(candidates):
             raise BadPacket("malformed")
-        return cls(wire.ufrag, wire.password, tuple(candidates))
+        return cls(wire.ufrag, wire.password, tuple(candidates), GuessTerms.decode_untrusted(wire.guess))
 
     def __repr__(self) -> str:
         return f"IceParameters({self.ufrag}, {len(self.candidates)} candidates)"

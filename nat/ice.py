@@ -14,24 +14,24 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from p2pnode.core.address import Address, Realm, realm_of
 from p2pnode.core.errors import BadPacket, NoPathError, RefusedError
 from p2pnode.core.network import Network
 from p2pnode.nat.budget import PACKETS_BEFORE_ANSWER, AddressBudget, Pace
-from p2pnode.nat.candidates import MAX_CANDIDATES, CandidateKind, IceCandidate, IceParameters, may_check
+from p2pnode.nat.candidates import MAX_CANDIDATES, IceCandidate, IceParameters, may_check
 from p2pnode.nat.consent import ConsentClock
 from p2pnode.nat.errors import ConnectionClosedError
+from p2pnode.nat.ice_reports import CheckReport, IceStatistics, Record
 from p2pnode.nat.stun import BINDING_ERROR, BINDING_REQUEST, BINDING_RESPONSE, parse_stun_untrusted
 
 if TYPE_CHECKING:
     from p2pnode.nat.ice_agent import Agent, Transaction
 
-__all__ = ["CheckReport", "IceEndpoint", "IceSession", "IceStatistics"]
+__all__ = ["IceEndpoint", "IceSession"]
 
 # Chosen by us
 UFRAG_BYTES, PASSWORD_BYTES = 6, 18  # 8 and 24 characters of base64, whose alphabet is ICE's
@@ -43,35 +43,6 @@ KNOWN_PER_S, UNKNOWN_PER_S = 200.0, 50.0  # incoming checks per session whose in
 _REQUEST = BINDING_REQUEST.to_bytes(2, "big")
 _ANSWERS = (BINDING_RESPONSE.to_bytes(2, "big"), BINDING_ERROR.to_bytes(2, "big"))
 _USERNAME = b"\x00\x06"
-
-CheckState = Literal["waiting", "checking", "heard", "answered"]
-
-
-@dataclass(frozen=True)
-class CheckReport:
-    """What came of one remote address, for the trace.
-
-    `state`: `heard` when its checks reach us but it has not answered ours. `sent`: checks sent. `rtt_s`: seconds.
-    `own`: our address as it sees it.
-    """
-
-    address: Address
-    kind: CandidateKind
-    state: CheckState
-    sent: int
-    rtt_s: float | None
-    own: Address | None
-
-
-@dataclass(frozen=True)
-class IceStatistics:
-    """A snapshot; `dropped` counts by reason."""
-
-    sessions: int
-    checks_sent: int
-    checks_received: int
-    answers_sent: int
-    dropped: Mapping[str, int]
 
 
 class IceEndpoint:
@@ -165,27 +136,6 @@ class IceEndpoint:
         self._sessions.pop(session.local.ufrag.encode(), None)
 
 
-class _Record:
-    """What happened with one remote address."""
-
-    def __init__(self, kind: CandidateKind) -> None:
-        self.kind: CandidateKind = kind
-        self.sent = 0
-        self.spent = 0
-        self.heard = False
-        self.answered = False
-        self.rtt_s: float | None = None
-        self.own: Address | None = None
-
-    @property
-    def state(self) -> CheckState:
-        if self.answered:
-            return "answered"
-        if self.heard:
-            return "heard"
-        return "checking" if self.sent else "waiting"
-
-
 class IceSession:
     """One attempt to find an address that works. Made by `IceEndpoint.session`."""
 
@@ -203,11 +153,13 @@ class IceSession:
         """Called when one consent check got no answer: lost, or the first sign that a router was restarted."""
         self.on_consent_lost: Callable[[], None] | None = None
         """Called when the address that `connect` returned gave no answer for 30 s; the session is closed then."""
+        self.on_closed: list[Callable[[], None]] = []
+        """Called when the session is closed, by whomever."""
         self._endpoint = endpoint
         self._key = local.password.encode()
         self._agent = agent_class(self, controlling=controlling, ufrag=local.ufrag, password=local.password)
         self._own_loopback = any(realm_of(each.address.ip) is Realm.LOOPBACK for each in local.candidates)
-        self._records: dict[Address, _Record] = {}
+        self._records: dict[Address, Record] = {}
         self._known = Pace(KNOWN_PER_S, KNOWN_PER_S)
         self._unknown = Pace(UNKNOWN_PER_S, UNKNOWN_PER_S)
         self._consent: asyncio.Task[None] | None = None
@@ -224,7 +176,7 @@ class IceSession:
         self._started = True
         candidates = [each for each in remote.candidates if self.may_learn(each.address)]
         for each in candidates:
-            self._records.setdefault(each.address, _Record(each.kind)).kind = each.kind
+            self._records.setdefault(each.address, Record(each.kind)).kind = each.kind
         address = None
         try:
             async with asyncio.timeout(timeout):
@@ -248,7 +200,7 @@ class IceSession:
         For `QuicEndpoint.connect(..., spend=...)`: checks and QUIC share the 10 packets.
         """
         now = self.network.monotonic()
-        record = self._records.setdefault(address, _Record("prflx"))
+        record = self._records.setdefault(address, Record("prflx"))
         if record.spent >= PACKETS_BEFORE_ANSWER and not self._endpoint.budget.is_answered(address, now):
             return False
         if not self._endpoint.budget.spend(address, now):
@@ -267,6 +219,33 @@ class IceSession:
     def closed(self) -> bool:
         return self._closed
 
+    @property
+    def answered_any(self) -> bool:
+        """Whether any address answered a check of ours."""
+        return any(record.answered for record in self._records.values())
+
+    def guess(self) -> bytes:
+        """Return a check for ports that are guessed (nat/guessing.py), the same for all. Only while `connect` runs.
+
+        Its answer tells nothing: whoever receives it checks the address that it came from.
+        """
+        return self._agent.guess()
+
+    def is_check_untrusted(self, data: bytes) -> bool:
+        """Whether a STUN datagram is the other side's check of this session."""
+        if data[:2] != _REQUEST or data[24:33] != self.local.ufrag.encode() + b":":
+            return False
+        try:
+            return parse_stun_untrusted(data).integrity_valid(data, self._key)
+        except BadPacket:
+            return False
+
+    def afresh(self, address: Address) -> None:
+        """The way to this address has just been opened: what was sent there in vain no longer counts (C1)."""
+        self._endpoint.budget.afresh(address)
+        if (record := self._records.get(address)) is not None:
+            record.sent = record.spent = 0
+
     def close(self) -> None:
         """End checks, answers and consent at once. Twice is harmless."""
         if self._closed:
@@ -276,6 +255,8 @@ class IceSession:
         if self._consent is not None:
             self._consent.cancel()
         self._endpoint.session_closed(self)
+        while self.on_closed:
+            self._call(self.on_closed.pop())
 
     # what the endpoint calls
 
@@ -299,7 +280,7 @@ class IceSession:
             return
         self._endpoint.counted("checks_received")
         if record is None and len(self._records) < 2 * MAX_CANDIDATES and self.may_learn(source):
-            record = self._records[source] = _Record("prflx")
+            record = self._records[source] = Record("prflx")
         first = record is not None and not record.heard
         if record is not None:
             record.heard = True
@@ -311,7 +292,7 @@ class IceSession:
 
     def send_check(self, data: bytes, to: Address) -> None:
         now = self.network.monotonic()
-        record = self._records.setdefault(to, _Record("prflx"))
+        record = self._records.setdefault(to, Record("prflx"))
         limit = CHECKS_WHEN_HEARD if record.heard else CHECKS_BEFORE_ANSWER
         if record.sent >= limit and not self._endpoint.budget.is_answered(to, now):
             self._endpoint.dropped("budget")
@@ -338,7 +319,7 @@ class IceSession:
 
     def answered(self, address: Address, own: Address | None, rtt_s: float | None) -> None:
         self._endpoint.budget.answered(address, self.network.monotonic())
-        record = self._records.setdefault(address, _Record("prflx"))
+        record = self._records.setdefault(address, Record("prflx"))
         first, record.answered = not record.answered, True
         record.own, record.rtt_s = own or record.own, rtt_s or record.rtt_s
         if first:

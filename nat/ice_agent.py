@@ -245,6 +245,14 @@ class Agent(Connection):
             return False
         return True
 
+    def guess(self) -> bytes:
+        """Return a check for no candidate in particular."""
+        assert self.remote_password is not None  # noqa: S101 - known since `run`
+        nowhere = Candidate("guess", 1, "udp", 0, "0.0.0.0", 9, "prflx")
+        request = self.build_request(CandidatePair(self._sockets[False], nowhere), nominate=self.ice_controlling)
+        request.add_message_integrity(self.remote_password.encode())
+        return bytes(request)
+
     def stop(self) -> None:
         """End everything at once."""
         self._closing = True

@@ -75,6 +75,7 @@ class UdpMux:
         self._network = network
         self._handlers: dict[Kind, DatagramHandler] = {}
         self._sockets: dict[bool, DatagramSocket] = {}
+        self._beside: dict[Address, DatagramSocket] = {}
         self._refused_by_closed = 0
         self._datagrams_in: Counter[str] = Counter()
         self._datagrams_out: Counter[str] = Counter()
@@ -94,7 +95,7 @@ class UdpMux:
         missing: P2PError | None = None
         for address in addresses:
             try:
-                self._sockets[address.is_ipv6] = await self._network.open_udp(address, self._received)
+                self._sockets[address.is_ipv6] = await self._network.open_udp(address, self.received)
             except OSError as exc:
                 error = _error_of(exc, address)
                 if exc.errno in _NO_FAMILY and address.ip in ("::", "0.0.0.0"):
@@ -114,7 +115,9 @@ class UdpMux:
 
     def send(self, data: bytes, to: Address) -> None:
         """Send from the socket of the address's family. Never raises; counts."""
-        socket = self._sockets.get(":" in to.ip)
+        socket = self._beside.get(to) if self._beside else None
+        if socket is None:
+            socket = self._sockets.get(":" in to.ip)
         if socket is None:
             self._dropped["no_socket"] += 1
             return
@@ -122,6 +125,22 @@ class UdpMux:
         self._datagrams_out[kind] += 1
         self._bytes_out[kind] += len(data)
         socket.send(data, to)
+
+    def adopt(self, address: Address, socket: DatagramSocket) -> None:
+        """Send to `address` by this socket from now on, until it is released; `received` is its handler.
+
+        So a hole that only one socket has goes for ICE and QUIC alike. The one that was there before is closed.
+        """
+        if (before := self._beside.get(address)) is not None:
+            self.release(address, before)
+        self._beside[address] = socket
+
+    def release(self, address: Address, socket: DatagramSocket) -> None:
+        """Close a socket that was adopted for `address`; harmless when it was before."""
+        if self._beside.get(address) is socket:
+            del self._beside[address]
+            self._refused_by_closed += socket.dropped
+            socket.close()
 
     @property
     def local(self) -> list[Address]:
@@ -143,12 +162,15 @@ class UdpMux:
 
     def close(self) -> None:
         """Close the sockets; no handler is called afterwards. Twice is harmless."""
+        for address, socket in list(self._beside.items()):
+            self.release(address, socket)
         sockets, self._sockets = self._sockets, {}
         for socket in sockets.values():
             self._refused_by_closed += socket.dropped
             socket.close()
 
-    def _received(self, data: bytes, source: Address) -> None:
+    def received(self, data: bytes, source: Address) -> None:
+        """Take a datagram of one of the sockets. Never raises."""
         kind = kind_of(data)
         if kind is None:
             self._dropped["unknown_kind"] += 1

@@ -8,10 +8,11 @@ import asyncio
 import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 
 import structlog
 
-from p2pnode.core.address import Address, Realm, Scope
+from p2pnode.core.address import Address, Realm, Scope, realm_of
 from p2pnode.core.errors import P2PError
 from p2pnode.core.ids import PeerId
 from p2pnode.core.keys import NodeKey
@@ -19,20 +20,22 @@ from p2pnode.core.network import Network
 from p2pnode.core.tasks import TaskSet
 from p2pnode.dht import Dht, KnownContact
 from p2pnode.dialing import DialCandidate
+from p2pnode.meetings import OwnSide
 from p2pnode.nat import Connection, IceCandidate, IceEndpoint, Path, QuicEndpoint, StunClient, StunServer, UdpMux
 from p2pnode.offer_guard import OfferGuard
+from p2pnode.port_guessing import PortGuessing
 from p2pnode.presence import FindResult
 from p2pnode.reachability import NatKind, Reachability, Reflexive
 from p2pnode.rendezvous import RendezvousKeeper
 from p2pnode.sessions import SessionTable
-from p2pnode.signalling import OwnSide, Signalling
+from p2pnode.signalling import Signalling
 from p2pnode.trace import Trace
 
 __all__ = ["Reaching"]
 
 log = structlog.get_logger(__name__)
 
-MAX_CANDIDATES = 8  # of the ten that an offer holds: two are left for port guesses
+MAX_CANDIDATES = 8  # of the ten that an offer holds
 RENEW_PAUSE_S = 10.0  # on a line that loses a tenth, every fifth check is missed without cause
 CONSENT_S = 30.0  # RFC 7675, section 5.1, "Expiration of Consent"
 MAX_DIALLED_BACK = 4  # a caller's published addresses that we dial
@@ -60,6 +63,7 @@ class Reaching:
     ) -> None:
         """`changed`: what we publish is another now."""
         self._network = network
+        self._realm = partial(realm_of, allow_documentation=allow_documentation)
         self._changed = changed
         self._dht = dht
         self._mux = mux
@@ -79,6 +83,9 @@ class Reaching:
         self._reachability = Reachability(allow_documentation=allow_documentation)
         self._keeper = RendezvousKeeper(dht=dht, network=network, changed=changed, families=self._closed_families)
         self._guard = OfferGuard(key=key, network_tag=network_tag, known=self._is_known)
+        self._guessing = PortGuessing(
+            network=network, mux=mux, send=self.send, servers=self._stun_servers, known=self._is_known
+        )
         self._signalling = Signalling(
             key=key,
             network=network,
@@ -86,6 +93,8 @@ class Reaching:
             dht=dht,
             ice=self._ice,
             guard=self._guard,
+            guessing=self._guessing,
+            rendezvous=self._keeper.contacts,
             own_side=self._own_side,
             blocked=blocked,
             has_session=lambda peer: sessions.get(peer) is not None,
@@ -115,12 +124,14 @@ class Reaching:
 
     async def stop(self) -> None:
         await self._tasks.cancel()
+        await self._guessing.stop()
         await self._signalling.stop()
         self._ice.close()
 
     def addresses_changed(self) -> None:
         """Our network is another one: nothing that was seen of us before holds."""
         self._reachability.forget()
+        self._guessing.network_changed()
         self._dht.addresses_changed()
         self._keeper.renew()
         self.look()
@@ -243,6 +254,12 @@ class Reaching:
             own = await self._stun_client.query(server)
             self._reachability.report(b"", server, own, self._network.monotonic())
 
+    def _stun_servers(self) -> list[Address]:
+        """IPv4 nodes of the public network, each at an address of its own: rendezvous nodes first, they answer."""
+        known = [contact.address for contact in (*self._keeper.contacts(), *self._dht.known_contacts())]
+        usable = [a for a in known if not a.is_ipv6 and self._realm(a.ip) is Realm.PUBLIC]
+        return list({address.ip: address for address in reversed(usable)}.values())[::-1]
+
     def _observed(self, observer: PeerId, at: Address, own: Address) -> None:
         self._reachability.report(observer.raw, at, own, self._network.monotonic())
 
@@ -260,7 +277,8 @@ class Reaching:
                 guess = Address(seen.ip, seen.ports[0])
                 candidates.setdefault(guess, IceCandidate(guess, "srflx"))
         dialable = tuple(address for address in published if self._dialable(address.is_ipv6))
-        return OwnSide(tuple(candidates.values())[:MAX_CANDIDATES], dialable, self.nat)
+        ports = self.verdict().ports
+        return OwnSide(tuple(candidates.values())[:MAX_CANDIDATES], dialable, self.nat, ports)
 
     async def _dial_back(self, peer: PeerId, addresses: Sequence[Address]) -> None:
         """Dial a caller's published addresses: if one works, neither router matters."""

@@ -14,25 +14,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import structlog
 
 from p2pnode.core.address import Address
-from p2pnode.core.errors import BadPacket, BothNatsRandomError, NoPathError, P2PError, RefusedError
+from p2pnode.core.errors import BadPacket, NoPathError, P2PError, RefusedError
 from p2pnode.core.ids import PeerId
 from p2pnode.core.keys import NodeKey
 from p2pnode.core.network import Network
 from p2pnode.core.tasks import TaskSet
 from p2pnode.dht import Dht, KnownContact
 from p2pnode.dialing import DialCandidate
-from p2pnode.nat import IceCandidate, IceEndpoint, IceParameters, IceSession, Path
+from p2pnode.meetings import Meeting, OwnSide, no_path
+from p2pnode.nat import IceEndpoint, IceParameters, Path
 from p2pnode.offer import Answer, Offer, Refusal, offer_hash, seal
 from p2pnode.offer_guard import OfferGuard, Received
+from p2pnode.port_guessing import PortGuessing
+from p2pnode.port_sampling import DEPENDENT
 from p2pnode.presence import FindResult
 from p2pnode.reachability import NatKind
+from p2pnode.vouches import Vouches
 
-__all__ = ["OwnSide", "Signalling"]
+__all__ = ["Signalling"]
 
 log = structlog.get_logger(__name__)
 
@@ -40,30 +44,11 @@ log = structlog.get_logger(__name__)
 # must cost the attempt.
 OFFER_AGAIN_S = (0.0, 1.0, 1.0, 1.0, 1.0, 1.5, 2.0, 3.0)
 ICE_TIMEOUT_S = 12.0
+GUESS_TIMEOUT_S = 14.0  # below the 15 s of a connect, so that it says why
 CONNECTION_WAIT_S = 15.0  # from the callee's answer until the caller's connection must have come
 MAX_INCOMING = 32  # attempts of others under way at once, each an ICE session of about 10 kB
 MAX_RENDEZVOUS = 4  # ways that one offer takes
-_DEPENDENT = (NatKind.ADDRESS_DEPENDENT, NatKind.ADDRESS_AND_PORT_DEPENDENT)
-
-
-@dataclass(frozen=True)
-class OwnSide:
-    """What we tell the other side. `published`: addresses that anybody can dial; `nat`: what is before us."""
-
-    candidates: tuple[IceCandidate, ...]
-    published: tuple[Address, ...]
-    nat: NatKind
-
-
-@dataclass(eq=False)
-class _Meeting:
-    """One ICE session with a peer. `remotes`: addresses from which its connection may come through a hole."""
-
-    peer: PeerId
-    ice: IceSession
-    remote: IceParameters | None = None
-    remotes: frozenset[Address] = frozenset()
-    published: frozenset[Address] = frozenset()
+MAX_VOUCHING = 64  # offers of ours whose answers' copies may still come, 1 kB each
 
 
 class Signalling:
@@ -78,6 +63,8 @@ class Signalling:
         dht: Dht,
         ice: IceEndpoint,
         guard: OfferGuard,
+        guessing: PortGuessing,
+        rendezvous: Callable[[], Sequence[KnownContact]],
         own_side: Callable[[], OwnSide],
         blocked: Callable[[PeerId], bool],
         has_session: Callable[[PeerId], bool],
@@ -89,13 +76,16 @@ class Signalling:
         consent_lost: Callable[[PeerId], None],
     ) -> None:
         """`dial_back(peer, addresses)` dials a caller's published addresses; it never raises. `nudge(path)`: a check
-        came by it or was answered, so what QUIC sent by it before may be sent again at once."""
+        came by it or was answered, so what QUIC sent by it before may be sent again at once. `rendezvous()`: the nodes
+        that forward to us."""
         self._key = key
         self._network = network
         self._tag = network_tag
         self._dht = dht
         self._ice = ice
         self._guard = guard
+        self._guessing = guessing
+        self._rendezvous = rendezvous
         self._own_side = own_side
         self._blocked = blocked
         self._has_session = has_session
@@ -107,9 +97,10 @@ class Signalling:
         self._consent_lost = consent_lost
         self._tasks = TaskSet()
         self._answers: dict[bytes, asyncio.Future[Answer]] = {}
-        self._incoming: dict[tuple[PeerId, str], _Meeting] = {}
-        self._meetings: dict[_Meeting, None] = {}  # in order of birth
-        self._last_answers: dict[bytes, tuple[PeerId, bytes]] = {}
+        self._incoming: dict[tuple[PeerId, str], Meeting] = {}
+        self._meetings: dict[Meeting, None] = {}  # in order of birth
+        self._last_answers: dict[bytes, tuple[PeerId, Meeting | None, asyncio.Future[bytes]]] = {}
+        self._vouching: dict[bytes, Vouches] = {}
 
     # caller
 
@@ -120,10 +111,13 @@ class Signalling:
         go on, since consent keeps the path. Raise NoPathError, BothNatsRandomError, RefusedError.
         """
         own = self._own_side()
-        meeting = _Meeting(found.peer, self._ice.session(controlling=True, candidates=own.candidates))
+        ways = ways[:MAX_RENDEZVOUS]
+        session = self._ice.session(controlling=True, candidates=own.candidates)
+        meeting = Meeting(found.peer, session, Vouches(way.address for way in ways))
         self._meetings[meeting] = None
         try:
-            answer = await self._exchange(found, ways, own, meeting.ice)
+            await self._consent(meeting, own, called=False)
+            answer = await self._exchange(found, ways, own, meeting)
             remote = IceParameters.decode_untrusted(answer.ice)
         except BadPacket as exc:
             self._drop(meeting)
@@ -132,13 +126,17 @@ class Signalling:
             self._drop(meeting)
             raise
         meeting.published = frozenset(answer.addresses)
+        nats = own.nat, answer.nat
+        meeting.guessing = self._guessing.helps(meeting.ice, nats, remote.guess)
         checks = self._checks(meeting, remote, lambda path, why: dial(path, why, meeting.ice.spend))
+        if meeting.guessing:
+            self._guessing.start(meeting.ice, found.peer, nats, remote.guess, meeting.vouches, called=False)
         for address in answer.addresses:
             dial(self._path_to(address), "offered address", meeting.ice.spend)
         try:
             await asyncio.shield(checks)
         except P2PError as exc:
-            raise _no_path(found.peer, own.nat, answer.nat) from exc
+            raise no_path(found.peer, *nats, guessed=meeting.guessing) from exc
         await asyncio.sleep(CONNECTION_WAIT_S)  # the dial that was just started ends this by cancelling it
 
     def session_opened(self, peer: PeerId, remote: Address) -> None:
@@ -161,7 +159,9 @@ class Signalling:
         for meeting in list(self._meetings):
             self._drop(meeting)
 
-    async def _exchange(self, found: FindResult, ways: Sequence[KnownContact], own: OwnSide, ice: IceSession) -> Answer:
+    async def _exchange(
+        self, found: FindResult, ways: Sequence[KnownContact], own: OwnSide, meeting: Meeting
+    ) -> Answer:
         """Send offers until one is answered. Each has an attempt id of its own; the ICE session is the same."""
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[Answer] = loop.create_future()
@@ -177,15 +177,18 @@ class Signalling:
                     attempt,
                     int(self._network.wall() * 1000),
                     self._key.x25519_public,
-                    ice.local.encode(),
+                    meeting.ice.local.encode(),
                     own.published,
                     own.nat,
                 )
                 sealed = seal(offer, key=self._key, to=found.peer, to_x25519=found.x25519, network_tag=self._tag)
                 sent.append(self._guard.expect(found.peer, attempt, sealed))
                 self._answers[attempt] = answered
-                for way in ways[:MAX_RENDEZVOUS]:
-                    task = asyncio.ensure_future(self._dht.forward(way, found.peer.node_id, sealed))
+                self._vouching[attempt] = meeting.vouches
+                while len(self._vouching) > MAX_VOUCHING:
+                    del self._vouching[next(iter(self._vouching))]
+                for way in ways:
+                    task = asyncio.ensure_future(self._dht.forward(way, found.peer.node_id, sealed, vouch=True))
                     sending.add(task)
                     task.add_done_callback(sending.discard)
             with contextlib.suppress(TimeoutError):
@@ -203,7 +206,7 @@ class Signalling:
 
     # callee
 
-    def delivered(self, sender: PeerId, blob: bytes, via: KnownContact, _seen: Address | None) -> None:
+    def delivered(self, sender: PeerId, blob: bytes, via: KnownContact, seen: Address | None) -> None:
         """A rendezvous node hands us what `sender` is said to have sealed for us. Never raises."""
         try:
             received = self._guard.receive_untrusted(
@@ -213,9 +216,11 @@ class Signalling:
             log.info("offer_refused", sender=str(sender), reason=exc.reason)
             return
         if isinstance(received.message, Answer):
+            if (vouches := self._vouching.get(received.message.attempt)) is not None:
+                vouches.add(via.address, seen)
             self._take_answer(received.message)
         else:
-            self._tasks.spawn(self._take_offer(received, received.message, blob, via))
+            self._tasks.spawn(self._take_offer(received, received.message, blob, via, seen))
 
     def _take_answer(self, answer: Answer) -> None:
         future = self._answers.get(answer.attempt)
@@ -226,15 +231,28 @@ class Signalling:
         else:
             future.set_result(answer)
 
-    async def _take_offer(self, received: Received, offer: Offer, blob: bytes, via: KnownContact) -> None:
+    async def _take_offer(
+        self, received: Received, offer: Offer, blob: bytes, via: KnownContact, seen: Address | None
+    ) -> None:
         sender = received.sender
         if received.copy:
             known = self._last_answers.get(offer.attempt)
             if known is not None and known[0] == sender:
-                await self._dht.forward(via, sender.node_id, known[1])
+                if known[1] is not None:
+                    known[1].vouches.add(via.address, seen)
+                await self._dht.forward(via, sender.node_id, await asyncio.shield(known[2]), vouch=True)
             return
         own = self._own_side()
         refusal, meeting = self._admit(received, offer, own)
+        ready: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._last_answers[offer.attempt] = (sender, meeting, ready)
+        while len(self._last_answers) > 2 * MAX_INCOMING:
+            _, _, oldest = self._last_answers.pop(next(iter(self._last_answers)))
+            oldest.cancel()
+        if meeting is not None:
+            meeting.vouches.add(via.address, seen)
+            if meeting.consent is not None:
+                await asyncio.wait((meeting.consent,))
         answer = Answer(
             offer.attempt,
             int(self._network.wall() * 1000),
@@ -248,13 +266,13 @@ class Signalling:
         try:
             sealed = seal(answer, key=self._key, to=sender, to_x25519=offer.x25519, network_tag=self._tag)
         except BadPacket:
+            ready.cancel()
             return
-        self._last_answers[offer.attempt] = (sender, sealed)
-        while len(self._last_answers) > 2 * MAX_INCOMING:
-            del self._last_answers[next(iter(self._last_answers))]
-        await self._dht.forward(via, sender.node_id, sealed)
+        if not ready.done():
+            ready.set_result(sealed)
+        await self._dht.forward(via, sender.node_id, sealed, vouch=True)
 
-    def _admit(self, received: Received, offer: Offer, own: OwnSide) -> tuple[Refusal, _Meeting | None]:
+    def _admit(self, received: Received, offer: Offer, own: OwnSide) -> tuple[Refusal, Meeting | None]:
         """Start the checks for a new offer; an offer repeated because our answer was lost finds them under way."""
         sender = received.sender
         if self._blocked(sender):
@@ -268,19 +286,34 @@ class Signalling:
             return Refusal.NONE, meeting
         if len(self._incoming) >= MAX_INCOMING:
             return Refusal.BUSY, None
-        meeting = _Meeting(sender, self._ice.session(controlling=False, candidates=own.candidates))
+        session = self._ice.session(controlling=False, candidates=own.candidates)
+        meeting = Meeting(sender, session, Vouches(way.address for way in self._rendezvous()))
         self._meetings[meeting] = None
         self._incoming[sender, remote.ufrag] = meeting
         meeting.published = frozenset(offer.addresses)
+        meeting.guessing = remote.guess is not None and (own.nat in DEPENDENT or offer.nat in DEPENDENT)
         self._checks(meeting, remote, lambda _path, _why: None)
+        if meeting.guessing:
+            meeting.consent = self._tasks.spawn(self._agree(meeting, remote, own, offer.nat))
         if offer.addresses:
             self._tasks.spawn(self._dial_back(sender, offer.addresses))
         return Refusal.NONE, meeting
 
+    async def _agree(self, meeting: Meeting, remote: IceParameters, own: OwnSide, their_nat: NatKind) -> None:
+        """Tell the caller on which terms we guess, and begin."""
+        await self._consent(meeting, own, called=True)
+        self._guessing.start(
+            meeting.ice, meeting.peer, (own.nat, their_nat), remote.guess, meeting.vouches, called=True
+        )
+
     # both
 
+    async def _consent(self, meeting: Meeting, own: OwnSide, *, called: bool) -> None:
+        terms = await self._guessing.terms(meeting.peer, own.nat, own.ports, called=called)
+        meeting.ice.local = replace(meeting.ice.local, guess=terms)
+
     def _checks(
-        self, meeting: _Meeting, remote: IceParameters, dial: Callable[[Path, str], None]
+        self, meeting: Meeting, remote: IceParameters, dial: Callable[[Path, str], None]
     ) -> asyncio.Future[None]:
         """Start the checks of a meeting. `dial` is called when the first check goes by a path, and for new ones."""
         meeting.remote = remote
@@ -303,10 +336,11 @@ class Signalling:
         self._tasks.spawn(self._run_checks(meeting, remote, done))
         return done
 
-    async def _run_checks(self, meeting: _Meeting, remote: IceParameters, done: asyncio.Future[None]) -> None:
+    async def _run_checks(self, meeting: Meeting, remote: IceParameters, done: asyncio.Future[None]) -> None:
         """Check until a pair is nominated; then wait for the connection, and go if there is none."""
         try:
-            await meeting.ice.connect(remote, timeout=ICE_TIMEOUT_S)
+            timeout = GUESS_TIMEOUT_S if meeting.guessing else ICE_TIMEOUT_S
+            await meeting.ice.connect(remote, timeout=timeout)
         except P2PError as exc:
             log.info("checks_failed", peer=str(meeting.peer), code=exc.code)
             self._drop(meeting)
@@ -322,30 +356,13 @@ class Signalling:
         if not self._has_session(meeting.peer):
             self._drop(meeting)
 
-    def _lost(self, meeting: _Meeting) -> None:
+    def _lost(self, meeting: Meeting) -> None:
         if meeting in self._meetings:
             self._drop(meeting)
             self._consent_lost(meeting.peer)
 
-    def _drop(self, meeting: _Meeting) -> None:
+    def _drop(self, meeting: Meeting) -> None:
         self._meetings.pop(meeting, None)
         if meeting.remote is not None:
             self._incoming.pop((meeting.peer, meeting.remote.ufrag), None)
         meeting.ice.close()
-
-
-def _no_path(peer: PeerId, own: NatKind, theirs: NatKind) -> P2PError:
-    if own in _DEPENDENT and theirs in _DEPENDENT:
-        return BothNatsRandomError(
-            f"Both routers, ours and that of {peer}, choose a new port for each destination (symmetric NAT), so neither"
-            " side can tell the other where to knock.",
-            peer=str(peer),
-        )
-    if own in _DEPENDENT or theirs in _DEPENDENT:
-        whose = "Our router" if own in _DEPENDENT else f"The router of {peer}"
-        return NoPathError(
-            f"{whose} chooses a new port for each destination (symmetric NAT), and the other one lets in only what"
-            " was asked for at exactly that port.",
-            peer=str(peer),
-        )
-    return NoPathError(f"{peer} answered, but no packet got through between the two routers.", peer=str(peer))

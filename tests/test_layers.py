@@ -45,7 +45,7 @@ WITHOUT_IO = tuple(
         "tokens topic_entries topics watches wire",
         "nat": "behaviour close control handshake path proof retry transport",
         "node": "addresses events evidence interfaces lan_machine lan_wire offer offer_guard peerspec presence "
-        "reachability settings trace",
+        "reachability settings trace vouches",
         "chat": "contacts hall language limits model outbox protocol",
         "simulations/probing": "messages settings verdict",
         "simulations/routers": "grants http kinds natpmp openings pcp population ports router table tcp_states upnp "
