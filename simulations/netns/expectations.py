@@ -14,10 +14,14 @@ ONE_ROUTER, ONE_HAIRPIN_ROUTER, ONE_CARRIER = "one-router", "one-hairpin-router"
 
 @dataclass(frozen=True)
 class Expected:
-    """`results`: paths, or error codes, that are right. `reason`: why it cannot be better; empty for a connection."""
+    """`results`: paths, or error codes, that are right. `reason`: why it cannot be better; empty for a connection.
+
+    `within_s`: how long a connection may take.
+    """
 
     results: tuple[str, ...]
     reason: str = ""
+    within_s: float = 2.0
 
     @property
     def connected(self) -> bool:
@@ -36,10 +40,11 @@ class Shared:
 LAN = Expected(("lan",))
 DIRECT = Expected(("direct",))
 PUNCHED = Expected(("punched",))
+GUESSED = Expected(("punched",), within_s=15.0)
 # What nodes cannot do yet. These cells become connections when they can; until then the refusal must be honest.
-GUESSING = Expected(
+BOTH_RANDOM = Expected(
     ("no_path", "both_nats_random"),
-    "neither side can know the other's next public port: this needs guessed ports or a relay, which nodes lack yet",
+    "neither side can know the other's next public port: this needs a relay, which nodes lack yet",
 )
 NO_UDP = Expected(
     ("peer_not_found",), "UDP does not pass, so nobody is ever met: this needs a relay over TLS, which nodes lack yet"
@@ -65,7 +70,8 @@ def expected(a: str, b: str) -> Expected:
     """Return what is right for two kinds, or twice a name of `SHARED`.
 
     RFC 5128, section 3.3 "UDP Hole Punching": one side's public port must be known to the other, unless that side lets
-    in what comes from another port of an address that it sent to.
+    in what comes from another port of an address that it sent to. One unknown port can be guessed, two can where both
+    are given out in sequence (docs/reach.md).
     """
     if a == b and a in SHARED:
         return SHARED[a].expected
@@ -77,6 +83,6 @@ def expected(a: str, b: str) -> Expected:
     if PUBLIC in (a, b):
         return DIRECT
     easy = [kind for kind in kinds if kind.mapping == INDEPENDENT]
-    if not easy or (len(easy) == 1 and easy[0].filtering == ADDRESS_AND_PORT):
-        return GUESSING
-    return PUNCHED
+    if not easy:
+        return GUESSED if all(kind.sequential for kind in kinds) else BOTH_RANDOM
+    return GUESSED if len(easy) == 1 and easy[0].filtering == ADDRESS_AND_PORT else PUNCHED

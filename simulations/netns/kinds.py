@@ -82,6 +82,11 @@ class NatKind:
         return max(self.own_mapping, self.outermost.own_mapping, key=_STRICTNESS.index)
 
     @property
+    def sequential(self) -> bool:
+        """Whether its next public port can be told from the last one."""
+        return self.ports == "sequential" and not self.carrier
+
+    @property
     def port_kept(self) -> bool:
         """Whether a private port is its public port, when no other host has it."""
         return self.ports == self.outermost.ports == "kept"

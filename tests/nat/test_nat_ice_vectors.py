@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from aioice.ice import CandidatePair
 
 from p2pnode.core.address import Address
 from p2pnode.core.network import Network
-from p2pnode.nat import IceCandidate, IceParameters
+from p2pnode.nat import GuessTerms, IceCandidate, IceParameters
 from p2pnode.nat.ice_agent import Agent, Transaction, parse_for_agent_untrusted
 from p2pnode.nat.stun import parse_stun_untrusted
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
@@ -24,6 +25,9 @@ CALLEE = IceParameters("cal1eE+/", "calleesPassword123456789", ())
 CALLER_ADDRESS = Address("203.0.113.7", 4747)
 PARAMETERS = {
     "none": IceParameters("abcd", "p" * 22, ()),
+    "consent": IceParameters("abcd", "p" * 22, (), GuessTerms()),
+    "sequence": IceParameters("abcd", "p" * 22, (), GuessTerms(next_port=20_003, step=2)),
+    "range": IceParameters("abcd", "p" * 22, (), GuessTerms(low=30_000, high=31_999)),
     "three": IceParameters(
         "cAl1er+/",
         "callersPassword123456789",
@@ -84,6 +88,7 @@ def make_vectors() -> dict[str, Any]:
                 "ufrag": each.ufrag,
                 "password": each.password,
                 "candidates": [[c.kind, str(c.address), c.priority] for c in each.candidates],
+                "guess": None if each.guess is None else asdict(each.guess),
                 "bytes": each.encode().hex(),
             }
             for name, each in PARAMETERS.items()
@@ -111,6 +116,7 @@ def test_ice_vectors_are_what_we_read() -> None:
         read = IceParameters.decode_untrusted(bytes.fromhex(each["bytes"]))
         assert read == PARAMETERS[each["name"]]
         assert [[c.kind, str(c.address), c.priority] for c in read.candidates] == each["candidates"]
+        assert (None if read.guess is None else asdict(read.guess)) == each["guess"]
     checks = stored["checks"]
     for name, remote in (("caller_check", "callee"), ("callee_check", "caller"), ("callee_answer", "callee")):
         data, key = bytes.fromhex(checks[name]), checks[remote][1].encode()
@@ -131,7 +137,7 @@ def test_largest_parameters_fit_into_an_offer() -> None:
     candidates = tuple(
         IceCandidate(Address(f"2001:db8:ffff:ffff:ffff:ffff:ffff:{n:x}", 65535), "srflx") for n in range(1, 11)
     )
-    data = IceParameters("a" * 8, "b" * 24, candidates).encode()
+    data = IceParameters("a" * 8, "b" * 24, candidates, GuessTerms()).encode()
     print(f"{len(data)} bytes")
     assert len(data) <= 300
 

@@ -41,11 +41,11 @@ def params() -> list[object]:
 
 @pytest.mark.parametrize("pair", params())
 def test_pair_connects_by_id(report: Report, pair: tuple[str, str]) -> None:
-    """The right path, seen outside, one message delivered once, within 2 s."""
+    """The right path, seen outside, one message delivered once, within 2 s; 15 s where ports are guessed."""
     cell = cell_of(report, pair)
     assert cell["connected"], cell["message"]
     assert cell["as_expected"], cell
-    assert cell["seconds_max"] <= 2.0
+    assert cell["seconds_max"] <= expected(*pair).within_s
 
 
 @pytest.mark.parametrize("pair", REFUSED, ids="-x-".join)

@@ -1,0 +1,81 @@
+"""A small public network with homes behind routers, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from support.virtual_nat import router_of
+from support.virtual_nodes import make_node
+
+from p2pnode import Node, Session
+from p2pnode.simulations.routers.kinds import RouterKind
+from p2pnode.simulations.virtual import VirtualNetwork, VirtualWorld
+from p2pnode.simulations.virtual.router import Home, VirtualRouter
+
+__all__ = ["ONE_WAY_S", "Street", "reach", "street"]
+
+ONE_WAY_S = 0.04  # 80 ms round trip between any two routers or public hosts
+
+
+class Street:
+    """Seven public nodes, and homes behind routers, one node in each."""
+
+    def __init__(self, world: VirtualWorld) -> None:
+        self.world = world
+        self.public: list[Node] = []
+        self.homes: list[Node] = []
+        self.routers: list[VirtualRouter] = []
+
+    async def open(self) -> None:
+        for number in range(7):
+            network = self.world.host(f"9.{number}.0.1")
+            role = "bootstrap" if number < 3 else "peer"
+            node = make_node(network, number, through=self.public[:1], role=role)
+            await node.start()
+            self.public.append(node)
+        await asyncio.sleep(10)  # the four peers are dialled back and become servers
+
+    async def home(self, kind: str) -> Node:
+        """A node behind a router of its own, of a common kind at its hardest."""
+        number = 20 + len(self.homes)
+        router = router_of(self.world, kind, f"11.{number}.0.1")
+        self.routers.append(router)
+        return await self.move_in(router, "192.168.1.2")
+
+    async def home_of(self, kind: RouterKind | str) -> Node:
+        """A node in a home of any kind, behind a carrier's router where the kind has one."""
+        number = 20 + len(self.homes)
+        home = Home.build(self.world, kind, f"11.{number}.0.1", f"11.{number}.0.2")
+        assert home.router is not None
+        self.routers.append(home.router)
+        return await self._start(home.host())
+
+    async def move_in(self, router: VirtualRouter, ip: str) -> Node:
+        return await self._start(router.host(ip))
+
+    async def _start(self, network: VirtualNetwork) -> Node:
+        node = make_node(network, 20 + len(self.homes), through=self.public[:3])
+        await node.start()
+        self.homes.append(node)
+        return node
+
+
+@asynccontextmanager
+async def street(world: VirtualWorld) -> AsyncIterator[Street]:
+    made = Street(world)
+    try:
+        await made.open()
+        yield made
+    finally:
+        for node in [*made.homes, *made.public]:
+            await node.stop()
+
+
+async def reach(world: VirtualWorld, caller: Node, callee: Node) -> tuple[Session, float]:
+    """Connect by id alone; seconds include the lookup and an echoed byte."""
+    started = world.loop.time()
+    session = await caller.connect(callee.peer_id)
+    await session.ping()
+    return session, world.loop.time() - started
