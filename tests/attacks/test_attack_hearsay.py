@@ -6,6 +6,7 @@ import asyncio
 import random
 from itertools import count, islice
 
+import pytest
 from support.dht_network import DhtNode, make_network, stop_all
 
 from p2pnode.core.address import Address, Realm
@@ -23,7 +24,7 @@ from p2pnode.simulations.virtual import VirtualWorld, run_virtual
 
 SALT = b"presence/public"
 KEY = NodeId(bytes(20))
-NEWCOMERS, BLOCKS, PER_BLOCK = 8, 8, 4
+NEWCOMERS, BLOCKS, PER_BLOCK = 5, 8, 4
 
 
 def somebody(rng: random.Random, number: int, head: bytes = b"") -> Contact:
@@ -67,6 +68,7 @@ def test_e1_what_one_liar_named_leads_one_path_astray() -> None:
     assert sum(contact in honest for contact in lookup.closest()) + len(holders) == 20
 
 
+@pytest.mark.slow
 def test_e1_a_liar_among_those_who_answer_a_join_hides_nothing() -> None:
     """One of two bootstrap nodes lies: it names ids ground around a key, in eight blocks, who return an old record, and
     whom no honest node knows. The first read of each newcomer finds the newest, as it does without the liar."""
