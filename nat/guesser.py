@@ -2,7 +2,7 @@
 
 The check that comes through first ends it: its socket goes to the mux for that one address, so ICE and QUIC go on there
 as with any candidate; all others are closed at once. The side that probes sends from the node's own socket, and learns
-of its hit by the check that comes back. A socket that won lives as long as its ICE session.
+of its hit by the check that comes back. A socket that won lives as long as its ICE session, and three seconds more.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from p2pnode.nat.mux import UdpMux
 
 __all__ = ["Guesser"]
 
+LINGER_S = 3.0  # the winner's socket after its session: QUIC says goodbye by it, and drains
 LOOK_S = 0.2  # how often the side that waits looks whether the session has ended otherwise
 
 
@@ -47,7 +48,7 @@ class Guesser:
 
     def consents(self, peer: Hashable, *, stranger: bool) -> bool:
         """Whether we would guess with this peer now. `stranger`: it calls us, and we do not know it."""
-        return self._gate.allows(peer, stranger=stranger, now=self._network.monotonic())
+        return self._gate.wait_s(peer, stranger=stranger, now=self._network.monotonic()) is not None
 
     async def run(self, session: IceSession, plan: GuessPlan, peer: Hashable, *, began: float, stranger: bool) -> bool:
         """Guess for an ICE session whose `connect` runs; return whether a check came through to an extra socket.
@@ -55,25 +56,33 @@ class Guesser:
         `began`: when its ordinary checks did. Ends when an address answers the session, when it is closed, or after
         15 s; waits for its turn before.
         """
+        await asyncio.sleep(self._gate.wait_s(peer, stranger=stranger, now=self._network.monotonic()) or 0.0)
         async with self._turn:
-            began = max(began, self._network.monotonic() - OPEN_AFTER_S)  # who had to wait for his turn begins at once
-            if self._is_over(session) or not self._gate.begin(peer, stranger=stranger, now=self._network.monotonic()):
+            now = self._network.monotonic()
+            began = max(began, now - OPEN_AFTER_S)  # who had to wait for his turn begins at once
+            if self._is_over(session) or not self._gate.begin(peer, stranger=stranger, now=now):
                 return False
-            self._counts[f"attempts_{plan.role.value}"] += 1
-            if plan.role is Role.PROBE:
-                await self._probe(session, plan, began)
-                return False
-            sockets = _Sockets(self._network, self._mux, session, plan)
             try:
-                return await self._open(session, plan, began, sockets)
+                return await self._attempt(session, plan, began)
             finally:
-                sockets.close_losers()
-                self._counts["sockets"] += sockets.opened
-                self._counts["won"] += sockets.won.done()
+                self._gate.ended(stranger=stranger, began=now, now=self._network.monotonic())
 
     def statistics(self) -> Mapping[str, int]:
         """Return `attempts_` by role, `probes` sent, `sockets` opened, `won` (of the attempts with sockets)."""
         return MappingProxyType(dict(self._counts))
+
+    async def _attempt(self, session: IceSession, plan: GuessPlan, began: float) -> bool:
+        self._counts[f"attempts_{plan.role.value}"] += 1
+        if plan.role is Role.PROBE:
+            await self._probe(session, plan, began)
+            return False
+        sockets = _Sockets(self._network, self._mux, session, plan)
+        try:
+            return await self._open(session, plan, began, sockets)
+        finally:
+            sockets.close_losers()
+            self._counts["sockets"] += sockets.opened
+            self._counts["won"] += sockets.won.done()
 
     async def _probe(self, session: IceSession, plan: GuessPlan, began: float) -> None:
         check = session.guess()
@@ -87,16 +96,20 @@ class Guesser:
     async def _open(self, session: IceSession, plan: GuessPlan, began: float, sockets: _Sockets) -> bool:
         check = session.guess()
         for step in opening_steps(plan):
-            await self._wait_until(began + step.at)
-            if sockets.won.done() or self._is_over(session):
+            if not await self._goes_on(session, sockets, began + step.at):
                 break
             await sockets.send(step, check)
-        while not sockets.won.done() and not self._is_over(session):
-            left = began + ATTEMPT_S - self._network.monotonic()
-            if left <= 0:
-                break
-            await asyncio.wait((sockets.won,), timeout=min(LOOK_S, left))
+        await self._goes_on(session, sockets, began + ATTEMPT_S)
         return sockets.won.done()
+
+    async def _goes_on(self, session: IceSession, sockets: _Sockets, until: float) -> bool:
+        """Wait; whether nothing has ended the attempt meanwhile."""
+        while not sockets.won.done() and not self._is_over(session):
+            left = until - self._network.monotonic()
+            if left <= 0:
+                return True
+            await asyncio.wait((sockets.won,), timeout=min(LOOK_S, left))
+        return False
 
     async def _wait_until(self, at: float) -> None:
         pause = at - self._network.monotonic()
@@ -159,7 +172,11 @@ class _Sockets:
         self._winner = number
         socket = self._sockets[number]
         self._mux.adopt(source, socket)
-        self._session.on_closed.append(lambda: self._mux.release(source, socket))
+
+        def closed() -> None:
+            asyncio.get_running_loop().call_later(LINGER_S, self._mux.release, source, socket)
+
+        self._session.on_closed.append(closed)
         self.won.set_result(source)
         self.close_losers()
         self._session.afresh(source)

@@ -54,8 +54,8 @@ PROBES = 1400
 PROBES_PER_S = 100.0
 BATCH = 2  # probes per wake-up
 PEER_PAUSE_S = 20.0  # between two attempts with one peer
-STRANGERS_PAUSE_S = 60.0  # between two that strangers began: they must not keep contacts from their turn
-MAX_PEERS = 256  # remembered of late, 100 bytes each; all younger than a minute, or the oldest is forgotten
+PATIENCE_S = 5.0  # that one may begin late: the other side goes on meanwhile, and has ten seconds left
+MAX_PEERS = 256  # remembered, 100 bytes each: one attempt at a time, so those of the last 20 s are among them
 OPEN_AFTER_S = 0.25  # the ordinary checks need a round trip; most pairs never guess
 PROBE_AFTER_S = 0.35  # the caller opens its sockets half a round trip after the callee began
 ATTEMPT_S = PROBE_AFTER_S + PROBES / PROBES_PER_S + 0.5
@@ -226,26 +226,33 @@ def _shuffled(low: int, high: int, rng: random.Random) -> Iterator[int]:
 
 
 class GuessGate:
-    """Which attempts may be made: at most one per peer in 20 s, one in a minute of those that strangers began."""
+    """Which attempts may be made: one per peer in 20 s; those that strangers began take half of the time at most."""
 
     def __init__(self) -> None:
         self._began: OrderedDict[Hashable, float] = OrderedDict()
-        self._stranger_at = -math.inf
+        self._strangers_at = -math.inf
 
-    def allows(self, peer: Hashable, *, stranger: bool, now: float) -> bool:
-        """Whether an attempt with this peer may begin. `stranger`: it called us and is nobody that we know."""
+    def wait_s(self, peer: Hashable, *, stranger: bool, now: float) -> float | None:
+        """Return in how many seconds an attempt with this peer may begin, None: not soon enough to say yes to it.
+
+        `stranger`: it called us and is nobody that we know.
+        """
         if now - self._began.get(peer, -math.inf) < PEER_PAUSE_S:
-            return False
-        return not stranger or now - self._stranger_at >= STRANGERS_PAUSE_S
+            return None
+        wait = max(0.0, self._strangers_at - now) if stranger else 0.0
+        return wait if wait <= PATIENCE_S else None
 
     def begin(self, peer: Hashable, *, stranger: bool, now: float) -> bool:
-        """The same, and it is counted when so."""
-        if not self.allows(peer, stranger=stranger, now=now):
+        """Whether an attempt may begin now; it is counted when so."""
+        if self.wait_s(peer, stranger=stranger, now=now) != 0.0:
             return False
         self._began[peer] = now
         self._began.move_to_end(peer)
         if len(self._began) > MAX_PEERS:
             self._began.popitem(last=False)
-        if stranger:
-            self._stranger_at = now
         return True
+
+    def ended(self, *, stranger: bool, began: float, now: float) -> None:
+        """An attempt that began then is over."""
+        if stranger:
+            self._strangers_at = now + (now - began)

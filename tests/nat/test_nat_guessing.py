@@ -173,16 +173,25 @@ def test_two_sequences_meet_if_as_many_ports_were_used_as_thought() -> None:
 
 
 def test_gate_one_per_peer_in_20_seconds() -> None:
-    """And one in a minute of strangers', whoever they are; who called is remembered within bounds."""
+    """Who called is remembered within bounds."""
     gate = GuessGate()
     assert gate.begin("a", stranger=False, now=0.0)
+    assert gate.wait_s("a", stranger=False, now=19.9) is None
     assert not gate.begin("a", stranger=False, now=19.9)
     assert gate.begin("b", stranger=False, now=1.0)
     assert gate.begin("a", stranger=False, now=20.0)
-    assert gate.begin("c", stranger=True, now=30.0)
-    assert not gate.begin("d", stranger=True, now=89.0)
-    assert gate.begin("e", stranger=False, now=89.0)
-    assert gate.begin("d", stranger=True, now=90.0)
     for number in range(2 * MAX_PEERS):
         gate.begin(number, stranger=False, now=100.0)
     assert len(gate._began) == MAX_PEERS
+
+
+def test_gate_gives_strangers_half_of_the_time() -> None:
+    """After an attempt of theirs as long a pause; contacts do not wait for it. A pause above 5 s is a no."""
+    gate = GuessGate()
+    assert gate.begin("c", stranger=True, now=30.0)
+    gate.ended(stranger=True, began=30.0, now=40.0)
+    assert gate.wait_s("d", stranger=True, now=44.0) is None
+    assert gate.wait_s("d", stranger=True, now=46.0) == 4.0
+    assert not gate.begin("d", stranger=True, now=46.0)
+    assert gate.begin("e", stranger=False, now=46.0)
+    assert gate.begin("d", stranger=True, now=50.0)

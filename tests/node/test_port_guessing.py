@@ -1,0 +1,139 @@
+"""Nodes behind routers that give each destination a new port: guessed and foretold ports, whole nodes, virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from support.street import ONE_WAY_S, Street, reach, street
+from support.virtual_nodes import network_of
+
+from p2pnode import Node
+from p2pnode.core.address import Address
+from p2pnode.nat.guessing import SOCKETS
+from p2pnode.simulations.routers.kinds import RouterKind, kind_named
+from p2pnode.simulations.virtual import VirtualWorld, run_virtual
+
+SEEDS = [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
+RANDOM, SEQUENTIAL = 15.0, 10.0  # s: the bars
+CELLS = [
+    ("symmetric", "port-restricted", RANDOM),
+    ("port-restricted", "symmetric", RANDOM),
+    ("symmetric", "cgnat", RANDOM),
+    ("cgnat", "symmetric", RANDOM),
+    ("cgnat-symmetric", "port-restricted", RANDOM),
+    ("symmetric-sequential", "port-restricted", SEQUENTIAL),
+    ("port-restricted", "symmetric-sequential", SEQUENTIAL),
+    ("symmetric-sequential", "symmetric-sequential", SEQUENTIAL),
+]
+
+
+async def meet(there: Street, caller: RouterKind | str, callee: RouterKind | str) -> tuple[Node, Node, float]:
+    """Connect; return both nodes, and how long it took."""
+    a, b = await there.home_of(caller), await there.home_of(callee)
+    await asyncio.sleep(5 + there.world.rng.random())
+    session, seconds = await reach(there.world, a, b)
+    assert session.path == "punched", session.trace.steps
+    return a, b, seconds
+
+
+def sockets_of(node: Node) -> int:
+    return len(network_of(node).host.udp)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("caller", "callee", "within"), CELLS, ids=[f"{a}-{b}" for a, b, _ in CELLS])
+def test_hard_pairs_connect(caller: str, callee: str, within: float, seed: int) -> None:
+    """Directly, whoever calls; the losing sockets are closed at once, the winner's when the session ends."""
+
+    async def main(world: VirtualWorld) -> float:
+        async with street(world) as there:
+            a, b, seconds = await meet(there, caller, callee)
+            other = b.session(a.peer_id)
+            assert other is not None
+            assert other.path == "punched"
+            assert max(sockets_of(a), sockets_of(b)) == 2
+            await asyncio.sleep(60)  # nothing but keep-alives, twice the life of a mapping
+            assert await other.ping() > 0
+            other.close()
+            await asyncio.sleep(1)
+            assert a.session(b.peer_id) is None  # it was told
+            await asyncio.sleep(3)
+            assert sockets_of(a) == sockets_of(b) == 1
+            return seconds
+
+    seconds = run_virtual(main, delay=ONE_WAY_S, keep_trace=False, seed=seed)
+    print(f"{caller} -> {callee}: {seconds:.2f} s")
+    assert seconds <= within
+
+
+def test_lost_packets_cost_time_only() -> None:
+    """One of ten lost on each way: the second packet of each socket mends what a lost probe has opened."""
+
+    async def main(world: VirtualWorld) -> float:
+        async with street(world) as there:
+            return (await meet(there, "symmetric", "port-restricted"))[2]
+
+    seconds = run_virtual(main, delay=ONE_WAY_S, loss=0.1, keep_trace=False)
+    print(f"10 % loss: {seconds:.2f} s")
+    assert seconds <= RANDOM
+
+
+def test_a_carriers_narrow_block_of_ports_is_noticed() -> None:
+    """Blocks of 1,024 ports for each customer, as carriers give them: a few probes suffice."""
+    kind = kind_named("cgnat-symmetric")
+    assert kind.carrier is not None
+    narrow = replace(kind, carrier=replace(kind.carrier, port_block=1024))
+
+    async def main(world: VirtualWorld) -> float:
+        async with street(world) as there:
+            return (await meet(there, narrow, "port-restricted"))[2]
+
+    seconds = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+    print(f"block of 1,024 ports: {seconds:.2f} s")
+    assert seconds <= 1.5
+
+
+@pytest.mark.parametrize("other", ["port-restricted", "symmetric-sequential"])
+def test_neighbours_that_take_ports_do_not_hide_a_sequence(other: str) -> None:
+    """Twenty new flows a second of another host behind the same router, and every second port only."""
+
+    async def main(world: VirtualWorld) -> float:
+        async with street(world) as there:
+            a = await there.home_of(replace(kind_named("symmetric-sequential"), step=2))
+            b = await there.home_of(other)
+            neighbour = there.routers[0].host("192.168.1.77")
+            socket = await neighbour.open_udp(Address("192.168.1.77", 7), lambda _data, _source: None)
+
+            async def chatter() -> None:
+                for number in range(10_000):
+                    socket.send(b"x", Address(f"8.{number % 250}.{number // 250}.1", 7))
+                    await asyncio.sleep(0.05)
+
+            noise = asyncio.ensure_future(chatter())
+            await asyncio.sleep(5)
+            session, seconds = await reach(world, a, b)
+            assert session.path == "punched", session.trace.steps
+            noise.cancel()
+            return seconds
+
+    seconds = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+    print(f"20 flows a second beside, x {other}: {seconds:.2f} s")
+    assert seconds <= SEQUENTIAL
+
+
+def test_routers_load() -> None:
+    """Entries of connection tables: 256 and a few at the hard router, one for each probe at the other."""
+
+    async def main(world: VirtualWorld) -> None:
+        async with street(world) as there:
+            await meet(there, "symmetric", "port-restricted")
+            hard, easy = there.routers
+            print(f"connection table: {hard.sessions} at the hard router, {easy.sessions} at the other")
+            assert SOCKETS < hard.sessions < SOCKETS + 44
+            assert easy.sessions <= 1400 + 32
+            await meet(there, "symmetric", "fullcone")
+            assert max(router.sessions for router in there.routers[2:]) < 64
+
+    run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
