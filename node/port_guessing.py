@@ -51,6 +51,10 @@ class PortGuessing:
         """Our router may be another one."""
         self._sampler.forget()
 
+    def look(self, nat: NatKind) -> None:
+        """Get to know our router beforehand; to be called when more is known of it."""
+        self._sampler.look(nat)
+
     async def stop(self) -> None:
         await self._tasks.cancel()
         self._sampler.stop()

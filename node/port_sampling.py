@@ -1,8 +1,8 @@
 """How the router before us hands out ports: a fresh socket asks several STUN servers one right after the other.
 
 Every answer tells the public port of a mapping that was made just now, so their order shows a sequence, and its end the
-next port. Only asked where ports differ by destination. That there is no sequence is remembered for ten minutes; where
-there is one, its end is asked for each time.
+next port. Only asked where ports differ by destination: once as soon as that is known, so that no call waits for it,
+and every ten minutes at most. Where there is a sequence, its end is asked for with each call.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ __all__ = ["DEPENDENT", "PortSampler"]
 DEPENDENT = (NatKind.ADDRESS_DEPENDENT, NatKind.ADDRESS_AND_PORT_DEPENDENT)
 SERVERS = 4
 ANSWER_S = 0.5  # the offer waits for it: two tries on most lines
-REMEMBERED_S = 600.0
+AGAIN_S = 600.0
+RETRY_S = 30.0  # after a sample that told nothing
 MAX_PORTS = 16  # of earlier samples; a router that takes them from a narrow range shows it with few
 
 
@@ -37,7 +38,8 @@ class PortSampler:
         self._local_ip = local_ip
         self._servers = servers
         self._ports: deque[int] = deque(maxlen=MAX_PORTS)
-        self._unordered_until = float("-inf")
+        self._unordered = False
+        self._again_at = float("-inf")
         self._asking: asyncio.Future[GuessTerms] | None = None
 
     def stop(self) -> None:
@@ -48,7 +50,13 @@ class PortSampler:
     def forget(self) -> None:
         """Our network is another one."""
         self._ports.clear()
-        self._unordered_until = float("-inf")
+        self._unordered = False
+        self._again_at = float("-inf")
+
+    def look(self, nat: NatKind) -> None:
+        """Ask beforehand, if it is time to."""
+        if nat in DEPENDENT and self._network.monotonic() >= self._again_at:
+            self._ask_shared()
 
     async def terms(self, nat: NatKind, seen: Sequence[int]) -> GuessTerms:
         """Return what the other side should know of our ports. `seen`: public ports of the node's own socket of late.
@@ -57,19 +65,26 @@ class PortSampler:
         """
         if nat not in DEPENDENT:
             return GuessTerms()
-        if self._network.monotonic() < self._unordered_until:
-            return terms_of((), [*self._ports, *seen])
+        if self._unordered:
+            self.look(nat)
+            terms = GuessTerms()
+        else:
+            terms = await asyncio.shield(self._ask_shared())
+        return terms if terms.sequential else terms_of((), [*self._ports, *seen])
+
+    def _ask_shared(self) -> asyncio.Future[GuessTerms]:
         if self._asking is None:
-            self._asking = asyncio.ensure_future(self._ask(seen))
+            self._again_at = self._network.monotonic() + RETRY_S
+            self._asking = asyncio.ensure_future(self._ask())
             self._asking.add_done_callback(self._asked)
-        return await asyncio.shield(self._asking)
+        return self._asking
 
     def _asked(self, task: asyncio.Future[GuessTerms]) -> None:
         self._asking = None
         if not task.cancelled():
             task.exception()  # retrieved: who asked may have given up
 
-    async def _ask(self, seen: Sequence[int]) -> GuessTerms:
+    async def _ask(self) -> GuessTerms:
         servers = self._servers()[:SERVERS]
         client: StunClient | None = None
 
@@ -93,7 +108,8 @@ class PortSampler:
             if isinstance(each, BaseException) and not isinstance(each, P2PError):
                 raise each
         self._ports.extend(public.port for _, public in samples)
-        terms = terms_of(samples, [*self._ports, *seen])
-        if len(samples) > 2 and not terms.sequential:
-            self._unordered_until = self._network.monotonic() + REMEMBERED_S
+        terms = terms_of(samples, self._ports)
+        if len(samples) > 2:
+            self._unordered = not terms.sequential
+            self._again_at = self._network.monotonic() + AGAIN_S
         return terms

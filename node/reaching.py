@@ -261,7 +261,8 @@ class Reaching:
         return list({address.ip: address for address in reversed(usable)}.values())[::-1]
 
     def _observed(self, observer: PeerId, at: Address, own: Address) -> None:
-        self._reachability.report(observer.raw, at, own, self._network.monotonic())
+        if self._reachability.report(observer.raw, at, own, self._network.monotonic()):
+            self._guessing.look(self.nat)
 
     def _own_side(self) -> OwnSide:
         own = self._own_addresses()
