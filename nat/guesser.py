@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from functools import partial
 from types import MappingProxyType
 
@@ -25,7 +25,7 @@ from p2pnode.nat.guessing import (
     opening_steps,
     probing_steps,
 )
-from p2pnode.nat.ice import IceSession
+from p2pnode.nat.ice import IceEndpoint, IceSession
 from p2pnode.nat.mux import UdpMux
 
 __all__ = ["Guesser"]
@@ -37,11 +37,10 @@ LOOK_S = 0.2  # how often the side that waits looks whether the session has ende
 class Guesser:
     """Makes attempts, one after the other."""
 
-    def __init__(self, *, network: Network, mux: UdpMux, send: Callable[[bytes, Address], None]) -> None:
-        """`send`: what the ICE endpoint sends by; never raises."""
+    def __init__(self, *, network: Network, mux: UdpMux, ice: IceEndpoint) -> None:
         self._network = network
         self._mux = mux
-        self._send = send
+        self._ice = ice
         self._gate = GuessGate()
         self._turn = asyncio.Lock()
         self._counts: Counter[str] = Counter()
@@ -76,7 +75,7 @@ class Guesser:
         if plan.role is Role.PROBE:
             await self._probe(session, plan, began)
             return False
-        sockets = _Sockets(self._network, self._mux, session, plan)
+        sockets = _Sockets(self._network, self._mux, self._ice)
         try:
             return await self._open(session, plan, began, sockets)
         finally:
@@ -91,7 +90,7 @@ class Guesser:
             if self._is_over(session):
                 break
             self._counts["probes"] += 1
-            self._send(check, step.to)
+            self._ice.send(check, step.to)
 
     async def _open(self, session: IceSession, plan: GuessPlan, began: float, sockets: _Sockets) -> bool:
         check = session.guess()
@@ -124,15 +123,15 @@ class Guesser:
 class _Sockets:
     """The extra sockets of one attempt."""
 
-    def __init__(self, network: Network, mux: UdpMux, session: IceSession, plan: GuessPlan) -> None:
+    def __init__(self, network: Network, mux: UdpMux, ice: IceEndpoint) -> None:
         self.opened = 0
         self.won: asyncio.Future[Address] = asyncio.get_running_loop().create_future()
         self._network = network
         self._mux = mux
-        self._session = session
-        self._ip = plan.target.ip
+        self._ice = ice
         self._local = Address(next((each.ip for each in mux.local if not each.is_ipv6), "0.0.0.0"), 0)
         self._sockets: dict[int, DatagramSocket] = {}
+        self._aims: dict[int, Address] = {}
         self._exhausted = False
         self._winner = -1
 
@@ -153,7 +152,7 @@ class _Sockets:
             if self.won.done():  # meanwhile
                 socket.close()
                 return
-            self._sockets[step.socket] = socket
+            self._sockets[step.socket], self._aims[step.socket] = socket, step.to
         socket.send(check, step.to)
 
     def close_losers(self) -> None:
@@ -165,10 +164,13 @@ class _Sockets:
     def _take(self, number: int, data: bytes, source: Address) -> None:
         if number == self._winner:
             self._mux.received(data, source)
-        elif not self.won.done() and source.ip == self._ip and self._session.is_check_untrusted(data):
-            self._win(number, data, source)
+        elif not self.won.done() and source == self._aims.get(number):
+            # Of any session: when both sides call at once, each may guess for its own.
+            session = self._ice.session_of_check_untrusted(data)
+            if session is not None:
+                self._win(session, number, data, source)
 
-    def _win(self, number: int, data: bytes, source: Address) -> None:
+    def _win(self, session: IceSession, number: int, data: bytes, source: Address) -> None:
         self._winner = number
         socket = self._sockets[number]
         self._mux.adopt(source, socket)
@@ -176,8 +178,8 @@ class _Sockets:
         def closed() -> None:
             asyncio.get_running_loop().call_later(LINGER_S, self._mux.release, source, socket)
 
-        self._session.on_closed.append(closed)
+        session.on_closed.append(closed)
         self.won.set_result(source)
         self.close_losers()
-        self._session.afresh(source)
+        session.afresh(source)
         self._mux.received(data, source)

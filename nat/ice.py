@@ -104,6 +104,11 @@ class IceEndpoint:
             self.dropped(exc.reason)
         return True
 
+    def session_of_check_untrusted(self, data: bytes) -> IceSession | None:
+        """Return the session whose other side made this check, None for any other datagram."""
+        session = self._sessions.get(data[24:32]) if data[:2] == _REQUEST and data[32:33] == b":" else None
+        return session if session is not None and session.is_check_untrusted(data) else None
+
     def close(self) -> None:
         """Close all sessions."""
         for session in list(self._sessions.values()):
@@ -232,9 +237,7 @@ class IceSession:
         return self._agent.guess()
 
     def is_check_untrusted(self, data: bytes) -> bool:
-        """Whether a STUN datagram is the other side's check of this session."""
-        if data[:2] != _REQUEST or data[24:33] != self.local.ufrag.encode() + b":":
-            return False
+        """Whether a STUN datagram has this session's integrity."""
         try:
             return parse_stun_untrusted(data).integrity_valid(data, self._key)
         except BadPacket:

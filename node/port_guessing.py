@@ -13,7 +13,7 @@ from p2pnode.core.address import Address
 from p2pnode.core.ids import PeerId
 from p2pnode.core.network import Network
 from p2pnode.core.tasks import TaskSet
-from p2pnode.nat import Guesser, GuessPlan, GuessTerms, IceSession, Role, UdpMux, role_of
+from p2pnode.nat import Guesser, GuessPlan, GuessTerms, IceEndpoint, IceSession, Role, UdpMux, role_of
 from p2pnode.port_sampling import DEPENDENT, PortSampler
 from p2pnode.reachability import NatKind
 from p2pnode.vouches import Vouches
@@ -32,11 +32,11 @@ class PortGuessing:
         *,
         network: Network,
         mux: UdpMux,
-        send: Callable[[bytes, Address], None],
+        ice: IceEndpoint,
         servers: Callable[[], Sequence[Address]],
         known: Callable[[PeerId], bool],
     ) -> None:
-        """`send`: what ICE sends by. `servers()`: IPv4 STUN servers. `known`: whether a peer is a contact."""
+        """`servers()`: IPv4 STUN servers. `known`: whether a peer is a contact."""
         self._network = network
         self._known = known
         self._sampler = PortSampler(
@@ -44,7 +44,7 @@ class PortGuessing:
             local_ip=lambda: next((each.ip for each in mux.local if not each.is_ipv6), "0.0.0.0"),
             servers=servers,
         )
-        self._guesser = Guesser(network=network, mux=mux, send=send)
+        self._guesser = Guesser(network=network, mux=mux, ice=ice)
         self._tasks = TaskSet()
 
     def network_changed(self) -> None:

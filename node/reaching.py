@@ -84,7 +84,7 @@ class Reaching:
         self._keeper = RendezvousKeeper(dht=dht, network=network, changed=changed, families=self._closed_families)
         self._guard = OfferGuard(key=key, network_tag=network_tag, known=self._is_known)
         self._guessing = PortGuessing(
-            network=network, mux=mux, send=self.send, servers=self._stun_servers, known=self._is_known
+            network=network, mux=mux, ice=self._ice, servers=self._stun_servers, known=self._is_known
         )
         self._signalling = Signalling(
             key=key,

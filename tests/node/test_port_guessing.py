@@ -68,6 +68,24 @@ def test_hard_pairs_connect(caller: str, callee: str, within: float, seed: int) 
     assert seconds <= within
 
 
+@pytest.mark.parametrize("other", ["port-restricted", "symmetric-sequential"])
+def test_both_call_at_once(other: str) -> None:
+    """Each side guesses for its own call perhaps; a check of either is taken."""
+
+    async def main(world: VirtualWorld) -> float:
+        async with street(world) as there:
+            kinds = ("symmetric" if other == "port-restricted" else other, other)
+            a, b = [await there.home_of(kind) for kind in kinds]
+            await asyncio.sleep(5)
+            (one, seconds), (two, _) = await asyncio.gather(reach(world, a, b), reach(world, b, a))
+            assert one.path == two.path == "punched"
+            return seconds
+
+    seconds = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+    print(f"both call at once: {seconds:.2f} s")
+    assert seconds <= RANDOM
+
+
 def test_lost_packets_cost_time_only() -> None:
     """One of ten lost on each way: the second packet of each socket mends what a lost probe has opened."""
 
