@@ -31,6 +31,18 @@ async def get_status(service: Service, _request: None) -> t.Status:
         rss_bytes=status.rss_bytes,
         seen_as=list(status.seen_as),
         rendezvous=list(status.rendezvous),
+        port_mapping=[
+            t.PortMapping(
+                state=each.state,
+                reason=each.reason,
+                protocol=each.protocol,
+                gateway=each.gateway,
+                internal=each.internal,
+                external=each.external,
+                lifetime_left_s=each.lifetime_left_s,
+            )
+            for each in status.port_mapping
+        ],
         clock_skew_s=status.clock_skew_s,
     )
 

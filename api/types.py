@@ -15,7 +15,7 @@ __all__ = [
     "Block", "ConnectAnswer", "ConnectRequest", "Contact", "ContactAdd", "ContactChange", "ContactQuery", "Contacts",
     "DhtAnswer", "DhtTable", "Done", "ErrorAnswer", "ErrorBody", "Event", "FindAnswer", "HelloAnswer", "HelloRequest",
     "HistoryQuery", "Message", "Messages", "MessagesQuery", "PeerQuery", "Peers", "PingAnswer", "PingRequest",
-    "PublishedInfo", "SendAnswer", "SendRequest", "SessionInfo", "Status", "TraceEntry", "rfc3339",
+    "PortMapping", "PublishedInfo", "SendAnswer", "SendRequest", "SessionInfo", "Status", "TraceEntry", "rfc3339",
 ]  # fmt: skip
 
 MAX_PEER = 2000  # characters of an ID@HOST:PORT,... with 16 long host names; far below the body limit
@@ -63,6 +63,19 @@ class Done(Struct):
     done: bool = True
 
 
+class PortMapping(Struct, kw_only=True):
+    """A port that the router was asked for. `state`: off, not-needed, no-gateway, searching, silent, refused, unproven
+    or believed; `reason`: a sentence."""
+
+    state: str
+    reason: str
+    protocol: str | None
+    gateway: str | None
+    internal: str | None
+    external: str | None
+    lifetime_left_s: float | None
+
+
 class Status(Struct, kw_only=True):
     """The node as a whole."""
 
@@ -82,6 +95,7 @@ class Status(Struct, kw_only=True):
     rss_bytes: int
     seen_as: list[str]
     rendezvous: list[str]
+    port_mapping: list[PortMapping]
     clock_skew_s: float | None = None
 
 

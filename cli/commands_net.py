@@ -11,7 +11,7 @@ from p2pnode.cli.options import JsonOption, PeerArgument, TimeoutOption, example
 from p2pnode.cli.output import age, size, table
 
 if TYPE_CHECKING:
-    from p2pnode.api.types import FindAnswer, PublishedInfo, TraceEntry
+    from p2pnode.api.types import FindAnswer, PortMapping, PublishedInfo, TraceEntry
 
 __all__ = ["add"]
 
@@ -48,6 +48,7 @@ def _status(ctx: typer.Context, json: JsonOption = None) -> None:
                 ("addresses", " ".join(status.addresses) or "-"),
                 ("seen as", " ".join(status.seen_as) or "-"),
                 ("rendezvous", " ".join(status.rendezvous) or "-"),
+                *(("router's port", _mapping_text(each)) for each in status.port_mapping),
                 ("to hand out", status.bootstrap or "-"),
                 ("sessions", str(status.peers)),
                 ("routing table", str(status.routing_table)),
@@ -57,6 +58,14 @@ def _status(ctx: typer.Context, json: JsonOption = None) -> None:
             ]
         ),
     )
+
+
+def _mapping_text(mapping: PortMapping) -> str:
+    """Return `203.0.113.7:4747 by pcp, 118m left: why it is believed or not`."""
+    if mapping.external is None or mapping.lifetime_left_s is None:
+        return f"{mapping.state}: {mapping.reason}"
+    left = age(mapping.lifetime_left_s)
+    return f"{mapping.external} by {mapping.protocol}, {left} left, {mapping.state}: {mapping.reason}"
 
 
 def _peers(

@@ -16,7 +16,16 @@ from typing import Protocol, TypeVar
 
 from p2pnode.core.address import Address
 
-__all__ = ["Cancel", "DatagramHandler", "DatagramSocket", "Interface", "MulticastSocket", "Network", "TcpStream"]
+__all__ = [
+    "Cancel",
+    "DatagramHandler",
+    "DatagramSocket",
+    "Gateway",
+    "Interface",
+    "MulticastSocket",
+    "Network",
+    "TcpStream",
+]
 
 T = TypeVar("T")
 DatagramHandler = Callable[[bytes, Address], None]
@@ -31,6 +40,14 @@ class Interface:
 
     name: str
     addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """The router of a default route: its address on our side (with its zone when link-local), and ours toward it."""
+
+    ip: str
+    local: str
 
 
 class DatagramSocket(Protocol):
@@ -119,6 +136,10 @@ class Network(ABC):
     @abstractmethod
     def watch_interfaces(self, changed: Callable[[], None]) -> Cancel:
         """Call `changed` after addresses came or went (polled every few seconds where the system cannot tell)."""
+
+    @abstractmethod
+    async def gateways(self) -> list[Gateway]:
+        """The routers of the default routes, at most one per address family; empty when unknown."""
 
     @abstractmethod
     async def resolve(self, host: str, port: int) -> list[Address]:

@@ -22,7 +22,17 @@ from typing import TypeVar
 import ifaddr
 
 from p2pnode.core.address import Address
-from p2pnode.core.network import Cancel, DatagramHandler, DatagramSocket, Interface, MulticastSocket, Network, TcpStream
+from p2pnode.core.network import (
+    Cancel,
+    DatagramHandler,
+    DatagramSocket,
+    Gateway,
+    Interface,
+    MulticastSocket,
+    Network,
+    TcpStream,
+)
+from p2pnode.core.routes import default_gateways
 
 __all__ = ["RealNetwork"]
 
@@ -95,6 +105,9 @@ class RealNetwork(Network):
 
     def watch_interfaces(self, changed: Callable[[], None]) -> Cancel:
         return _InterfaceWatch(self, changed).cancel
+
+    async def gateways(self) -> list[Gateway]:
+        return await self.run_blocking(default_gateways)
 
     async def resolve(self, host: str, port: int) -> list[Address]:
         try:

@@ -18,7 +18,16 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from p2pnode.core.address import Address
-from p2pnode.core.network import Cancel, DatagramHandler, DatagramSocket, Interface, MulticastSocket, Network, TcpStream
+from p2pnode.core.network import (
+    Cancel,
+    DatagramHandler,
+    DatagramSocket,
+    Gateway,
+    Interface,
+    MulticastSocket,
+    Network,
+    TcpStream,
+)
 from p2pnode.core.network_id import network_subkey
 
 __all__ = ["OPEN_KIND", "SEAL_OVERHEAD", "SealedNetwork"]
@@ -97,6 +106,9 @@ class SealedNetwork(Network):
 
     def watch_interfaces(self, changed: Callable[[], None]) -> Cancel:
         return self._inner.watch_interfaces(changed)
+
+    async def gateways(self) -> list[Gateway]:
+        return await self._inner.gateways()
 
     async def resolve(self, host: str, port: int) -> list[Address]:
         return await self._inner.resolve(host, port)

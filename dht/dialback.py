@@ -4,8 +4,8 @@
     asker <---------------------------------0x0A nonce, from a fresh port--------- dialler
 
 The dialler sends one frame of 17 bytes, from a port that nobody sent to, to the address that the helper saw the request
-come from, in the public realm only; limits per prefix and in all (security.md C1). A helper that knows nobody else
-dials itself.
+come from (or to another port of it, that a router may have opened for the asker), in the public realm only; limits per
+prefix and in all (security.md C1). A helper that knows nobody else dials itself.
 
 What an arrival proves depends on its source (`Evidence`): a NAT or firewall lets in what it takes for an answer.
 """
@@ -54,10 +54,11 @@ class Evidence(enum.Enum):
     """Nobody was there to help."""
 
 
-def judge(*, ip_known: bool, port_known: bool, own_interface: bool) -> Evidence:
+def judge(*, ip_known: bool, port_known: bool, own_interface: bool, ports_filtered: bool = False) -> Evidence:
     """Return what a frame from a source proves. `ip_known`, `port_known`: we had sent to that IP, to that port of it;
-    `own_interface`: the address that was dialled belongs to this machine."""
-    if not ip_known or (not port_known and own_interface):
+    `own_interface`: the address that was dialled belongs to this machine; `ports_filtered`: frames from unknown ports
+    of known IPs are known not to come in (`Serving.learn_filter`), unless somebody opened the way."""
+    if not ip_known or (not port_known and (own_interface or ports_filtered)):
         return Evidence.PROVEN
     return Evidence.INCONCLUSIVE
 
@@ -88,6 +89,11 @@ class Role:
         if not self.fixed:
             self.serves, self.refuted, self._failures = False, False, 0
             self.check_at = min(self.check_at, now + FIRST_CHECK)
+
+    def hurry(self, now: float) -> None:
+        """Something has changed that may make us reachable, or end it: check now."""
+        if not self.fixed:
+            self.check_at = min(self.check_at, now)
 
     def checked(self, evidence: Evidence, now: float) -> None:
         """Take the result of a check in; `serves` and `check_at` hold the consequences."""
@@ -150,10 +156,11 @@ class DialBacks:
     def _help(self, request: DialBack, asked: Asked, now: float, wall: float) -> bool:
         if not self._askers.take(prefix_of(asked.source.ip), now):
             return False
+        address = asked.source._replace(port=request.port or asked.source.port)
         third = self._third(asked)
         if third is None:
-            return self._dial(request.nonce, asked.source, now)
-        order = DialFor(pack_address(asked.source), request.nonce)
+            return self._dial(request.nonce, address, now)
+        order = DialFor(pack_address(address), request.nonce)
         self._engine.call(third.address, NodeId(third.id), order, now=now, wall=wall, on_done=ignore)
         return True
 

@@ -3,8 +3,8 @@
 Requests: `[1]` Ping · `[2, target]` FindNode · `[3, key]` Get · `[4, token, record]` Put ·
 `[10, token, topic, depth, entry]` Announce · `[11, topic, depth, index, nonce, after]` ListTopic. Only sealed, and
 from a proven address: `[5, lease]` Register · `[6, target, blob, vouch]` Forward · `[7, sender, blob, seen]` Deliver ·
-`[8, nonce]` DialBack · `[9, address, nonce]` DialFor · `[12, key, seq, lease, ways]` Watch · `[13, record]` Changed ·
-`[14, port, fresh, nonce]` Probe.
+`[8, nonce, port]` DialBack · `[9, address, nonce]` DialFor · `[12, key, seq, lease, ways]` Watch ·
+`[13, record]` Changed · `[14, port, fresh, nonce]` Probe.
 Answers: `[1, observed]` Pong · `[2, observed, token, ipv4, ipv6]` Nodes · `[3, observed, token, record or nil, ipv4,
 ipv6]` Value · `[4, observed]` Stored · `[5, observed, code, detail]` Error · `[6, observed, lease]` Registered ·
 `[7, observed]` Forwarded · `[8, observed]` Delivered · `[9, observed]` DialBackAccepted ·
@@ -117,9 +117,13 @@ class Deliver(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_field
 
 
 class DialBack(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=8):
-    """Have another node send me, at the address that this came from, a frame with `nonce`."""
+    """Have another node send me, at the address that this came from, a frame with `nonce`.
+
+    `port`: to this port of that address instead, where a router was asked for one; 0: to the one that it came from.
+    """
 
     nonce: Nonce
+    port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 0
 
 
 class DialFor(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=9):

@@ -6,7 +6,7 @@ A thin shell around `dialback.Role`, one for each address family: a host may be 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 
 import structlog
 
@@ -19,7 +19,7 @@ from p2pnode.dht.calls import ignore
 from p2pnode.dht.contact import Contact, unpack_address_untrusted
 from p2pnode.dht.dialback import Evidence, Role, judge
 from p2pnode.dht.engine import Engine
-from p2pnode.dht.messages import NONCE_BYTES, DialBack, DialBackAccepted, Ping
+from p2pnode.dht.messages import NONCE_BYTES, DialBack, DialBackAccepted, DialFor, Ping, Pong
 from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.protocol import DhtProtocol
 from p2pnode.dht.settings import DhtSettings
@@ -51,6 +51,7 @@ class Serving:
             overlay: Role(serves=serves, interval=settings.dial_back_interval) for overlay in Overlay.both(Realm.PUBLIC)
         }
         self._wake = {overlay: asyncio.Event() for overlay in self._roles}
+        self._ports_filtered: set[Overlay] = set()
         self._tasks = TaskSet()
         self._dials = TaskSet()
         self._engine.dial_backs.dial = self._dial
@@ -82,48 +83,74 @@ class Serving:
 
     def addresses_changed(self) -> None:
         """Our addresses changed: whether we can be reached has to be found out anew."""
+        self._ports_filtered.clear()
         for overlay, role in self._roles.items():
             role.addresses_changed(self._network.monotonic())
             if not role.fixed:
                 self._set(overlay, role.serves)
             self._wake[overlay].set()
 
-    async def check(self, overlay: Overlay, timeout: float = 3.0) -> Evidence:
-        """Have nodes of the public overlay try to reach us."""
+    def hurry(self, overlay: Overlay) -> None:
+        """Check now: a router has opened a port for us, or closed it."""
+        self._roles[overlay].hurry(self._network.monotonic())
+        self._wake[overlay].set()
+
+    async def check(self, overlay: Overlay, timeout: float = 3.0, *, port: int = 0) -> tuple[Evidence, frozenset[str]]:
+        """Have nodes of the public overlay try to reach us; return what it shows, and at which IPs frames reached us.
+
+        `port`: at this outside port, which a router has opened; 0: where our requests come from.
+        """
         helpers = self._helpers(overlay)
         if not helpers:
-            return Evidence.NOBODY
-        check = _Check(self._engine, self.has_sent_to)
+            return Evidence.NOBODY, frozenset()
+        check = _Check(self._engine, self.has_sent_to, ports_filtered=overlay in self._ports_filtered)
         # Private ones do not count: a helper could name one of those to us behind our NAT.
         own_ips = {
             ip
             for interface in self._network.interfaces()
             for ip in interface.addresses
-            if self._members.overlay_of(ip) is overlay
+            if not port and self._members.overlay_of(ip) is overlay
         }
-        asked = [asyncio.ensure_future(self._ask(helper, check, own_ips, timeout)) for helper in helpers]
-        try:
-            async with asyncio.timeout(timeout):
-                await check.proven.wait()
-        except TimeoutError:
-            pass  # normal: behind a NAT nothing arrives
-        finally:
-            for task in asked:
-                task.cancel()
-            await asyncio.gather(*asked, return_exceptions=True)
-            check.end()
-        return check.evidence
+        asks = [self._ask(helper, check, own_ips, timeout, port) for helper in helpers]
+        await _together(asks, check.proven, timeout)
+        check.end()
+        return check.evidence, check.reached_at()
 
-    async def _ask(self, helper: Contact, check: _Check, own_ips: set[str], timeout: float) -> None:
+    async def learn_filter(self, overlay: Overlay, timeout: float = 3.0) -> None:
+        """Find out whether frames from unknown ports of known nodes come in, before a router opens a port for us.
+
+        Afterwards those that do come prove it as well as a stranger's: in a small network there is no stranger. To be
+        called while no such port is open.
+        """
+        check = _Check(self._engine, self.has_sent_to)
+        self._ports_filtered.discard(overlay)
+        await _together([self._ask_itself(h, check, timeout) for h in self._helpers(overlay)], check.arrived, timeout)
+        check.end()
+        if check.evidence is Evidence.SILENT:
+            self._ports_filtered.add(overlay)
+
+    async def _ask(self, helper: Contact, check: _Check, own_ips: set[str], timeout: float, port: int) -> None:
         nonce = self._network.token_bytes(NONCE_BYTES)
         check.begin(nonce)
-        outcome = await self._protocol.request(helper.address, NodeId(helper.id), DialBack(nonce), timeout)
+        outcome = await self._protocol.request(helper.address, NodeId(helper.id), DialBack(nonce, port), timeout)
         if isinstance(outcome.answer, DialBackAccepted):
             try:
                 observed = unpack_address_untrusted(outcome.answer.observed)
             except BadPacket:
                 return  # a useless helper; the engine has counted it
-            check.accepted(nonce, observed.ip in own_ips)
+            check.accepted(nonce, observed.ip, own_interface=observed.ip in own_ips)
+
+    async def _ask_itself(self, helper: Contact, check: _Check, timeout: float) -> None:
+        """Have the helper itself dial us, from a fresh port, where it sees us."""
+        pong = (await self._protocol.request(helper.address, NodeId(helper.id), Ping(), timeout)).answer
+        if not isinstance(pong, Pong):
+            return
+        nonce = self._network.token_bytes(NONCE_BYTES)
+        check.begin(nonce)
+        order = DialFor(pong.observed, nonce)
+        outcome = await self._protocol.request(helper.address, NodeId(helper.id), order, timeout)
+        if isinstance(outcome.answer, DialBackAccepted):
+            check.accepted(nonce, "", own_interface=False)
 
     def _helpers(self, overlay: Overlay) -> list[Contact]:
         """Return random contacts of different prefixes; of the same only where there are no others."""
@@ -148,7 +175,7 @@ class Serving:
                     continue
                 except TimeoutError:
                     pass  # it is time
-            evidence = await self.check(overlay)
+            evidence, _ = await self.check(overlay)
             role.checked(evidence, self._network.monotonic())
             log.info("dht_dial_back", overlay=overlay.label, evidence=evidence.value, serves=role.serves)
             began = role.serves and overlay not in self._members.serving
@@ -189,46 +216,71 @@ class Serving:
 class _Check:
     """One dial-back check under way: what was agreed, what arrived."""
 
-    def __init__(self, engine: Engine, has_sent_to: Callable[[str], bool] | None) -> None:
-        self._engine, self._has_sent_to = engine, has_sent_to
+    def __init__(
+        self, engine: Engine, has_sent_to: Callable[[str], bool] | None, *, ports_filtered: bool = False
+    ) -> None:
+        self._engine, self._has_sent_to, self._ports_filtered = engine, has_sent_to, ports_filtered
         self._nonces: list[bytes] = []
         self._arrived: dict[bytes, tuple[bool, bool]] = {}
-        self._own: dict[bytes, bool] = {}
+        self._agreed: dict[bytes, tuple[str, bool]] = {}
+        self.arrived = asyncio.Event()
         self.proven = asyncio.Event()
 
     def begin(self, nonce: bytes) -> None:
         self._nonces.append(nonce)
         self._engine.dial_backs.expect(nonce, lambda source: self._arrival(nonce, source))
 
-    def accepted(self, nonce: bytes, own_interface: bool) -> None:
-        """A helper agreed; it saw the request come from an address of this machine, or not."""
-        self._own[nonce] = own_interface
+    def accepted(self, nonce: bytes, seen_ip: str, *, own_interface: bool) -> None:
+        """A helper agreed; it saw the request come from this IP, which is an address of this machine, or not."""
+        self._agreed[nonce] = seen_ip, own_interface
         self._decide()
 
     def end(self) -> None:
         for nonce in self._nonces:
             self._engine.dial_backs.forget(nonce)
 
+    def reached_at(self) -> frozenset[str]:
+        """The IPs at which helpers saw us whose frames arrived."""
+        return frozenset(self._agreed[nonce][0] for nonce in self._arrived if nonce in self._agreed)
+
     @property
     def evidence(self) -> Evidence:
         found = {
-            judge(ip_known=ip_known, port_known=port_known, own_interface=self._own.get(nonce, False))
+            judge(
+                ip_known=ip_known, port_known=port_known, own_interface=self._agreed.get(nonce, ("", False))[1],
+                ports_filtered=self._ports_filtered,
+            )
             for nonce, (ip_known, port_known) in self._arrived.items()
-        }
+        }  # fmt: skip
         for evidence in (Evidence.PROVEN, Evidence.INCONCLUSIVE):
             if evidence in found:
                 return evidence
-        return Evidence.SILENT if self._own else Evidence.NOBODY
+        return Evidence.SILENT if self._agreed else Evidence.NOBODY
 
     def _arrival(self, nonce: bytes, source: Address) -> None:
         sent = self._engine.sent
         ip_known = sent.knows_ip(source.ip) or (self._has_sent_to is not None and self._has_sent_to(source.ip))
         self._arrived[nonce] = ip_known, source in sent
+        self.arrived.set()
         self._decide()
 
     def _decide(self) -> None:
         if self.evidence is Evidence.PROVEN:
             self.proven.set()
+
+
+async def _together(asks: Sequence[Coroutine[None, None, None]], enough: asyncio.Event, timeout: float) -> None:
+    """Ask all, until it is enough or the time is up."""
+    asked = [asyncio.ensure_future(each) for each in asks]
+    try:
+        async with asyncio.timeout(timeout if asked else 0):
+            await enough.wait()
+    except TimeoutError:
+        pass  # normal: behind a NAT nothing arrives
+    finally:
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
 
 
 def _unexpected(_: bytes, __: Address) -> None:

@@ -159,7 +159,22 @@ class Signalling:
     async def dial_back(self, *, is_ipv6: bool = False, timeout: float = 3.0) -> bool:
         """Have nodes of the public realm try to reach us. Return whether one did, provably past any NAT."""
         overlay = Overlay.of(Realm.PUBLIC, is_ipv6=is_ipv6)
-        return await self._serving.check(overlay, timeout) is Evidence.PROVEN
+        return (await self._serving.check(overlay, timeout))[0] is Evidence.PROVEN
+
+    async def dial_back_at(self, port: int, *, timeout: float = 3.0) -> tuple[Evidence, frozenset[str]]:
+        """Have nodes of the public realm try to reach us at an outside IPv4 port that a router has opened.
+
+        Return what it shows, and the outside IPs at which they did, as the helpers see them: each may lie.
+        """
+        return await self._serving.check(Overlay.of(Realm.PUBLIC, is_ipv6=False), timeout, port=port)
+
+    async def learn_filter(self, *, is_ipv6: bool = False, timeout: float = 3.0) -> None:
+        """Find out what comes in unasked, before a router opens a port for us: later checks can tell the difference."""
+        await self._serving.learn_filter(Overlay.of(Realm.PUBLIC, is_ipv6=is_ipv6), timeout)
+
+    def check_again(self, *, is_ipv6: bool) -> None:
+        """Check now whether we can be reached: a router has opened the way, or closed it."""
+        self._serving.hurry(Overlay.of(Realm.PUBLIC, is_ipv6=is_ipv6))
 
 
 def _worth(contact: Contact, now: float) -> float:

@@ -162,10 +162,27 @@ def others(seeds: Seeds) -> None:
         seeds["api_request"].append(bytes([number]) + body)
 
 
+def gateways(seeds: Seeds) -> None:
+    data = vectors("portmap")
+    for each in data["datagrams"]:
+        seeds["portmap_natpmp" if each["what"].startswith("nat-pmp") else "portmap_pcp"].append(
+            bytes.fromhex(each["answer"])
+        )
+    for each in data["upnp"]:
+        answer = each["answer"].encode()
+        if each["what"] == "search":
+            seeds["portmap_search"].append(answer)
+        else:
+            seeds["portmap_http"] += [b"\0" + answer, b"\1" + answer]
+    seeds["portmap_http"].append(b"\0HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n<a>\r\n0\r\n\r\n")
+    service = "<service><serviceType>urn:schemas-upnp-org:service:WANIPConnection:1</serviceType>"
+    seeds["portmap_http"].append(b"\1HTTP/1.1 200 OK\r\n\r\n" + (service * 20 + "<controlURL>/c</controlURL>").encode())
+
+
 def all_seeds() -> Seeds:
     """Return what the vectors give, by target."""
     seeds: Seeds = defaultdict(list)
-    for part in (identity, dht, session, others):
+    for part in (identity, dht, session, others, gateways):
         part(seeds)
     return seeds
 

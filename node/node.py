@@ -87,13 +87,9 @@ class Node(Topical):
             self.peer_id, self.membership, network, self.mux.send, allow_documentation=settings.allow_documentation
         )
         self._joiner = Joiner(
-            network=network,
-            dht=self.dht,
-            questions=self.questions,
-            state=self.state,
-            bootstrap=settings.bootstrap,
-            own_addresses=self.addresses_by_realm,
-        )
+            network=network, dht=self.dht, questions=self.questions, state=self.state,
+            bootstrap=settings.bootstrap, own_addresses=self.addresses_by_realm,
+        )  # fmt: skip
         self._lan = LanPeers(
             enabled=settings.lan,
             network=network,
@@ -118,6 +114,7 @@ class Node(Topical):
             network=network,
             network_tag=self.tag,
             allow_documentation=settings.allow_documentation,
+            portmap=settings.portmap,
             dht=self.dht,
             mux=self.mux,
             endpoint=self.endpoint,
@@ -146,7 +143,7 @@ class Node(Topical):
         self._bus = EventBus()
         self._unwatch: Cancel | None = None
         self._blocked: Callable[[PeerId], bool] = lambda _peer: False
-        self._last_addresses: tuple[Address, ...] = ()
+        self._last_addresses: dict[Realm, tuple[Address, ...]] = {}
         self._stopping = False
         self.started_at = network.monotonic()
         self.handle(ECHO_PROTOCOL, lambda _session, stream: serve_echo(stream))
@@ -172,10 +169,10 @@ class Node(Topical):
             network_tag=self.tag,
             dht=self.dht,
             state=self.state,
-            addresses=self.addresses_by_realm,
+            addresses=self.published_addresses,
             rendezvous=lambda: self.reaching.rendezvous,
         )
-        self._last_addresses = self.addresses()
+        self._last_addresses = self.addresses_by_realm()
         self._unwatch = self.network.watch_interfaces(self._interfaces_changed)
         await self._lan.start()
         self._tasks.spawn(self._joiner.run())
@@ -295,9 +292,14 @@ class Node(Topical):
             self.mux.local, self.network.interfaces(), allow_documentation=self.settings.allow_documentation
         )
 
+    def published_addresses(self) -> dict[Realm, tuple[Address, ...]]:
+        """Return `addresses_by_realm`, and the router's ports that strangers have proven to lead to us."""
+        own, mapped = self.addresses_by_realm(), self.reaching.port_mapping.addresses()
+        return {**own, Realm.PUBLIC: (*own.get(Realm.PUBLIC, ()), *mapped)} if mapped else own
+
     def addresses(self) -> tuple[Address, ...]:
         """Return the addresses that others can use, the widest realm first; loopback only when there is no other."""
-        by_realm = self.addresses_by_realm()
+        by_realm = self.published_addresses()
         wide = (*by_realm.get(Realm.PUBLIC, ()), *by_realm.get(Realm.PRIVATE, ()))
         return wide or by_realm.get(Realm.LOOPBACK, ())
 
@@ -332,7 +334,7 @@ class Node(Topical):
 
     def _usable(self, address: Address) -> bool:
         realm = realm_of(address.ip, allow_documentation=self.settings.allow_documentation)
-        if realm is None or any(address in own for own in self.addresses_by_realm().values()):
+        if realm is None or any(address in own for own in self.published_addresses().values()):
             return False  # ours: the peer's LAN uses the same private addresses
         return any(address.is_ipv6 == local.is_ipv6 for local in self.mux.local)
 
@@ -383,16 +385,16 @@ class Node(Topical):
         self.emit(Joined(realm))
 
     def _reached_otherwise(self) -> None:
-        if self.publisher is not None:
+        if self.publisher is not None and not self._stopping:
             self.publisher.wake()
             self._presence.moved(address=False)
 
     def _interfaces_changed(self) -> None:
-        addresses = self.addresses()
+        addresses = self.addresses_by_realm()
         if addresses == self._last_addresses:
             return
         self._last_addresses = addresses
         self.reaching.addresses_changed()
         self._presence.moved(address=True)
         self._lan.refresh()
-        self.emit(NetworkChanged(addresses, self.reaching.nat.value))
+        self.emit(NetworkChanged(self.addresses(), self.reaching.nat.value))

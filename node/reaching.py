@@ -1,5 +1,5 @@
 """What a node does to reach others and be reached through NATs: it learns how it looks from outside, keeps rendezvous
-nodes, exchanges offers, and runs ICE. One object, so that `Node` has one part to hold and to stop.
+nodes, asks the router for a port, exchanges offers, and runs ICE. One object, so that `Node` has one part to hold.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from p2pnode.meetings import OwnSide
 from p2pnode.nat import Connection, IceCandidate, IceEndpoint, Path, QuicEndpoint, StunClient, StunServer, UdpMux
 from p2pnode.offer_guard import OfferGuard
 from p2pnode.port_guessing import PortGuessing
+from p2pnode.port_mapping import PortMapping
 from p2pnode.presence import FindResult
 from p2pnode.reachability import NatKind, Reachability, Reflexive
 from p2pnode.rendezvous import RendezvousKeeper
@@ -52,6 +53,7 @@ class Reaching:
         network: Network,
         network_tag: bytes,
         allow_documentation: bool,
+        portmap: bool,
         dht: Dht,
         mux: UdpMux,
         endpoint: QuicEndpoint,
@@ -61,7 +63,7 @@ class Reaching:
         blocked: Callable[[PeerId], bool],
         changed: Callable[[], None],
     ) -> None:
-        """`changed`: what we publish is another now."""
+        """`portmap`: whether to ask the router for a port. `changed`: what we publish is another now."""
         self._network = network
         self._realm = partial(realm_of, allow_documentation=allow_documentation)
         self._changed = changed
@@ -82,6 +84,17 @@ class Reaching:
         self._ice = IceEndpoint(network=network, send=self.send, allow_documentation=allow_documentation)
         self._reachability = Reachability(allow_documentation=allow_documentation)
         self._keeper = RendezvousKeeper(dht=dht, network=network, changed=changed, families=self._closed_families)
+        self.port_mapping = PortMapping(
+            enabled=portmap,
+            key=key,
+            network=network,
+            dht=dht,
+            bound=lambda: mux.local,
+            outside_ip=lambda is_ipv6: self.verdict(ipv6=is_ipv6).ip,
+            dialable=self._dialable,
+            allow_documentation=allow_documentation,
+            changed=changed,
+        )
         self._guard = OfferGuard(key=key, network_tag=network_tag, known=self._is_known)
         self._guessing = PortGuessing(
             network=network, mux=mux, ice=self._ice, servers=self._stun_servers, known=self._is_known
@@ -119,12 +132,14 @@ class Reaching:
             self._ask_stun()
 
     def start(self) -> None:
-        """Keep rendezvous nodes from now on."""
+        """Keep rendezvous nodes, and a port of the router's, from now on."""
+        self.port_mapping.start()
         self._tasks.spawn(self._keep_rendezvous())
 
     async def stop(self) -> None:
         await self._tasks.cancel()
         await self._guessing.stop()
+        await self.port_mapping.stop()
         await self._signalling.stop()
         self._ice.close()
 
@@ -134,11 +149,13 @@ class Reaching:
         self._guessing.network_changed()
         self._dht.addresses_changed()
         self._keeper.renew()
+        self._tasks.spawn(self.port_mapping.network_changed())
         self.look()
 
     def look(self) -> None:
         """Look now whether rendezvous nodes are needed: a realm was joined, or whether we can be dialled found out."""
         self._look.set()
+        self.port_mapping.look()
         self._changed()
 
     # Datagrams
@@ -199,7 +216,8 @@ class Reaching:
         """
         if connection.path.kind != "mux":
             return connection.path.kind == "socket"
-        if self._dialable(connection.remote.is_ipv6):
+        is_ipv6 = connection.remote.is_ipv6
+        if self._dialable(is_ipv6) or any(address.is_ipv6 is is_ipv6 for address in self.port_mapping.addresses()):
             return False
         return self._signalling.is_punched(connection.peer, connection.remote)
 
@@ -263,6 +281,7 @@ class Reaching:
     def _observed(self, observer: PeerId, at: Address, own: Address) -> None:
         if self._reachability.report(observer.raw, at, own, self._network.monotonic()):
             self._guessing.look(self.nat)
+            self.port_mapping.look()
 
     def _own_side(self) -> OwnSide:
         own = self._own_addresses()
@@ -278,8 +297,11 @@ class Reaching:
                 guess = Address(seen.ip, seen.ports[0])
                 candidates.setdefault(guess, IceCandidate(guess, "srflx"))
         dialable = tuple(address for address in published if self._dialable(address.is_ipv6))
+        mapped = self.port_mapping.addresses()
+        for address in mapped:
+            candidates.setdefault(address, IceCandidate(address, "srflx"))
         ports = self.verdict().ports
-        return OwnSide(tuple(candidates.values())[:MAX_CANDIDATES], dialable, self.nat, ports)
+        return OwnSide(tuple(candidates.values())[:MAX_CANDIDATES], (*dialable, *mapped), self.nat, ports)
 
     async def _dial_back(self, peer: PeerId, addresses: Sequence[Address]) -> None:
         """Dial a caller's published addresses: if one works, neither router matters."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from p2pnode.core.address import Address, Realm, Scope
+from p2pnode.mapped_port import PortMappingStatus
 from p2pnode.read_back import PublishedRecord
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ class NodeStatus:
     """How far our clock is ahead of that of a node which refused us for it; None when none did."""
     published: tuple[PublishedRecord, ...]
     """How many of the nodes nearest to each of our records held it when it was last read back."""
+    port_mapping: tuple[PortMappingStatus, ...]
+    """Ports that routers were asked for, one for each address family, and whether they are believed."""
 
 
 def node_status(node: Node) -> NodeStatus:
@@ -96,6 +99,7 @@ def node_status(node: Node) -> NodeStatus:
         tuple(str(contact.address) for contact in node.reaching.rendezvous),
         statistics.clock_offset_s,
         node.publisher.published() if node.publisher is not None else (),
+        node.reaching.port_mapping.status(),
     )
 
 

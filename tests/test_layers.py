@@ -43,7 +43,7 @@ WITHOUT_IO = tuple(
         "dht": "accounts contact density error_codes fields graves handover hearsay keyring leases lookup members "
         "messages nearest neighbours notices overlay probes records repair results settings storage subscription table "
         "tokens topic_entries topics watches wire",
-        "nat": "behaviour close control handshake path proof retry transport",
+        "nat": "behaviour close control handshake natpmp path pcp portmap proof retry transport upnp",
         "node": "addresses events evidence interfaces lan_machine lan_wire offer offer_guard peerspec presence "
         "reachability settings trace vouches",
         "chat": "contacts hall language limits model outbox protocol",

@@ -80,7 +80,7 @@ def expected(a: str, b: str) -> Expected:
         return NO_LINE
     if not all(kind.udp for kind in kinds):
         return NO_UDP
-    if PUBLIC in (a, b):
+    if PUBLIC in (a, b) or any(kind.port_mapping for kind in kinds):
         return DIRECT
     easy = [kind for kind in kinds if kind.mapping == INDEPENDENT]
     if not easy:

@@ -30,6 +30,7 @@ __all__ = [
 _REFUSED_AT_A_TIME = 8
 _PUBLIC_NODES = 4  # besides the bootstrap nodes
 _TEXT = "laboratory {}"
+_MAPPED_S, _FOUND_S = 30.0, 2.0  # until a router's port is proven, and until others find it
 _READY_S = 90.0  # dozens of processes start at once
 
 
@@ -163,6 +164,8 @@ def run_matrix(
     nodes = _start(lab, plan)
     for node in lab.nodes.values():
         node.ready(_READY_S)
+    _wait_for_ports([node for kind, made in nodes.items() if kind not in SHARED for node in made
+                     if KINDS[kind].port_mapping])  # fmt: skip
     work = [(cell, pair) for cell in plan.cells for pair in pairs_of(nodes, cell, plan.samples_of(cell))]
     # In any order but that of the plan: a node should not have to do all its connects at once.
     order = list(range(len(work)))
@@ -235,6 +238,16 @@ def _start(lab: Lab, plan: Plan) -> dict[str, list[LabNode]]:
     nodes = {kind: [lab.join(host.name, host) for host in made] for kind, made in hosts.items()}
     lab.prove(probed)  # while the nodes start: they wait for each other anyway
     return nodes
+
+
+def _wait_for_ports(nodes: list[LabNode]) -> None:
+    """Wait until the ports that routers opened are proven: before, such a home is like any other."""
+    deadline = time.monotonic() + _MAPPED_S
+    for node in nodes:
+        while time.monotonic() < deadline and not any(m.state == "believed" for m in node.status().port_mapping):
+            time.sleep(0.2)
+    if nodes:
+        time.sleep(_FOUND_S)
 
 
 def pairs_of(nodes: dict[str, list[LabNode]], cell: tuple[str, str], samples: int) -> list[tuple[LabNode, LabNode]]:

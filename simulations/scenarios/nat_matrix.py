@@ -28,6 +28,7 @@ __all__ = ["MATRIX", "SCENARIO", "Settings", "names"]
 MATRIX = "Paths"
 PORT = 4747
 BOOTSTRAP, PUBLIC = 3, 4
+MAPPED_S, MAPPED_FOUND_S = 30, 2.0  # most seconds until a router's port is proven; until others find it
 SETTLE_S = 15.0  # the public peers are dialled back and become servers
 NOTE = "p2pnode/simulation-note/1"
 GROUPS = {"quick": ("public", "fullcone", "port-restricted", "symmetric"), "all": (*KINDS, *SHARED)}
@@ -111,6 +112,16 @@ class Builder:
         found = [(known[a][i], known[b][i + 1 if a == b else i]) for i in range(samples)]
         return [pair if i % 2 == 0 else (pair[1], pair[0]) for i, pair in enumerate(found)]
 
+    async def mapped(self, known: dict[str, list[Peer]]) -> None:
+        """Wait until the ports that routers opened are proven: before, such a home is like any other."""
+        waiting = [peer.node for kind, peers in known.items() if KINDS[kind].port_mapping for peer in peers]
+        for _ in range(MAPPED_S):
+            if all(any(each.believed for each in node.status().port_mapping) for node in waiting):
+                break
+            await asyncio.sleep(1.0)
+        if waiting:
+            await asyncio.sleep(MAPPED_FOUND_S)
+
     async def stop(self) -> None:
         await asyncio.gather(*(peer.node.stop() for peer in self.peers))
 
@@ -159,6 +170,7 @@ async def run(run: Run[Settings]) -> None:
     for a, b in cells:
         work.append((a, b, await builder.pairs(a, b, known)))
         run.progress.advance()
+    await builder.mapped(known)
     table = Table("Pairs", ["a", "b", "connected", "path", "code", "seconds", "delivered once", "as expected"], [])
     run.progress.phase("connecting", len(work))
     for a, b, pairs in work:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from p2pnode.core.address import Address
-from p2pnode.core.network import Interface, TcpStream
+from p2pnode.core.network import Gateway, Interface, TcpStream
 from p2pnode.simulations.virtual.links import Link
 from p2pnode.simulations.virtual.network import VirtualNetwork
 from p2pnode.simulations.virtual.places import is_local, is_loopback, is_public, kind_of, segment_of
@@ -193,6 +193,17 @@ class VirtualHost:
         if not is_public(ip) or (source := self._source(self._public[six], six, bound, free)) is None:
             return None
         return source, self.world.entrance(ip, self)
+
+    def gateways(self) -> list[Gateway]:
+        """Return the gateway's first address of each family on a segment that we share, and ours toward it."""
+        found: dict[bool, Gateway] = {}
+        theirs = self._gateway.segments() if self._gateway is not None else {}
+        for segment, own in self._segments.items():
+            for ip in theirs.get(segment, ()):
+                local = next((mine for mine in own if (":" in mine) == (":" in ip)), None)
+                if local is not None:
+                    found.setdefault(":" in ip, Gateway(ip, local))
+        return list(found.values())
 
     def next_hop(self, ip: str) -> VirtualHost | None:
         """Return where a router passes a packet for `ip` on to: a neighbour, its own gateway, or over the internet.

@@ -10,7 +10,16 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from p2pnode.core.address import Address, Scope, scope_of
-from p2pnode.core.network import Cancel, DatagramHandler, DatagramSocket, Interface, MulticastSocket, Network, TcpStream
+from p2pnode.core.network import (
+    Cancel,
+    DatagramHandler,
+    DatagramSocket,
+    Gateway,
+    Interface,
+    MulticastSocket,
+    Network,
+    TcpStream,
+)
 from p2pnode.simulations.virtual.places import WALL_AT_START_S
 from p2pnode.simulations.virtual.processes import RUNNING, Process
 from p2pnode.simulations.virtual.sockets import VirtualDatagramSocket, VirtualMulticastSocket
@@ -109,6 +118,9 @@ class VirtualNetwork(Network):
                 self.host.watchers.remove(watcher)
 
         return cancel
+
+    async def gateways(self) -> list[Gateway]:
+        return self.host.gateways()
 
     async def resolve(self, host: str, port: int) -> list[Address]:
         """Look up in `VirtualWorld.names`; takes one turn of the loop."""

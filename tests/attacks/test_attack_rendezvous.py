@@ -309,6 +309,22 @@ def test_attack_c1_dial_back_sends_one_small_frame_to_the_observed_address_only(
     assert [len(frames[peer.address]) for peer in (helper, third, twin)] == [0, 5, 0]
 
 
+def test_attack_c1_a_named_port_is_dialled_at_the_observed_ip_only() -> None:
+    """One that a router opened for the asker: another port, never another host, and within the same limits."""
+    world = World()
+    helper, third = world.peer("5.0.0.1"), world.peer("5.0.1.1")
+    asker = world.peer("5.9.0.1", CLIENT)
+    dialling(helper)
+    frames = dialling(third)
+    world.introduce(helper, third)
+    for i in range(100):
+        answer_of(world, asker, helper, DialBack(i.to_bytes(16, "big"), 1 + 600 * i))
+    print(f"C1: {len(frames)} frames of {len(frames[0][0])} bytes for 100 named ports")
+    assert {to.ip for _, to in frames} == {asker.address.ip}
+    assert frames[1][1].port == 601
+    assert len(frames) <= 32
+
+
 @pytest.mark.slow
 def test_attack_c1_dial_backs_are_limited_per_prefix_and_in_all() -> None:
     """10,000 wishes of one /24 in ten seconds, and 3,000 of a helper that aims at victims: a few dozen frames."""

@@ -51,7 +51,7 @@ class FakeNode:
         return SimpleNamespace(
             peer_id=str(self.peer_id), user_id=str(self.user_id), role="server", nat="unknown",
             addresses=("127.0.0.1:4747",), peers=0, routing_table=0, records=0, uptime_s=1.0, rss_bytes=1,
-            clock_skew_s=None, seen_as=(), rendezvous=(),
+            clock_skew_s=None, seen_as=(), rendezvous=(), port_mapping=(),
         )  # fmt: skip
 
     async def find(self, peer: PeerId, *, timeout: float) -> Any:

@@ -118,7 +118,7 @@ def make() -> dict[str, Any]:
         "pong": Pong(OBSERVED.pack()), "nodes": nodes, "value": value, "stored": Stored(OBSERVED.pack()),
         "register": Register(60), "forward": Forward(target, b"sealed offer", vouch=True),
         "deliver": Deliver(asker.public_raw, b"sealed offer", OBSERVED.pack()),
-        "dial_back": DialBack(seed("dial nonce")[:16]),
+        "dial_back": DialBack(seed("dial nonce")[:16], 4748),
         "dial_for": DialFor(OBSERVED.pack(), seed("dial nonce")[:16]), "registered": Registered(OBSERVED.pack(), 60),
         "forwarded": Forwarded(OBSERVED.pack()), "delivered": Delivered(OBSERVED.pack()),
         "dial_back_accepted": DialBackAccepted(OBSERVED.pack()),
