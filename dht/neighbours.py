@@ -5,6 +5,9 @@ ends that the other lives, so four a minute keep twenty neighbours heard every t
 misses is asked twice more within seconds, and pays for three quick pings of others: after a single death that is all;
 after many at once each of these finds more, until all neighbours have been asked. When nobody answers any more it is we
 who are cut off, and nobody is judged by that.
+
+Where no neighbour was lost for ten minutes, one of them is asked each minute, whoever was silent longest: when many die
+at once the first or second such ping finds it, and the quick ones do the rest. That one alone died is known later.
 """
 
 from __future__ import annotations
@@ -17,8 +20,11 @@ from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.settings import DhtSettings
 from p2pnode.dht.table import Table
 
-__all__ = ["CheckUp", "most_silent"]
+__all__ = ["CALM_AFTER", "CheckUp", "most_silent"]
 
+CALM_AFTER = 600.0  # s without a lost neighbour
+CALM_TURN = 4  # then one in four pings may go to a neighbour ...
+CALM_SILENT = 50.0  # ... that was silent for so long, s
 OTHERS_TURN = 4  # each fourth ping goes to those far away first
 AGAIN_AFTER = (3.0, 6.0)  # s until a neighbour that missed once, twice is asked again
 PINGS_PER_MISS = 3
@@ -28,9 +34,11 @@ CUT_OFF_PINGS = 4  # quick pings under way or missed while nobody was heard: it 
 
 
 def most_silent(
-    tables: Iterable[Table], serving: Collection[Overlay], now: float, settings: DhtSettings, turn: int
-) -> Contact | None:
-    """Return whom to ping in the upkeep: nobody has heard from it for too long. `turn` counts the pings.
+    tables: Iterable[Table], serving: Collection[Overlay], now: float, settings: DhtSettings, turn: int,
+    calm: Collection[Overlay] = (),
+) -> Contact | None:  # fmt: skip
+    """Return whom to ping in the upkeep: nobody has heard from it for too long. `turn` counts the pings; `calm`: where
+    no neighbour was lost for long.
 
     A node that does not serve in an overlay holds nothing there: its neighbours are contacts like others.
     """
@@ -39,9 +47,13 @@ def most_silent(
     tables = list(tables)
     heard_at = max((contact.last_seen for table in tables for contact in table), default=now)
     # Nobody at all was heard of late: we are cut off, and must not forget our neighbours for it.
-    near_limit = settings.silent_after if now - heard_at > CUT_OFF_AFTER else settings.neighbour_silent_after
+    cut_off = now - heard_at > CUT_OFF_AFTER
     for table in tables:
         neighbours = {contact.id for contact in table.neighbours()} if table.overlay in serving else set()
+        if cut_off or (table.overlay in calm and turn % CALM_TURN != 1):
+            near_limit = settings.silent_after
+        else:
+            near_limit = CALM_SILENT if table.overlay in calm else settings.neighbour_silent_after
         for contact in table:
             silent = now - max(contact.last_seen, contact.last_pinged)
             is_near = contact.id in neighbours

@@ -20,6 +20,7 @@ from p2pnode.core.tasks import TaskSet
 from p2pnode.dht.calls import ignore
 from p2pnode.dht.contact import Contact
 from p2pnode.dht.crawl import Crawl
+from p2pnode.dht.holders import HolderBook
 from p2pnode.dht.limits import Budget
 from p2pnode.dht.messages import Put
 from p2pnode.dht.overlay import Overlay
@@ -42,8 +43,10 @@ class Reader:
     """Reads records, in any number of overlays at once."""
 
     def __init__(
-        self, protocol: DhtProtocol, storage: RecordStorage, network: Network, network_tag: bytes, settings: DhtSettings
-    ) -> None:
+        self, protocol: DhtProtocol, storage: RecordStorage, book: HolderBook, network: Network, network_tag: bytes,
+        settings: DhtSettings,
+    ) -> None:  # fmt: skip
+        self._book = book
         self.protocol, self.network, self.settings = protocol, network, settings
         self._storage, self._tag = storage, network_tag
         self._tasks = TaskSet()
@@ -79,10 +82,12 @@ class Reader:
     async def _read_back(self, record: SignedRecord, overlay: Overlay) -> ReadBack:
         crawl = await self.protocol.crawl(record.key, overlay, quorum=ALL_OF_THEM, judged=True)
         nearest = crawl.lookup.closest()
+        near = [crawl.answered[contact.id] for contact in nearest]
+        self._book.searched(overlay, record.key, near, crawl.tokens, self.network.monotonic())
         holders = frozenset(contact.id for contact in crawl.holders if crawl.record == record)
         newer = crawl.record is not None and crawl.record.seq > record.seq
         if not newer:  # else it is no longer the one to be brought to anybody
-            self._mend(crawl, record, holders, at_most=len(nearest))
+            self._mend(crawl, record, [contact for contact in near if contact.id not in holders])
         return ReadBack(
             held=sum(1 for contact in nearest if contact.id in holders),
             asked=len(nearest),
@@ -92,13 +97,13 @@ class Reader:
     def mend(self, crawl: Crawl) -> None:
         """Bring the record that a search found to some of the nearest that answered without it."""
         if crawl.record is not None:
-            self._mend(crawl, crawl.record, {contact.id for contact in crawl.holders}, at_most=STORES_PER_READ)
+            self._mend(crawl, crawl.record, self._lacking(crawl, {c.id for c in crawl.holders})[:STORES_PER_READ])
 
-    def _mend(self, crawl: Crawl, record: SignedRecord, have: Set[bytes], at_most: int) -> None:
+    def _mend(self, crawl: Crawl, record: SignedRecord, lacking: Iterable[Contact]) -> None:
         if record.expires - self.network.wall() < CLOSE_TO_EXPIRY:
             return
         now = self.network.monotonic()
-        for contact in self._lacking(crawl, have)[:at_most]:
+        for contact in lacking:
             if self._may_bring(contact, record, now):
                 self.protocol.start_call(
                     contact.address, NodeId(contact.id), Put(crawl.tokens[contact.id], record), on_done=ignore

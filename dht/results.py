@@ -45,7 +45,8 @@ class PutResult:
     """`stored`: other nodes that confirmed, of `tried`. `local`: we keep it too, being among the nearest.
 
     `refused`: error codes by name, and `timeout`, with how often. `settled`: False when enough had confirmed, and more
-    stores were still under way.
+    stores were still under way. `direct`: it went straight to known holders, nobody was searched for. `lost`: how
+    many of the `found` that the last search found have failed since, in the overlay that lost most.
     """
 
     stored: int
@@ -54,6 +55,9 @@ class PutResult:
     elapsed_s: float = 0.0
     refused: dict[str, int] = field(default_factory=dict)
     settled: bool = True
+    direct: bool = False
+    lost: int = 0
+    found: int = 0
 
 
 @dataclass(frozen=True, slots=True)

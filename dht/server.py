@@ -16,6 +16,7 @@ from p2pnode.core.network import Network
 from p2pnode.core.network_id import network_tag
 from p2pnode.dht.contact import Contact, KnownContact, unpack_address_untrusted
 from p2pnode.dht.engine import Engine
+from p2pnode.dht.holders import HolderBook
 from p2pnode.dht.joining import Joining
 from p2pnode.dht.members import Members
 from p2pnode.dht.messages import Error, ErrorCode, Ping
@@ -68,8 +69,9 @@ class Dht(Signalling, Topics, Server):
             token_bytes=network.token_bytes,
         )  # fmt: skip
         self.protocol: DhtProtocol = DhtProtocol(self._engine, network, storage)
-        self._writer = Writer(self.protocol, self._members, storage, topics, network, settings)
-        self._reader = Reader(self.protocol, storage, network, self.network_tag, settings)
+        book = HolderBook()
+        self._writer = Writer(self.protocol, self._members, storage, topics, network, book, settings)
+        self._reader = Reader(self.protocol, storage, book, network, self.network_tag, settings)
         self._start_topics(topics)
         self._serving = Serving(self.protocol, network, settings)
         self.probing = Probing(self.protocol, network)
@@ -206,15 +208,16 @@ class Dht(Signalling, Topics, Server):
         return await self._reader.get(key, self._overlays(wanted), wanted, fast=fast, on_newer=on_newer)
 
     async def put(
-        self, record: SignedRecord, *, realms: Iterable[Realm], enough: int | None = None,
+        self, record: SignedRecord, *, realms: Iterable[Realm], enough: int | None = None, again: bool = False,
         on_settled: Callable[[PutResult], None] | None = None,
     ) -> PutResult:  # fmt: skip
         """Store the record on the nodes nearest to its key in each realm, and say honestly how many confirmed.
 
         `enough`: return as soon as so many have it in each realm; the rest goes on. None: wait for all. `on_settled`:
-        called once, when every store was answered or given up.
+        called once, when every store was answered or given up. `again`: straight to those that the last `put` or
+        `read_back` under this key found, for a round trip; searched for only when fewer than half of them take it.
         """
-        return await self._writer.put(record, self._overlays(frozenset(realms)), enough, on_settled)
+        return await self._writer.put(record, self._overlays(frozenset(realms)), enough, on_settled, again=again)
 
     async def read_back(self, record: SignedRecord, realm: Realm) -> ReadBack:
         """Ask the nodes nearest to our own record for it; those that lack it get it. Costs a search to the end."""

@@ -28,6 +28,7 @@ __all__ = ["Serving"]
 
 log = structlog.get_logger(__name__)
 
+TOLD = 8  # the other neighbours hear it with the next message, or at their upkeep's next ping
 HELPERS = 3  # nodes asked for a dial-back at once: a lost frame or one liar decides nothing
 
 
@@ -182,8 +183,8 @@ class Serving:
             self._set(overlay, role.serves)
             if self.on_checked is not None:
                 self.on_checked()
-            if began:  # those near us should know: our frames say so from now on
-                for contact in self._members.tables[overlay].neighbours():
+            if began:  # our frames say so from now on: the nearest, who name us to others, should know at once
+                for contact in self._members.tables[overlay].neighbours()[:TOLD]:
                     self._protocol.start_call(contact.address, NodeId(contact.id), Ping(), on_done=ignore)
 
     def _set(self, overlay: Overlay, serves: bool) -> None:

@@ -2,7 +2,8 @@
 
 *Retry tokens* go to unproven senders of signed requests when we are over budget (as QUIC's Retry, RFC 9000, section
 8.1.2): bound to IP and port, good for 60 s. *Put tokens* come with every answer about a key and allow a store under
-it: bound to IP and key, good for 5 to 10 minutes (as mainline's BEP 5, "Tokens").
+it: bound to IP and key, good for 30 to 60 minutes (as mainline's BEP 5, "Tokens", which says ten: ours last until the
+author's next search, so that what is refreshed meanwhile goes straight to its holders).
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from collections.abc import Callable
 
 from p2pnode.core.errors import BadPacket
 
-__all__ = ["PUT_TOKEN_BYTES", "RETRY_TOKEN_BYTES", "PutTokens", "RetryTokens"]
+__all__ = ["PUT_TOKEN_BYTES", "PUT_TOKEN_LIFE", "RETRY_TOKEN_BYTES", "PutTokens", "RetryTokens"]
 
 RETRY_TOKEN_BYTES = 24  # 4 of time, 20 of MAC
-PUT_TOKEN_BYTES = 8  # guessing one takes 2^63 tries within ten minutes
+PUT_TOKEN_BYTES = 8  # guessing one takes 2^63 tries within an hour
 RETRY_LIFE = 60.0
-PUT_SECRET_LIFE = 300.0
+PUT_TOKEN_LIFE = 1_800.0  # at least; at most twice that
 
 
 class RetryTokens:
@@ -45,7 +46,7 @@ class RetryTokens:
 
 
 class PutTokens:
-    """Tokens for (IP, key), under a secret that changes every five minutes."""
+    """Tokens for (IP, key), under a secret that changes every half an hour."""
 
     def __init__(self, token_bytes: Callable[[int], bytes]) -> None:
         self._token_bytes = token_bytes
@@ -66,12 +67,12 @@ class PutTokens:
 
     def _rotate(self, now: float) -> None:
         if self._rotate_at is None:
-            self._rotate_at = now + PUT_SECRET_LIFE
+            self._rotate_at = now + PUT_TOKEN_LIFE
         elif now >= self._rotate_at:
-            stale = now >= self._rotate_at + PUT_SECRET_LIFE  # nobody asked for a whole period: the old one is too old
+            stale = now >= self._rotate_at + PUT_TOKEN_LIFE  # nobody asked for a whole period: the old one is too old
             self._previous = self._token_bytes(32) if stale else self._current
             self._current = self._token_bytes(32)
-            self._rotate_at = now + PUT_SECRET_LIFE
+            self._rotate_at = now + PUT_TOKEN_LIFE
 
 
 def _put_mac(secret: bytes, packed_address: bytes, key: bytes) -> bytes:

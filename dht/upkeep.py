@@ -11,7 +11,7 @@ from p2pnode.dht.calls import ignore
 from p2pnode.dht.contact import Contact
 from p2pnode.dht.handing import HandOver
 from p2pnode.dht.messages import Ping
-from p2pnode.dht.neighbours import CheckUp, most_silent
+from p2pnode.dht.neighbours import CALM_AFTER, CheckUp, most_silent
 from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.protocol import DhtProtocol
 from p2pnode.dht.repairing import Repairer
@@ -38,6 +38,7 @@ class Upkeep:
         self._members = protocol.engine.members
         self._checks = {overlay: CheckUp(table, settings) for overlay, table in self._members.tables.items()}
         self._checking: set[Overlay] = set()
+        self._lost_at: dict[Overlay, float] = {}  # when a neighbour was lost, or the first contact came
         self._repairer = Repairer(protocol, storage, network, settings)
         self._hand_over = HandOver(protocol, storage, network, settings)
         self._tasks = TaskSet()
@@ -67,7 +68,13 @@ class Upkeep:
             await asyncio.sleep(settings.maintenance_interval / settings.pings_per_round * rng.uniform(0.9, 1.1))
             now = self._network.monotonic()
             turn += 1
-            contact = most_silent(self._members.tables.values(), self._members.serving, now, settings, turn)
+            tables, serving = self._members.tables, self._members.serving
+            calm = {
+                overlay
+                for overlay in serving
+                if len(tables[overlay]) and now - self._lost_at.setdefault(overlay, now) > CALM_AFTER
+            }
+            contact = most_silent(tables.values(), serving, now, settings, turn, calm)
             if contact is not None:
                 contact.last_pinged = now
                 self._ping(contact)
@@ -103,7 +110,10 @@ class Upkeep:
             return  # we hold nothing there
         if dropped:
             self._repairer.lost(overlay, contact)
-        if self._checks[overlay].missed(contact) and overlay not in self._checking:
+        is_near = self._checks[overlay].missed(contact)
+        if is_near and dropped:
+            self._lost_at[overlay] = self._network.monotonic()
+        if is_near and overlay not in self._checking:
             self._checking.add(overlay)
             self._tasks.spawn(self._check(overlay))
 

@@ -25,11 +25,14 @@ __all__ = ["Publisher"]
 log = structlog.get_logger(__name__)
 
 DEVICES_LIFETIME_S = 20 * 3600.0  # below the 24 h that holders accept, with room for a clock that is wrong
-DEVICES_REFRESH_S = 1800.0  # it never changes by itself; holders come and go
+DEVICES_REFRESH_S = 4 * 3600.0  # it never changes by itself; that its holders come and go the read-backs see
+# From a read-back that found all in place to the next; the devices are asked for less often.
+PRESENCE_CALM_S = 1_500.0  # below the life of a store token, which it renews
+DEVICES_CALM_S = 3_600.0
 RETRY_S = 15.0  # after a publish that nobody stored
 # How often the network's size is looked at: a network grows when it is young; all else wakes us.
 LOOK_FIRST_S, LOOK_LAST_S = 5.0, 40.0
-GROWTH = 2.0  # half of the nearest nodes of a network that has doubled since the publish lack our record
+GROWTH = 2.0  # half of the nearest nodes of a network that has doubled since a search lack our record
 # The wall clock went ahead of the monotonic one: the machine slept (Linux stops CLOCK_MONOTONIC then) or its clock was
 # set. Either way the times in what we signed are no longer true, and our timers know nothing of it.
 SLEPT_S = 30.0
@@ -73,7 +76,7 @@ class Publisher:
         self._published: dict[Realm, _Where] = {}
         self._due_at: dict[Realm, float] = {}
         self._devices_due_at: dict[Realm, float] = {}
-        self._size_at_publish: dict[Realm, float] = {}
+        self._size_at_search: dict[Realm, float] = {}
         self._wall_ahead_s = network.wall() - network.monotonic()
         self._read_backs = ReadBacks(dht, network, self._highest_seq, self._outdated)
 
@@ -93,6 +96,8 @@ class Publisher:
             if await self.publish_due():
                 look_s = LOOK_FIRST_S
             due = [at for realm, at in self._due_at.items() if realm in self._dht.realms()]
+            if due:
+                due.append(self._read_backs.next_due())
             now = self._network.monotonic()
             look_at = now + min(look_s, max(min(due, default=0.0) - now, LOOK_FIRST_S))
             while not self._wake.is_set() and (left := look_at - self._network.monotonic()) > 0 and not self._slept():
@@ -105,7 +110,8 @@ class Publisher:
         return abs(self._network.wall() - self._network.monotonic() - self._wall_ahead_s) > SLEPT_S
 
     async def publish_due(self) -> bool:
-        """Publish in every realm where it is due or an address has changed; return whether it was anywhere."""
+        """Publish in every realm where it is due or an address has changed, read back where that is due; return whether
+        anything was published, or a network has grown."""
         now = self._network.monotonic()
         wall_ahead_s = self._network.wall() - now
         if self._slept():
@@ -113,19 +119,20 @@ class Publisher:
             self._due_at = dict.fromkeys(self._due_at, 0.0)
             self._devices_due_at.clear()
             self._wall_ahead_s = wall_ahead_s
-        due = []
+        due, grown = [], False
         for realm in self._dht.realms():
             where = self._where(realm)
             if not (where.addresses or where.rendezvous or realm in self._published):
                 continue  # nobody could reach us yet: there is nothing to say, and silence is no goodbye
             size = self._dht.estimated_size(realm)
-            if size >= GROWTH * self._size_at_publish.get(realm, 0.0):
-                self._due_at[realm] = self._devices_due_at[realm] = 0.0
-            if self._due_at[realm] <= now or self._published.get(realm, where) != where:
-                self._size_at_publish[realm] = size
+            if size >= GROWTH * self._size_at_search.setdefault(realm, size) and self._read_backs.grown(realm):
+                self._size_at_search[realm] = size
+                grown = True
+            if self._due_at.get(realm, 0.0) <= now or self._published.get(realm, where) != where:
                 due.append((realm, where))
+        self._read_backs.read_due()
         await asyncio.gather(*(self._publish(realm, where) for realm, where in due))
-        return bool(due)
+        return bool(due) or grown
 
     async def unpublish(self) -> None:
         """Say goodbye in every realm where we are published."""
@@ -145,7 +152,7 @@ class Publisher:
         if await self._put_presence(realm, where):
             self._published[realm] = where
             refresh = self._settings.presence_refresh
-            self._due_at[realm] = now + refresh * (1 - JITTER * self._network.rng.random())
+            self._due_at[realm] = now + refresh * (1 + JITTER * (self._network.rng.random() - 0.5))
         else:
             self._due_at[realm] = now + RETRY_S
 
@@ -163,7 +170,9 @@ class Publisher:
         """Others hold a newer record of ours: our clock or our state file went back, or our key is in use elsewhere."""
         now = self._network.monotonic()
         self._state.raise_seq(record.public_key + record.salt, seq, self._network.wall())
-        if record.salt == presence_salt(realm):
+        if record.salt == DEVICES_SALT:
+            self._devices_due_at[realm] = 0.0  # with the next presence
+        else:
             self._due_at[realm] = min(self._due_at.get(realm, float("inf")), now + RETRY_S)
             self.wake()
 
@@ -193,9 +202,12 @@ class Publisher:
 
         def settled(result: PutResult) -> None:
             if not leaving:
-                self._read_backs.settled(realm, record, result)
+                calm_s = DEVICES_CALM_S if salt == DEVICES_SALT else PRESENCE_CALM_S
+                self._read_backs.settled(realm, record, result, calm_s)
 
-        result = await self._dht.put(record, realms=[realm], enough=None if leaving else ENOUGH, on_settled=settled)
+        result = await self._dht.put(
+            record, realms=[realm], enough=None if leaving else ENOUGH, again=True, on_settled=settled
+        )
         if not result.stored:
             log.warning("publish_not_stored", realm=realm.value, salt=salt.decode(), tried=result.tried)
         return result.stored

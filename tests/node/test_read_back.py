@@ -27,13 +27,13 @@ def test_a_publisher_knows_how_many_of_the_nearest_hold_its_records() -> None:
 
     async def main(world: VirtualWorld) -> None:
         async with lan_of(world, 24) as nodes:
-            await asyncio.sleep(30)
+            await asyncio.sleep(360)
             assert all(sorted(shares(node)) == BOTH for node in nodes)
             held = sum(held for node in nodes[20:] for held, _ in shares(node).values())
             asked = sum(asked for node in nodes[20:] for _, asked in shares(node).values())
             print(f"the last four: {held} of {asked} hold")
             assert asked == 4 * 2 * 20
-            assert held >= 0.95 * asked
+            assert held >= 0.9 * asked
             count, of = shares(nodes[23])["presence/private"]
             page = metrics_text(nodes[23])
             assert f'p2pnode_published_held{{realm="private",record="presence/private"}} {count}\n' in page
@@ -53,7 +53,7 @@ def test_p1_holders_that_confirm_and_forget_are_found_out_and_it_is_said() -> No
             with capture_logs() as logged:
                 newcomer = make_node(world.host("10.0.0.77"), 77, through=nodes[:1])
                 await network_of(newcomer).run(newcomer.start())
-                await asyncio.sleep(20)
+                await asyncio.sleep(360)
             assert shares(newcomer) == dict.fromkeys(BOTH, (0, 8))
             events = [each for each in logged if each["event"] == "published_not_seen"]
             said = [each for each in events if each["asked"] == 8 and each["realm"] == "private"][:2]
@@ -61,15 +61,15 @@ def test_p1_holders_that_confirm_and_forget_are_found_out_and_it_is_said() -> No
             assert all(each["log_level"] == "warning" for each in said)
             for node in nodes:
                 del node.dht.storage.read
-            await asyncio.sleep(330)
+            await asyncio.sleep(480)
             assert shares(newcomer)["presence/private"] == (8, 8)
             await network_of(newcomer).run(newcomer.stop())
 
     run_virtual(main, delay=0.02)
 
 
-def test_reading_back_costs_one_search_in_a_quarter_of_an_hour() -> None:
-    """In fifty minutes a presence is published ten times and read back at most three times more, devices once."""
+def test_reading_back_costs_a_search_in_twenty_five_minutes() -> None:
+    """In fifty minutes a presence is published seven times and read back at most three times, devices twice."""
 
     async def main(world: VirtualWorld) -> None:
         async with lan_of(world, 6) as nodes:
@@ -90,7 +90,7 @@ def test_a_publisher_whose_clock_went_back_publishes_above_what_others_hold() ->
 
     async def main(world: VirtualWorld) -> None:
         async with lan_of(world, 6) as nodes:
-            await asyncio.sleep(60)
+            await asyncio.sleep(300)
             bob = nodes[4]
             state = bob.state._file.own_seq
             name = bob.key.public_raw + PRESENCE
