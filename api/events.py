@@ -13,6 +13,7 @@ from p2pnode import (
     PeerId,
     PresenceChanged,
     SessionClosed,
+    SessionMoved,
     SessionOpened,
 )
 from p2pnode.api import types as t
@@ -46,6 +47,8 @@ def node_event(event: NodeEvent) -> t.Event | None:
             return t.Event(event="session", peer=str(session.peer), path=session.path, state="open")
         case SessionClosed(session, reason):
             return t.Event(event="session", peer=str(session.peer), path=session.path, state="closed", reason=reason)
+        case SessionMoved(session, _):
+            return t.Event(event="session", peer=str(session.peer), path=session.path, state="moved")
         case LanPeerSeen(peer, addresses, name):
             return t.Event(event="lan_peer", peer=str(peer), addresses=[str(a) for a in addresses], name=name or None)
         case Joined(realm):

@@ -6,6 +6,7 @@ from p2pnode.dht.records import SignedRecord, record_key
 from p2pnode.dht.results import GetResult, HelloResult, PutResult, ReadBack, Told
 from p2pnode.dht.server import Dht
 from p2pnode.dht.settings import DhtSettings
+from p2pnode.dht.signalling import Registration
 from p2pnode.dht.statistics import DhtStatistics
 from p2pnode.dht.topic_entries import MAX_ENTRY_VALUE, MAX_TOPIC_LIFE, TopicEntry, topic_id
 from p2pnode.dht.topic_reading import TopicResult
@@ -22,6 +23,7 @@ __all__ = [
     "KnownContact",
     "PutResult",
     "ReadBack",
+    "Registration",
     "SignedRecord",
     "Told",
     "TopicEntry",

@@ -12,14 +12,29 @@ from collections.abc import Callable
 
 from p2pnode.core.address import Address
 from p2pnode.core.errors import BadPacket
+from p2pnode.core.ids import NodeId
 from p2pnode.core.keys import NodeKey
 from p2pnode.dht.answering import Answerer
 from p2pnode.dht.asking import Asking
 from p2pnode.dht.calls import Asked
+from p2pnode.dht.contact import pack_address
 from p2pnode.dht.dialback import DialBacks
 from p2pnode.dht.limits import Budget
 from p2pnode.dht.members import Members
-from p2pnode.dht.messages import Answer, Changed, DialBack, DialFor, Probe, Signal, Watch, encode
+from p2pnode.dht.messages import (
+    Answer,
+    Changed,
+    DialBack,
+    DialFor,
+    Error,
+    ErrorCode,
+    Probe,
+    Relay,
+    Relaying,
+    Signal,
+    Watch,
+    encode,
+)
 from p2pnode.dht.notices import Notices
 from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.probes import Probes
@@ -43,7 +58,11 @@ from p2pnode.dht.wire import (
     sealed_answer_text,
 )
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "RelayHandler"]
+
+RelayHandler = Callable[[NodeId, NodeId, Address, int], tuple[int, int, bool] | None]
+"""Called with (who asks, with whom, its proven address, lease in seconds, 0 to end); returns (number of its side of the
+flow, lease, whether the other asked as well), None when refused."""
 
 
 class Engine(Asking):
@@ -56,6 +75,8 @@ class Engine(Asking):
         super().__init__(key=key, tag=tag, settings=settings, members=members, send=send, token_bytes=token_bytes)
         self.now = self.wall = 0.0
         """The clocks of the datagram or the timer that is being handled."""
+        self.on_relay: RelayHandler | None = None
+        """Who joins two nodes that ask for it; None: this node does not relay."""
         self._forgot_out = Budget(settings.forgot_rate)
         self.rendezvous = Rendezvous(self)
         self.notices = Notices(self, service.storage)
@@ -148,10 +169,19 @@ class Engine(Asking):
             answer = self.probes.handle(request, asked, now)
         elif isinstance(request, Watch | Changed):
             answer = self.notices.handle(request, asked, now, wall)
+        elif isinstance(request, Relay):
+            answer = self._relay(request, asked)
         else:
             answer = self.rendezvous.handle(request, asked, now, wall)
         if answer is not None:
             self.answer(asked, answer)
+
+    def _relay(self, request: Relay, asked: Asked) -> Answer:
+        observed = pack_address(asked.source)
+        if self.on_relay is None or asked.overlay not in self.members.serving:
+            return Error(observed, ErrorCode.NOT_SERVING, 0)
+        opened = self.on_relay(asked.session.peer_id.node_id, NodeId(request.peer), asked.source, request.lease)
+        return Error(observed, ErrorCode.BUSY, 0) if opened is None else Relaying(observed, *opened)
 
     def answer(self, asked: Asked, answer: Answer) -> None:
         """Send the answer to a sealed request. It must not be longer than the request (80 bytes at least)."""

@@ -4,12 +4,13 @@ Requests: `[1]` Ping · `[2, target]` FindNode · `[3, key]` Get · `[4, token, 
 `[10, token, topic, depth, entry]` Announce · `[11, topic, depth, index, nonce, after]` ListTopic. Only sealed, and
 from a proven address: `[5, lease]` Register · `[6, target, blob, vouch]` Forward · `[7, sender, blob, seen]` Deliver ·
 `[8, nonce, port]` DialBack · `[9, address, nonce]` DialFor · `[12, key, seq, lease, ways]` Watch ·
-`[13, record]` Changed · `[14, port, fresh, nonce]` Probe.
+`[13, record]` Changed · `[14, port, fresh, nonce]` Probe · `[15, peer, lease]` Relay.
 Answers: `[1, observed]` Pong · `[2, observed, token, ipv4, ipv6]` Nodes · `[3, observed, token, record or nil, ipv4,
-ipv6]` Value · `[4, observed]` Stored · `[5, observed, code, detail]` Error · `[6, observed, lease]` Registered ·
-`[7, observed]` Forwarded · `[8, observed]` Delivered · `[9, observed]` DialBackAccepted ·
+ipv6]` Value · `[4, observed]` Stored · `[5, observed, code, detail]` Error · `[6, observed, lease,
+relays]` Registered · `[7, observed]` Forwarded · `[8, observed]` Delivered · `[9, observed]` DialBackAccepted ·
 `[11, observed, held, split, more, entries]` TopicPage · `[12, observed, lease, seq, record or nil]` Watching ·
-`[13, observed]` Noticed · `[14, observed, port]` Probed.
+`[13, observed]` Noticed · `[14, observed, port]` Probed · `[15, observed, flow, lease, paired]`
+Relaying.
 `observed` is the requester's address as the answerer saw it; `ipv4`, `ipv6` are contacts of 26 and 38 bytes each.
 """
 
@@ -53,9 +54,9 @@ __all__ = [
     "MAX_BLOB", "MAX_LEASE", "MAX_WATCH", "MAX_WAYS", "NONCE_BYTES", "NOTICE", "PING_BYTES", "SEALED_ONLY",
     "UNDER_KEYS", "Announce", "Answer", "Changed", "Deliver", "Delivered", "DialBack", "DialBackAccepted",
     "DialFor", "Error", "ErrorCode", "FindNode", "Forward", "Forwarded", "Get", "ListTopic", "Nodes", "Noticed",
-    "Ping", "Pong", "Probe", "Probed", "Put", "Register", "Registered", "Request", "Signal", "Stored", "TopicPage",
-    "Value", "Watch", "Watching", "decode_answer_untrusted", "decode_notice_untrusted", "decode_request_untrusted",
-    "encode", "sealed_size",
+    "Ping", "Pong", "Probe", "Probed", "Put", "Register", "Registered", "Relay", "Relaying", "Request", "Signal",
+    "Stored", "TopicPage", "Value", "Watch", "Watching", "decode_answer_untrusted", "decode_notice_untrusted",
+    "decode_request_untrusted", "encode", "sealed_size",
 ]  # fmt: skip
 
 MAX_WAYS = 2
@@ -187,6 +188,14 @@ class Probe(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=
     nonce: Nonce
 
 
+class Relay(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=15):
+    """Join me, at the address that this came from, with the node `peer` when it asks the same of you; for `lease`
+    seconds, 0 ends it."""
+
+    peer: Key
+    lease: Annotated[int, msgspec.Meta(ge=0, le=MAX_LEASE)]
+
+
 class Pong(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=1):
     """`observed`: 6 or 18 bytes, the requester's address and port as seen."""
 
@@ -228,10 +237,11 @@ class Error(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=
 
 
 class Registered(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=6):
-    """Granted, for `lease` seconds."""
+    """Granted, for `lease` seconds. `relays`: whether the node relays, too (Relay)."""
 
     observed: Observed
     lease: Lease
+    relays: bool
 
 
 class Forwarded(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=7):
@@ -284,6 +294,15 @@ class Noticed(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_field
     observed: Observed
 
 
+class Relaying(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=15):
+    """Your relay frames go under the number `flow` for `lease` seconds. `paired`: the peer has asked as well."""
+
+    observed: Observed
+    flow: Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+    lease: Annotated[int, msgspec.Meta(ge=0, le=MAX_LEASE)]
+    paired: bool
+
+
 Request: TypeAlias = (
     Ping
     | FindNode
@@ -299,6 +318,7 @@ Request: TypeAlias = (
     | Watch
     | Changed
     | Probe
+    | Relay
 )
 Answer: TypeAlias = (
     Pong
@@ -314,9 +334,10 @@ Answer: TypeAlias = (
     | Watching
     | Noticed
     | Probed
+    | Relaying
 )
-Signal: TypeAlias = Register | Forward | Deliver | DialBack | DialFor | Watch | Changed | Probe
-SEALED_ONLY = (Register, Forward, Deliver, DialBack, DialFor, Watch, Changed, Probe)
+Signal: TypeAlias = Register | Forward | Deliver | DialBack | DialFor | Watch | Changed | Probe | Relay
+SEALED_ONLY = (Register, Forward, Deliver, DialBack, DialFor, Watch, Changed, Probe, Relay)
 """Requests that act on others or last: never in a signed first exchange, whose source address is not proven."""
 UNDER_KEYS = (Deliver, Changed)
 """Requests that go out under keys that there are, or not at all: their sender does no public-key work for them."""

@@ -130,7 +130,7 @@ class Rendezvous:
             return Error(observed, ErrorCode.BUSY, 0)
         if not self.registered.grant(node_id, asked.source, now + request.lease, now):
             return Error(observed, ErrorCode.BUSY, 0)
-        return Registered(observed, request.lease)
+        return Registered(observed, request.lease, self._engine.on_relay is not None)
 
     def _forward(self, request: Forward, asked: Asked, now: float, wall: float) -> Answer | None:
         engine, observed = self._engine, pack_address(asked.source)

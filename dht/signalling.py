@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 import structlog
 
@@ -11,7 +12,7 @@ from p2pnode.core.ids import NodeId
 from p2pnode.core.network import Network
 from p2pnode.dht.contact import Contact, KnownContact
 from p2pnode.dht.dialback import Evidence
-from p2pnode.dht.engine import Engine
+from p2pnode.dht.engine import Engine, RelayHandler
 from p2pnode.dht.members import Members
 from p2pnode.dht.messages import (
     MAX_BLOB,
@@ -20,6 +21,8 @@ from p2pnode.dht.messages import (
     Forwarded,
     Register,
     Registered,
+    Relay,
+    Relaying,
 )
 from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.protocol import DhtProtocol
@@ -27,12 +30,20 @@ from p2pnode.dht.rendezvous import CONVERSATION_LIFE, DeliverHandler
 from p2pnode.dht.serving import Serving
 from p2pnode.dht.settings import DhtSettings
 
-__all__ = ["Signalling"]
+__all__ = ["Registration", "Signalling"]
 
 log = structlog.get_logger(__name__)
 
 LEASE_SLACK = 10.0  # s; a delivery may leave just before the lease ends
 NEWCOMER_PENALTY = 0.2  # s of round trip that a node known only now is thought worse; halved after ten minutes
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A node forwards to us. `relays`: it relays, too. `rtt_s`: what asking took."""
+
+    relays: bool
+    rtt_s: float
 
 
 class Signalling:
@@ -60,15 +71,36 @@ class Signalling:
     def on_deliver(self, callback: DeliverHandler | None) -> None:
         self._engine.rendezvous.on_deliver = callback
 
-    async def register(self, contact: KnownContact, *, lease_s: float = 60.0) -> bool:
-        """Ask a node to forward to us while the lease (1 to 120 s) runs, at the address that it sees; False: no.
+    async def register(self, contact: KnownContact, *, lease_s: float = 60.0) -> Registration | None:
+        """Ask a node to forward to us while the lease (1 to 120 s) runs, at the address that it sees; None: no.
 
         Repeating it renews the lease and keeps the NAT's mapping alive.
         """
         lease = max(1, min(MAX_LEASE, round(lease_s)))
         self._expect_deliveries(contact, lease + LEASE_SLACK)
         outcome = await self.protocol.request(contact.address, contact.node_id, Register(lease))
-        return isinstance(outcome.answer, Registered)
+        if not isinstance(outcome.answer, Registered):
+            return None
+        return Registration(outcome.answer.relays, outcome.rtt_s)
+
+    # -- relay --------------------------------------------------------------------------------------------------
+
+    @property
+    def on_relay(self) -> RelayHandler | None:
+        """Who joins two nodes that ask us for it, for which it has the right frames; None: we do not relay."""
+        return self._engine.on_relay
+
+    @on_relay.setter
+    def on_relay(self, handler: RelayHandler | None) -> None:
+        self._engine.on_relay = handler
+
+    async def relay(
+        self, contact: KnownContact, peer: NodeId, *, lease_s: float = 100.0, timeout: float | None = None
+    ) -> Relaying | None:
+        """Ask a node to join us with `peer`, for up to 120 s; 0 ends it. None: it refused or did not answer."""
+        lease = max(0, min(MAX_LEASE, round(lease_s)))
+        outcome = await self.protocol.request(contact.address, contact.node_id, Relay(peer, lease), timeout)
+        return outcome.answer if isinstance(outcome.answer, Relaying) else None
 
     async def forward(
         self, via: KnownContact, target: NodeId, blob: bytes, *, timeout: float = 3.0, vouch: bool = False

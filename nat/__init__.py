@@ -10,6 +10,7 @@ from p2pnode.nat.ice import IceEndpoint, IceSession
 from p2pnode.nat.ice_reports import CheckReport, IceStatistics
 from p2pnode.nat.mux import Kind, MuxStatistics, UdpMux, kind_of
 from p2pnode.nat.path import Carrier, Path, PathKind
+from p2pnode.nat.probes import PROBE
 from p2pnode.nat.quic import QuicEndpoint, QuicSettings, QuicStatistics
 from p2pnode.nat.streams import Stream
 from p2pnode.nat.stun import StunClient, StunServer
@@ -18,6 +19,7 @@ from p2pnode.nat.transport import MAX_DATAGRAM_BYTES
 __all__ = [
     "ATTEMPT_S",
     "MAX_DATAGRAM_BYTES",
+    "PROBE",
     "Carrier",
     "CheckReport",
     "CloseCode",

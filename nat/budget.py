@@ -17,6 +17,7 @@ PACKETS_BEFORE_ANSWER = 10
 # Chosen by us
 WINDOW_S = 12.0  # as long as one attempt takes: the next attempt to a peer that was not there starts afresh
 ANSWERED_FOR_S = 60.0
+PROBES = 5  # of path_choice: they go to an address that a connection follows to, beside its own packets
 MOVE_PAUSE_S = 1.0  # addresses that take turns (copies of each packet sent from elsewhere) must not make us flap
 MAX_ADDRESSES = 2048  # 64 sessions of 15 addresses are 960; about 400 KiB. Beyond it the oldest is forgotten
 
@@ -107,7 +108,7 @@ class Following:
         """Whether it may move now; taken into account when so."""
         if now - self._moved_at < MOVE_PAUSE_S:
             return False
-        self._moved_at, self._left = now, PACKETS_BEFORE_ANSWER
+        self._moved_at, self._left = now, PACKETS_BEFORE_ANSWER - PROBES
         return True
 
     def heard(self) -> None:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from p2pnode.core.errors import BadPacket, P2PTimeoutError, WrongKeyError
 from p2pnode.core.ids import PeerId
 from p2pnode.nat.close import CloseCode
-from p2pnode.nat.control import Control, ControlReader, Credit, Ping, Pong, encode_control
+from p2pnode.nat.control import Control, ControlReader, Credit, PathKeyFrame, Ping, Pong, encode_control
 from p2pnode.nat.driver import Driver
-from p2pnode.nat.early import EarlyWrites
+from p2pnode.nat.early import EarlyWrites, is_early
 from p2pnode.nat.errors import ConnectionClosedError
 from p2pnode.nat.handshake import ClientHandshake, ServerHandshake
 from p2pnode.nat.path import Path
@@ -190,7 +190,7 @@ class Connection(Driver):
     # events from qh3
 
     def _handle(self, event: events.QuicEvent) -> None:
-        if self._peer is None and not self.initiator and _is_early(event):
+        if self._peer is None and not self.initiator and is_early(event):
             self._early_events.append(event)  # bounded: what is unproven sends 16 KiB
         elif isinstance(event, events.StreamDataReceived):
             self._stream_data(event.stream_id, event.data, event.end_stream)
@@ -268,6 +268,9 @@ class Connection(Driver):
             elif isinstance(frame, Ping):
                 if not self.closed and self.stream_unsent(CONTROL_STREAM) < MAX_CONTROL_UNSENT:
                     self._send_control(Pong(frame.number))
+            elif isinstance(frame, PathKeyFrame):
+                if self._paths is not None:
+                    self._paths.key_received(frame.key)
             elif (answer := self._pings.get(frame.number)) is not None and not answer.done():
                 answer.set_result(None)
 
@@ -276,6 +279,7 @@ class Connection(Driver):
         self.proven.set_result(None)
         for stream_id, data, fin in self._early_writes.release():
             self.stream_write(stream_id, data, fin)
+        self._send_control(PathKeyFrame(self._open_paths().key.raw))
         self._endpoint.connection_proven(self)
         waiting, self._early_events = self._early_events, []
         for event in waiting:
@@ -391,9 +395,3 @@ class Connection(Driver):
                 "The connection is closed.",
                 reason=self.close_reason.reason, close_code=self.close_reason.code, origin=self.close_reason.origin,
             )  # fmt: skip
-
-
-def _is_early(event: events.QuicEvent) -> bool:
-    """Whether a client may send this ahead of its proof: anything on a stream of the application that it opened."""
-    about_stream = events.StreamDataReceived | events.StreamReset | events.StopSendingReceived
-    return isinstance(event, about_stream) and event.stream_id % 4 == 0 and event.stream_id != CONTROL_STREAM

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from p2pnode.core.address import Address
 from p2pnode.core.errors import BadPacket, P2PError
-from p2pnode.nat.budget import Following
 from p2pnode.nat.close import CloseCode, ClosedCallbacks, CloseReason
 from p2pnode.nat.errors import ConnectionClosedError
+from p2pnode.nat.moving import Moving
 from p2pnode.nat.path import Path
 from p2pnode.nat.transport import Transport, TransportError, events
 
@@ -37,17 +37,15 @@ INITIAL_BITS = 0xC0  # RFC 9000, section 17.2.2, "Initial Packet": long header, 
 STALLED_TIMER_S = 20.0  # a timer that is further away is the idle timeout
 
 
-class Driver:
+class Driver(Moving):
     """Base of Connection."""
 
     def __init__(self, endpoint: QuicEndpoint, transport: Transport, path: Path, *, initiator: bool) -> None:
         self._endpoint = endpoint
-        self._network = endpoint.network
+        self.network = self._network = endpoint.network
         self._settings = endpoint.settings
         self._loop = asyncio.get_running_loop()
         self.transport = transport
-        self.path = path
-        """The way that its packets take now."""
         self.initiator = initiator
         self.opened_at = self._heard_at = self._pinged_at = self._network.monotonic()
         self.bytes_received = 0
@@ -63,7 +61,7 @@ class Driver:
         self._proof_deadline_at = None if initiator else self.opened_at + self._settings.proof_timeout_s
         self.spend: Callable[[Address], bool] | None = None
         """Asked before each datagram until the other side was heard; False: it is not sent. For the endpoint."""
-        self._following = Following(self.opened_at)
+        self._begin_on(path, self.opened_at)
         self._repeatable = b""
         self._initials_seen: set[int] = set()
         self._stall_s = FIRST_STALL_S
@@ -90,11 +88,6 @@ class Driver:
     def _ended(self, error: ConnectionClosedError) -> None:
         """The connection has ended: fail what waits, forget what is held."""
         raise NotImplementedError
-
-    @property
-    def remote(self) -> Address:
-        """Where its packets go now; the relay when they are relayed."""
-        return self.path.remote
 
     # the end, as applications see it
 
@@ -152,36 +145,6 @@ class Driver:
             self._speed_up(data)
         if not self._released:
             self._schedule_flush()
-
-    def datagram_from_elsewhere(self, data: bytes, path: Path) -> None:
-        """Follow the other side when a genuine packet comes by a new path: its router was restarted, or it moved.
-
-        RFC 9000, section 9.3, "Responding to Connection Migration". Difference: no PATH_CHALLENGE, since qh3 knows of
-        one path only; instead the new path gets at most ten packets until more comes by it, and a packet by the old one
-        leads back. Never raises.
-        """
-        now = self._network.monotonic()
-        try:
-            genuine = self.proven.done() and not self.closed and self.transport.receive_genuine(data, now)
-        except TransportError:
-            self._endpoint.dropped("quic_error")
-            return
-        if not genuine:
-            self._endpoint.dropped("other_address")
-            return
-        self.bytes_received += len(data)
-        self._heard_at = now
-        self.move_to(path)
-        self._process()
-        if not self._released:
-            self._schedule_flush()
-
-    def move_to(self, path: Path) -> None:
-        """Send by `path` from now on, by which the other side was heard with proof; at most once a second."""
-        if path != self.path and self.proven.done() and self._following.move(self._network.monotonic()):
-            self.path = path
-            self._endpoint.moved += 1
-            self._fire_early()
 
     def _speed_up(self, data: bytes) -> None:
         """Server: when the client repeats a first packet byte for byte, send all that is unacknowledged again."""
@@ -287,10 +250,13 @@ class Driver:
     def _arm(self, now: float) -> None:
         if self.initiator:
             self._check_stall(now)
+        before = self._probing_since
         if self.transport.probing and not self.closed and self.proven.done():
-            self._probing_since = self._probing_since or now
+            self._probing_since = before or now
         else:
             self._probing_since = None
+        if self._paths is not None and (before or self._probing_since):
+            self._paths.unanswered(self._probing_since)
         deadlines = [self.transport.timer(), self._proof_deadline_at, self._drained_at, self._stalled_at]
         if not self.closed:
             if self._probing_since is not None:
@@ -359,6 +325,8 @@ class Driver:
         self.close_reason = reason
         self._proof_deadline_at = None
         self._drained_at = self._network.monotonic() + DRAIN_S
+        if self._paths is not None:
+            self._paths.close()
         self._ended(ConnectionClosedError(error.message, **error.facts))
         if not self.proven.done():
             self.proven.set_exception(error)

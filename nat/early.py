@@ -7,10 +7,13 @@ three. When the network reorders or loses the proof, such data arrives before it
 
 from __future__ import annotations
 
-__all__ = ["EARLY_BYTES", "EarlyWrites"]
+from p2pnode.nat.transport import events
+
+__all__ = ["EARLY_BYTES", "EarlyWrites", "is_early"]
 
 # A handshake has about 4,000 bytes of UDP payload, 8,000 when all of it is repeated; the server takes 16,384.
 EARLY_BYTES = 4096
+CONTROL_STREAM = 0
 
 
 class EarlyWrites:
@@ -52,3 +55,9 @@ class EarlyWrites:
         held, self._held = self._held, []
         self._full, self._released = False, True
         return held
+
+
+def is_early(event: events.QuicEvent) -> bool:
+    """Whether a client may send this ahead of its proof: anything on a stream of the application that it opened."""
+    about_stream = events.StreamDataReceived | events.StreamReset | events.StopSendingReceived
+    return isinstance(event, about_stream) and event.stream_id % 4 == 0 and event.stream_id != CONTROL_STREAM

@@ -213,6 +213,11 @@ class IceSession:
         record.spent += 1
         return True
 
+    def has_answered(self, address: Address) -> bool:
+        """Whether a check to this address was answered."""
+        record = self._records.get(address)
+        return record is not None and record.answered
+
     def report(self) -> tuple[CheckReport, ...]:
         """What was tried and what answered, in the order of the candidates."""
         return tuple(

@@ -1,8 +1,9 @@
 """Paths: how a connection's datagrams travel. QUIC sees one constant virtual address; which path lies beneath is ours.
 
-A path is a remote address and the *carrier* that datagrams take there: the mux, a socket beside it (a guessed port's),
-a flow through a relay. Whoever receives a datagram of QUIC's hands it to the endpoint with its source and its carrier,
-so a connection knows by which path it came, and no object is made per datagram.
+A path is a remote address and the *carrier* that datagrams take there: the mux (which may use a socket beside its own,
+a guessed port's, for one address) or a flow through a relay. Whoever receives a datagram of QUIC's hands it to the
+endpoint with its source and its carrier, so a connection knows by which path it came, and no object is made per
+datagram.
 """
 
 from __future__ import annotations
@@ -15,14 +16,13 @@ from p2pnode.core.address import Address
 
 __all__ = ["Carrier", "MuxCarrier", "Path", "PathKind"]
 
-PathKind = Literal["mux", "socket", "relay"]
+PathKind = Literal["mux", "relay"]
 
 
 class Carrier(Protocol):
     """What datagrams travel by. Compared and hashed by identity; `send` never raises.
 
-    `kind`: `mux`, the node's own sockets; `socket`, another UDP socket; `relay`, a relayed flow, where the address is
-    the relay's.
+    `kind`: `mux`, the node's own sockets; `relay`, a relayed flow, where the address is the relay's.
     """
 
     @property

@@ -31,6 +31,8 @@ from p2pnode.nat.driver import Driver
 from p2pnode.nat.errors import ConnectionClosedError
 from p2pnode.nat.handshake import ClientHandshake, ServerHandshake
 from p2pnode.nat.path import Carrier, MuxCarrier, Path
+from p2pnode.nat.paths import Paths
+from p2pnode.nat.probes import parse_probe_untrusted
 from p2pnode.nat.proof import NONCE_BYTES
 from p2pnode.nat.quic_settings import QuicSettings, QuicStatistics
 from p2pnode.nat.retry import AdmissionPolicy, RetryTokens, Verdict, prefix_of
@@ -84,6 +86,7 @@ class QuicEndpoint:
         self._first_cid_of: dict[Driver, tuple[Path, bytes]] = {}
         # Sets that keep their order: it is the order in which connections are closed and displaced.
         self._connections: dict[Driver, None] = {}
+        self._by_tag: dict[bytes, Paths] = {}
         self._unproven: dict[Driver, None] = {}
         self._open: dict[Driver, None] = {}
         self._dropped: Counter[str] = Counter()
@@ -170,6 +173,17 @@ class QuicEndpoint:
             self._first_packet(data, Path(source, carrier), cid, client_cid, token, packet_bytes)
         else:
             self.dropped("unknown_connection" if version in (None, 1) else "unknown_version")
+
+    def probe_received(self, data: bytes, source: Address, carrier: Carrier | None = None) -> None:
+        """Take a path probe or its answer (first byte 0x0D). Never raises."""
+        try:
+            frame = parse_probe_untrusted(data)
+            paths = self._by_tag.get(frame.tag)
+            if paths is None:
+                raise BadPacket("unknown_tag")
+            paths.frame_received_untrusted(frame, Path(source, carrier or self._mux))
+        except BadPacket as exc:
+            self.dropped(exc.reason)
 
     def nudge(self, path: Path) -> None:
         """Let attempts by this path that heard nothing yet send again at once: a check says that it is open now."""
@@ -301,6 +315,8 @@ class QuicEndpoint:
 
     def connection_closed(self, connection: Driver) -> None:
         reason = connection.close_reason
+        if connection.path_tag is not None:
+            self._by_tag.pop(connection.path_tag, None)
         if connection not in self._open and reason is not None:
             self._failed[reason.reason if reason.origin == "local" else reason.origin] += 1
         self._open.pop(connection, None)
@@ -311,6 +327,9 @@ class QuicEndpoint:
         self._forget_first_cid(connection)
         for cid in connection.transport.cids:
             self._by_cid.pop(cid, None)
+
+    def paths_opened(self, paths: Paths) -> None:
+        self._by_tag[paths.key.tag] = paths
 
     def cid_issued(self, connection: Connection, cid: bytes) -> None:
         connection.transport.cids.add(cid)

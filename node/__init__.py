@@ -121,6 +121,9 @@ if TYPE_CHECKING:
         SessionClosed as SessionClosed,
     )
     from p2pnode.events import (
+        SessionMoved as SessionMoved,
+    )
+    from p2pnode.events import (
         SessionOpened as SessionOpened,
     )
     from p2pnode.home import Home as Home
@@ -164,7 +167,7 @@ _MODULES = {
     "core.real_network": "RealNetwork",
     "core.safety": "own_safety_number safety_number",
     "dht": "HelloResult",
-    "events": "Joined LanPeerSeen NetworkChanged NodeEvent PresenceChanged SessionClosed SessionOpened",
+    "events": "Joined LanPeerSeen NetworkChanged NodeEvent PresenceChanged SessionClosed SessionMoved SessionOpened",
     "home": "Home default_home",
     "nat": "Stream",
     "node": "Node",

@@ -173,7 +173,7 @@ class DialAttempt:
             self._failures.append(exc)
             self._note("punch", exc.code)
             for task, path in list(self._dials.items()):
-                if path in self._candidates:  # no check got through, so no handshake will
+                if path in self._candidates and not path.relayed:  # no check got through, so no handshake will
                     del self._dials[task]
                     task.cancel()
         else:
@@ -214,8 +214,9 @@ class DialAttempt:
         self._punches.append(self._punching)
 
     def _dial_candidate(self, path: Path, why: str, spend: Callable[[Address], bool] | None) -> None:
-        self._candidates[path] = spend
-        self._dial(path, why, spend)
+        if not self._over:
+            self._candidates[path] = spend
+            self._dial(path, why, spend)
 
     def _dial_addresses(self, addresses: Iterable[Address], why: str, *, at_most: int = MAX_ADDRESSES) -> None:
         for address in sorted(addresses, key=self._rank):

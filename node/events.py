@@ -24,6 +24,7 @@ __all__ = [
     "NodeEvent",
     "PresenceChanged",
     "SessionClosed",
+    "SessionMoved",
     "SessionOpened",
 ]
 
@@ -44,6 +45,14 @@ class SessionClosed:
 
     session: Session
     reason: str
+
+
+@dataclass(frozen=True)
+class SessionMoved:
+    """A session goes on by another path: `session.path`. `before`: the old one's name."""
+
+    session: Session
+    before: str
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,7 @@ class Joined:
     realm: Realm
 
 
-NodeEvent = SessionOpened | SessionClosed | PresenceChanged | LanPeerSeen | NetworkChanged | Joined
+NodeEvent = SessionOpened | SessionClosed | SessionMoved | PresenceChanged | LanPeerSeen | NetworkChanged | Joined
 
 
 class EventBus:

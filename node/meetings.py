@@ -9,6 +9,7 @@ from p2pnode.core.address import Address
 from p2pnode.core.errors import BothNatsRandomError, NoPathError, P2PError
 from p2pnode.core.ids import PeerId
 from p2pnode.nat import IceCandidate, IceParameters, IceSession
+from p2pnode.offer import RelayHint
 from p2pnode.port_sampling import DEPENDENT
 from p2pnode.reachability import NatKind
 from p2pnode.vouches import Vouches
@@ -19,12 +20,13 @@ __all__ = ["Meeting", "OwnSide", "no_path"]
 @dataclass(frozen=True)
 class OwnSide:
     """What we tell the other side. `published`: addresses that anybody can dial; `nat`: what is before us; `ports`:
-    our public ports of late."""
+    our public ports of late; `relays`: those that we could use, the nearest first."""
 
     candidates: tuple[IceCandidate, ...]
     published: tuple[Address, ...]
     nat: NatKind
     ports: tuple[int, ...] = ()
+    relays: tuple[RelayHint, ...] = ()
 
 
 @dataclass(eq=False)
@@ -32,7 +34,7 @@ class Meeting:
     """One ICE session with a peer. `remotes`: addresses from which its connection may come through a hole.
 
     `vouches`: where rendezvous nodes see the peer. `consent`: decides on which terms we guess, for
-    the answer. `guessing`: ports may be guessed in it.
+    the answer. `guessing`: ports may be guessed in it. `relays`: those of the answer.
     """
 
     peer: PeerId
@@ -43,6 +45,7 @@ class Meeting:
     published: frozenset[Address] = frozenset()
     consent: asyncio.Task[None] | None = None
     guessing: bool = False
+    relays: tuple[RelayHint, ...] = ()
 
 
 def no_path(peer: PeerId, own: NatKind, theirs: NatKind, *, guessed: bool) -> P2PError:

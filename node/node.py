@@ -22,7 +22,16 @@ from p2pnode.core.network import Cancel, Network
 from p2pnode.core.tasks import TaskSet
 from p2pnode.dht import Dht, HelloResult
 from p2pnode.dialing import Dialer, OnFound
-from p2pnode.events import EventBus, Joined, NetworkChanged, NodeEvent, PresenceChanged, SessionClosed, SessionOpened
+from p2pnode.events import (
+    EventBus,
+    Joined,
+    NetworkChanged,
+    NodeEvent,
+    PresenceChanged,
+    SessionClosed,
+    SessionMoved,
+    SessionOpened,
+)  # fmt: skip
 from p2pnode.finding import Finder
 from p2pnode.joining import Joiner
 from p2pnode.lan_peers import LanPeers
@@ -32,6 +41,7 @@ from p2pnode.other_network import NetworkQuestions
 from p2pnode.presence import FindResult
 from p2pnode.publisher import Publisher
 from p2pnode.reaching import Reaching
+from p2pnode.relay_table import RelaySettings
 from p2pnode.session import ECHO_PROTOCOL, Session, serve_echo
 from p2pnode.sessions import SessionTable
 from p2pnode.settings import NodeSettings
@@ -91,24 +101,14 @@ class Node(Topical):
             bootstrap=settings.bootstrap, own_addresses=self.addresses_by_realm,
         )  # fmt: skip
         self._lan = LanPeers(
-            enabled=settings.lan,
-            network=network,
-            peer_id=self.peer_id,
-            name=self.membership.announced_name,
-            network_tag=self.tag,
-            dht=self.dht,
-            own_addresses=self.addresses_by_realm,
-            usable=self._usable,
-            seen=self.emit,
-            spawn=self._tasks.spawn,
-        )
+            enabled=settings.lan, network=network, peer_id=self.peer_id, name=self.membership.announced_name,
+            network_tag=self.tag, dht=self.dht, own_addresses=self.addresses_by_realm, usable=self._usable,
+            seen=self.emit, spawn=self._tasks.spawn,
+        )  # fmt: skip
         self._finder = Finder(
-            dht=self.dht,
-            network=network,
-            state=self.state,
-            allow_documentation=settings.allow_documentation,
+            dht=self.dht, network=network, state=self.state, allow_documentation=settings.allow_documentation,
             local_addresses=self._lan.addresses,
-        )
+        )  # fmt: skip
         self.reaching = Reaching(
             key=key,
             network=network,
@@ -123,16 +123,14 @@ class Node(Topical):
             usable=self._usable,
             blocked=self._is_blocked,
             changed=self._reached_otherwise,
+            relay=RelaySettings(enabled=settings.relay),
+            moved=lambda session, before: self.emit(SessionMoved(session, before)),
         )
         self._dialer = Dialer(
-            endpoint=self.endpoint,
-            sessions=self._sessions,
+            endpoint=self.endpoint, sessions=self._sessions, local_addresses=self._lan.addresses,
             find=lambda peer, timeout, on_found: self._finder.find(peer, timeout=timeout, on_found=on_found),
-            local_addresses=self._lan.addresses,
-            punch=self.reaching.punch,
-            usable=self._usable,
-            allow_documentation=settings.allow_documentation,
-        )
+            punch=self.reaching.punch, usable=self._usable, allow_documentation=settings.allow_documentation,
+        )  # fmt: skip
         self._presence = PresenceBoard(
             dht=self.dht, network=network, state=self.state, sessions=self._sessions, reaching=self.reaching,
             allow_documentation=settings.allow_documentation, local_addresses=self._lan.addresses, emit=self.emit,
@@ -324,7 +322,9 @@ class Node(Topical):
         self.mux.on("dht", self.dht.datagram_received)
         self.mux.on("quic", self.endpoint.datagram_received)
         self.mux.on("stun", self.reaching.stun_received)
-        self.mux.on("relay", self.questions.received)
+        self.mux.on(
+            "relay", lambda d, at: None if self.reaching.pathways.received(d, at) else self.questions.received(d, at)
+        )
 
     def _send(self, data: bytes, to: Address) -> None:
         self.reaching.send(data, to)
@@ -348,12 +348,12 @@ class Node(Topical):
         self._sessions.adopt(connection, trace)
 
     def _serve_session(self, session: Session) -> None:
-        session.punched = self.reaching.is_punched(session.connection)
+        self.reaching.pathways.session_began(session)
         session.connection.on_stream = lambda _connection, protocol, stream: self._stream(session, protocol, stream)
 
     def _session_opened(self, session: Session) -> None:
         log.info("session_opened", peer=str(session.peer), path=session.path, initiator=session.initiator)
-        self.reaching.session_opened(session.peer, session.remote)
+        self.reaching.session_opened(session)
         self.emit(SessionOpened(session))
         self._presence.session_opened(session)
 

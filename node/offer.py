@@ -23,11 +23,23 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from p2pnode.core.address import Address
 from p2pnode.core.envelope import signing_input
 from p2pnode.core.errors import BadPacket
-from p2pnode.core.ids import PeerId
+from p2pnode.core.ids import NodeId, PeerId
 from p2pnode.core.keys import NodeKey
+from p2pnode.dht import KnownContact
 from p2pnode.reachability import NatKind
 
-__all__ = ["Answer", "Offer", "Refusal", "offer_hash", "open_untrusted", "read_untrusted", "seal", "unseal_untrusted"]
+__all__ = [
+    "MAX_RELAYS",
+    "Answer",
+    "Offer",
+    "Refusal",
+    "RelayHint",
+    "offer_hash",
+    "open_untrusted",
+    "read_untrusted",
+    "seal",
+    "unseal_untrusted",
+]
 
 # Fixed by docs/protocol/offer.md
 VERSION = 1
@@ -40,6 +52,8 @@ MAX_BODY_BYTES = _TEXT_BYTES - SIGNATURE_BYTES - 2
 MAX_ICE_BYTES = 400
 MAX_ADDRESSES = 10  # security.md C1
 ATTEMPT_BYTES = 16
+NODE_ID_BYTES = 20
+MAX_RELAYS = 3
 
 _SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)
 _NATS = (
@@ -66,6 +80,10 @@ Attempt = Annotated[bytes, msgspec.Meta(min_length=ATTEMPT_BYTES, max_length=ATT
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Ice = Annotated[bytes, msgspec.Meta(max_length=MAX_ICE_BYTES)]
 Addresses = Annotated[list[Annotated[bytes, msgspec.Meta(max_length=18)]], msgspec.Meta(max_length=MAX_ADDRESSES)]
+Relays = Annotated[
+    list[Annotated[bytes, msgspec.Meta(min_length=NODE_ID_BYTES + 8, max_length=NODE_ID_BYTES + 20)]],
+    msgspec.Meta(max_length=MAX_RELAYS),
+]
 Number = Annotated[int, msgspec.Meta(ge=0, le=255)]
 
 
@@ -77,6 +95,7 @@ class _OfferBody(msgspec.Struct, array_like=True, frozen=True, tag=1):
     ice: Ice
     addresses: Addresses
     nat: Number
+    relays: Relays
 
 
 class _AnswerBody(msgspec.Struct, array_like=True, frozen=True, tag=2):
@@ -88,11 +107,21 @@ class _AnswerBody(msgspec.Struct, array_like=True, frozen=True, tag=2):
     nat: Number
     offer_hash: Key
     refusal: Number
+    relays: Relays
 
 
 _Body: TypeAlias = _OfferBody | _AnswerBody
 _encode = msgspec.msgpack.Encoder().encode
 _decoder: msgspec.msgpack.Decoder[_Body] = msgspec.msgpack.Decoder(_Body)
+
+
+@dataclass(frozen=True, slots=True)
+class RelayHint:
+    """A node that may relay between the two, and the sender's round trip to it in seconds (sent in whole ms, at most
+    65,535); only the contact's node id is known."""
+
+    contact: KnownContact
+    rtt_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +131,7 @@ class Offer:
     `attempt`: 16 unguessable bytes that name this attempt. `sent_at_ms`: the sender's wall clock, Unix milliseconds.
     `x25519`: the sender's key, which the answer is sealed to (32 bytes). `ice`: encoded ICE parameters, at most 400
     bytes; empty: none. `addresses`: at most 10, published and reflexive ones, of any scope: whoever sends to them asks
-    `realm_of` first. `nat`: what the sender knows of the NAT before it.
+    `realm_of` first. `nat`: what the sender knows of the NAT before it. `relays`: at most 3 that it could use.
     """
 
     attempt: bytes
@@ -111,11 +140,15 @@ class Offer:
     ice: bytes
     addresses: tuple[Address, ...]
     nat: NatKind = NatKind.UNKNOWN
+    relays: tuple[RelayHint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The callee's reply; fields as in the offer. `offer_hash`: `offer_hash` of the sealed offer that it answers."""
+    """The callee's reply; fields as in the offer. `offer_hash`: `offer_hash` of the sealed offer that it answers.
+
+    `relays`: those at which the callee asks for a flow with the caller, the best first.
+    """
 
     attempt: bytes
     sent_at_ms: int
@@ -125,6 +158,7 @@ class Answer:
     nat: NatKind
     offer_hash: bytes
     refusal: Refusal = Refusal.NONE
+    relays: tuple[RelayHint, ...] = ()
 
 
 def offer_hash(sealed: bytes) -> bytes:
@@ -206,25 +240,41 @@ def _encode_body(message: Offer | Answer) -> bytes:
         raise ValueError("an attempt has 16 bytes, an X25519 key 32")
     nat = _NATS.index(message.nat)
     packed = [address.pack() for address in message.addresses]
+    relays = [_pack_relay(hint) for hint in message.relays[:MAX_RELAYS]]
     wire: _Body
     if isinstance(message, Offer):
-        wire = _OfferBody(message.attempt, message.sent_at_ms, message.x25519, message.ice, packed, nat)
+        wire = _OfferBody(message.attempt, message.sent_at_ms, message.x25519, message.ice, packed, nat, relays)
     else:
         if len(message.offer_hash) != 32:
             raise ValueError("a hash has 32 bytes")
         wire = _AnswerBody(
             message.attempt, message.sent_at_ms, message.x25519, message.ice, packed, nat,
-            message.offer_hash, message.refusal,
+            message.offer_hash, message.refusal, relays,
         )  # fmt: skip
-    return _encode(wire)
+    while len(body := _encode(wire)) > MAX_BODY_BYTES and wire.relays:
+        wire.relays.pop()  # the worst of them; only where candidates and addresses fill the offer
+    return body
+
+
+def _pack_relay(hint: RelayHint) -> bytes:
+    """Node id 20, address 6 or 18, round trip in ms 2."""
+    return hint.contact.node_id + hint.contact.address.pack() + min(0xFFFF, round(hint.rtt_s * 1000)).to_bytes(2, "big")
+
+
+def _relay_untrusted(packed: bytes) -> RelayHint:
+    """Raise BadPacket("bad_address")."""
+    address = Address.unpack_untrusted(packed[NODE_ID_BYTES:-2])
+    contact = KnownContact(None, NodeId(packed[:NODE_ID_BYTES]), address)
+    return RelayHint(contact, int.from_bytes(packed[-2:], "big") / 1000)
 
 
 def _message_untrusted(wire: _Body) -> Offer | Answer:
     addresses = tuple(dict.fromkeys(Address.unpack_untrusted(packed) for packed in wire.addresses))
     nat = _NATS[wire.nat] if wire.nat < len(_NATS) else NatKind.UNKNOWN
+    relays = tuple(_relay_untrusted(packed) for packed in wire.relays)
     if isinstance(wire, _OfferBody):
-        return Offer(wire.attempt, wire.sent_at_ms, wire.x25519, wire.ice, addresses, nat)
+        return Offer(wire.attempt, wire.sent_at_ms, wire.x25519, wire.ice, addresses, nat, relays)
     refusal = Refusal(wire.refusal) if wire.refusal in set(Refusal) else Refusal.REFUSED
     return Answer(
-        wire.attempt, wire.sent_at_ms, wire.x25519, wire.ice, addresses, nat, wire.offer_hash, refusal
+        wire.attempt, wire.sent_at_ms, wire.x25519, wire.ice, addresses, nat, wire.offer_hash, refusal, relays
     )  # fmt: skip

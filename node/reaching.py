@@ -21,13 +21,17 @@ from p2pnode.core.tasks import TaskSet
 from p2pnode.dht import Dht, KnownContact
 from p2pnode.dialing import DialCandidate
 from p2pnode.meetings import OwnSide
-from p2pnode.nat import Connection, IceCandidate, IceEndpoint, Path, QuicEndpoint, StunClient, StunServer, UdpMux
+from p2pnode.nat import Connection, IceCandidate, IceEndpoint, QuicEndpoint, StunClient, StunServer, UdpMux
+from p2pnode.offer import MAX_RELAYS, RelayHint
 from p2pnode.offer_guard import OfferGuard
+from p2pnode.pathways import Pathways
 from p2pnode.port_guessing import PortGuessing
 from p2pnode.port_mapping import PortMapping
 from p2pnode.presence import FindResult
 from p2pnode.reachability import NatKind, Reachability, Reflexive
+from p2pnode.relay_table import RelaySettings
 from p2pnode.rendezvous import RendezvousKeeper
+from p2pnode.session import Session
 from p2pnode.sessions import SessionTable
 from p2pnode.signalling import Signalling
 from p2pnode.trace import Trace
@@ -62,8 +66,11 @@ class Reaching:
         usable: Callable[[Address], bool],
         blocked: Callable[[PeerId], bool],
         changed: Callable[[], None],
+        relay: RelaySettings,
+        moved: Callable[[Session, str], None],
     ) -> None:
-        """`portmap`: whether to ask the router for a port. `changed`: what we publish is another now."""
+        """`portmap`: whether to ask the router for a port. `changed`: what we publish is another now. `moved`: as in
+        `Pathways`."""
         self._network = network
         self._realm = partial(realm_of, allow_documentation=allow_documentation)
         self._changed = changed
@@ -95,6 +102,10 @@ class Reaching:
             allow_documentation=allow_documentation,
             changed=changed,
         )
+        self.pathways = Pathways(
+            network=network, dht=dht, endpoint=endpoint, send=self.send, relay=relay, usable=usable,
+            session=sessions.get, is_punched=lambda session: self._is_punched(session.connection), moved=moved,
+        )  # fmt: skip
         self._guard = OfferGuard(key=key, network_tag=network_tag, known=self._is_known)
         self._guessing = PortGuessing(
             network=network, mux=mux, ice=self._ice, servers=self._stun_servers, known=self._is_known
@@ -114,7 +125,8 @@ class Reaching:
             dial_back=self._dial_back,
             path_to=endpoint.path_to,
             nudge=endpoint.nudge,
-            moved=self._moved,
+            relays=self.pathways.dialing,
+            path_found=self.pathways.found,
             consent_missed=self._consent_missed,
             consent_lost=self._consent_lost,
         )
@@ -141,6 +153,7 @@ class Reaching:
         await self._guessing.stop()
         await self.port_mapping.stop()
         await self._signalling.stop()
+        await self.pathways.stop()
         self._ice.close()
 
     def addresses_changed(self) -> None:
@@ -208,21 +221,18 @@ class Reaching:
         """Meet a peer through its rendezvous nodes."""
         return self._signalling.punch(found, found.rendezvous, dial)
 
-    def is_punched(self, connection: Connection) -> bool:
-        """Whether a connection goes through a hole that both sides made.
+    def _is_punched(self, connection: Connection) -> bool:
+        """Whether a direct connection goes through a hole that both sides made.
 
-        One beside the mux's sockets always does. With an address of ours that anybody can dial there is none to make:
-        the other side does, called or calling.
+        With an address of ours that anybody can dial there is none to make: the other side does, called or calling.
         """
-        if connection.path.kind != "mux":
-            return connection.path.kind == "socket"
         is_ipv6 = connection.remote.is_ipv6
         if self._dialable(is_ipv6) or any(address.is_ipv6 is is_ipv6 for address in self.port_mapping.addresses()):
             return False
         return self._signalling.is_punched(connection.peer, connection.remote)
 
-    def session_opened(self, peer: PeerId, remote: Address) -> None:
-        self._signalling.session_opened(peer, remote)
+    def session_opened(self, session: Session) -> None:
+        self._signalling.session_opened(session.peer, session.connection.path)
 
     def session_ended(self, peer: PeerId) -> None:
         if self._sessions.get(peer) is None:
@@ -301,7 +311,8 @@ class Reaching:
         for address in mapped:
             candidates.setdefault(address, IceCandidate(address, "srflx"))
         ports = self.verdict().ports
-        return OwnSide(tuple(candidates.values())[:MAX_CANDIDATES], (*dialable, *mapped), self.nat, ports)
+        relays = tuple(RelayHint(*each) for each in self._keeper.relays()[:MAX_RELAYS]) if self._needed() else ()
+        return OwnSide(tuple(candidates.values())[:MAX_CANDIDATES], (*dialable, *mapped), self.nat, ports, relays)
 
     async def _dial_back(self, peer: PeerId, addresses: Sequence[Address]) -> None:
         """Dial a caller's published addresses: if one works, neither router matters."""
@@ -322,11 +333,6 @@ class Reaching:
             for task in tries:
                 task.cancel()
             await asyncio.gather(*tries, return_exceptions=True)
-
-    def _moved(self, peer: PeerId, path: Path) -> None:
-        session = self._sessions.get(peer)
-        if session is not None and session.punched:
-            session.connection.move_to(path)
 
     def _consent_missed(self) -> None:
         """Perhaps our router was restarted: then nobody can call us until we are registered from the new mapping."""

@@ -20,7 +20,7 @@ import structlog
 from p2pnode.core.address import Realm
 from p2pnode.core.ids import NodeId
 from p2pnode.core.network import Network
-from p2pnode.dht import KnownContact
+from p2pnode.dht import KnownContact, Registration
 from p2pnode.dht.limits import prefix_of
 
 __all__ = ["RendezvousDht", "RendezvousKeeper", "RendezvousSettings", "RendezvousStatistics"]
@@ -34,8 +34,8 @@ MAX_SHUNNED = 256  # nodes that refused or vanished; a table holds a few hundred
 class RendezvousDht(Protocol):
     """What is needed of the DHT."""
 
-    async def register(self, contact: KnownContact, *, lease_s: float = 60.0) -> bool:
-        """Ask a node to forward to us; False: it refused or did not answer."""
+    async def register(self, contact: KnownContact, *, lease_s: float = 60.0) -> Registration | None:
+        """Ask a node to forward to us; None: it refused or did not answer."""
 
     def rendezvous_candidates(
         self, count: int, *, realm: Realm = Realm.PUBLIC, families: Collection[bool] = (False, True)
@@ -83,6 +83,7 @@ class RendezvousStatistics:
 class _Kept:
     contact: KnownContact
     due_at: float
+    granted: Registration
     misses: int = 0
 
 
@@ -120,6 +121,11 @@ class RendezvousKeeper:
         """Return the nodes that forward to us now, those that answered last time first."""
         ranked = sorted(self._kept.values(), key=lambda kept: kept.misses)
         return tuple(kept.contact for kept in ranked[: self.settings.wanted])
+
+    def relays(self) -> list[tuple[KnownContact, float]]:
+        """Return those of them that relay as well, each with its round trip in seconds, the nearest first."""
+        kept = [k for k in self._kept.values() if k.granted.relays and not k.misses]
+        return sorted(((k.contact, k.granted.rtt_s) for k in kept), key=lambda relay: relay[1])
 
     def wake(self) -> None:
         """Look now whether there are more candidates: nodes became known."""
@@ -187,13 +193,16 @@ class RendezvousKeeper:
         return chosen[:missing]
 
     async def _try(self, contact: KnownContact) -> None:
-        if await self._register(contact):
-            self._kept[contact.node_id] = _Kept(contact, self._beat_at)
+        granted = await self._register(contact)
+        if granted is not None:
+            self._kept[contact.node_id] = _Kept(contact, self._beat_at, granted)
         else:
             self._shun(contact.node_id)
 
     async def _renew(self, kept: _Kept) -> None:
-        if await self._register(kept.contact):
+        granted = await self._register(kept.contact)
+        if granted is not None:
+            kept.granted = granted
             kept.misses = 0
             kept.due_at = self._beat_at
             return
@@ -205,12 +214,12 @@ class RendezvousKeeper:
             self._shun(kept.contact.node_id)
             log.info("rendezvous_given_up", address=str(kept.contact.address))
 
-    async def _register(self, contact: KnownContact) -> bool:
+    async def _register(self, contact: KnownContact) -> Registration | None:
         self._asked += 1
-        answered = await self._dht.register(contact, lease_s=self.settings.lease)
-        if not answered:
+        granted = await self._dht.register(contact, lease_s=self.settings.lease)
+        if granted is None:
             self._unanswered += 1
-        return answered
+        return granted
 
     def _shun(self, node_id: NodeId) -> None:
         self._shunned[node_id] = self._network.monotonic() + self.settings.shun

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from p2pnode.core.address import Address, Scope
 from p2pnode.core.errors import P2PError, PeerOfflineError
 from p2pnode.core.ids import PeerId
-from p2pnode.nat import Connection, Stream
+from p2pnode.nat import Connection, Path, Stream
 from p2pnode.trace import Trace
 
 __all__ = ["ECHO_PROTOCOL", "Session", "path_of"]
@@ -34,6 +34,8 @@ class Session:
         """`clock`: `Network.monotonic`; the loop's own may count whole milliseconds (uvloop)."""
         self.punched = False
         """Whether it goes through a hole in a NAT that both sides made."""
+        self.relay_reason = ""
+        """Why it was relayed when it was last, one sentence; empty: it never was, or nobody knows."""
         self.connection = connection
         self._clock = clock
         self.trace = trace
@@ -50,9 +52,11 @@ class Session:
 
     @property
     def path(self) -> str:
-        if self.connection.path.relayed:
-            return "relay"
-        return path_of(self.connection.remote, punched=self.punched)
+        return self.path_by(self.connection.path)
+
+    def path_by(self, path: Path) -> str:
+        """Name one of its paths."""
+        return "relay" if path.relayed else path_of(path.remote, punched=self.punched)
 
     @property
     def initiator(self) -> bool:

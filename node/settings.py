@@ -32,6 +32,8 @@ class NodeSettings:
     """Discover peers by multicast."""
     portmap: bool = True
     """Ask the home router for a port."""
+    relay: bool = True
+    """Relay for others where this node is public, within limits."""
     record_file: str = ""
     """SQLite file in which records stored for others survive a restart; empty: in memory only."""
     role: str = "peer"

@@ -34,6 +34,7 @@ from p2pnode.port_guessing import PortGuessing
 from p2pnode.port_sampling import DEPENDENT
 from p2pnode.presence import FindResult
 from p2pnode.reachability import NatKind
+from p2pnode.relay_dialing import RelayDialing
 from p2pnode.vouches import Vouches
 
 __all__ = ["Signalling"]
@@ -71,13 +72,15 @@ class Signalling:
         dial_back: Callable[[PeerId, Sequence[Address]], Coroutine[None, None, None]],
         path_to: Callable[[Address], Path],
         nudge: Callable[[Path], None],
-        moved: Callable[[PeerId, Path], None],
+        relays: RelayDialing,
+        path_found: Callable[[PeerId, Path, bool], None],
         consent_missed: Callable[[], None],
         consent_lost: Callable[[PeerId], None],
     ) -> None:
         """`dial_back(peer, addresses)` dials a caller's published addresses; it never raises. `nudge(path)`: a check
         came by it or was answered, so what QUIC sent by it before may be sent again at once. `rendezvous()`: the nodes
-        that forward to us."""
+        that forward to us. `path_found(peer, path, new)`: it works; `new`: the peer's router gave it this mapping only
+        now."""
         self._key = key
         self._network = network
         self._tag = network_tag
@@ -92,7 +95,8 @@ class Signalling:
         self._dial_back = dial_back
         self._path_to = path_to
         self._nudge = nudge
-        self._moved = moved
+        self._relays = relays
+        self._path_found = path_found
         self._consent_missed = consent_missed
         self._consent_lost = consent_lost
         self._tasks = TaskSet()
@@ -133,16 +137,19 @@ class Signalling:
             self._guessing.start(meeting.ice, found.peer, nats, remote.guess, meeting.vouches, called=False)
         for address in answer.addresses:
             dial(self._path_to(address), "offered address", meeting.ice.spend)
+        relaying = self._relays.start(found.peer, own, answer, answer.relays, lambda path: dial(path, "relay", None))
         try:
             await asyncio.shield(checks)
         except P2PError as exc:
+            await asyncio.wait({relaying})  # what it dials still may succeed
             raise no_path(found.peer, *nats, guessed=meeting.guessing) from exc
         await asyncio.sleep(CONNECTION_WAIT_S)  # the dial that was just started ends this by cancelling it
 
-    def session_opened(self, peer: PeerId, remote: Address) -> None:
-        """A session with `peer` is there: only the checks that keep its own path alive need go on."""
-        for meeting in [m for m in self._meetings if m.peer == peer and m.remote and remote not in m.remotes]:
-            self._drop(meeting)
+    def session_opened(self, peer: PeerId, path: Path) -> None:
+        """A session with `peer` is there: only checks that keep its path alive, or may find a better one, go on."""
+        for meeting in [m for m in self._meetings if m.peer == peer and m.remote and not path.relayed]:
+            if path.remote not in meeting.remotes:
+                self._drop(meeting)
 
     def session_ended(self, peer: PeerId) -> None:
         """The session with `peer` has ended, and so does its consent."""
@@ -180,6 +187,7 @@ class Signalling:
                     meeting.ice.local.encode(),
                     own.published,
                     own.nat,
+                    own.relays,
                 )
                 sealed = seal(offer, key=self._key, to=found.peer, to_x25519=found.x25519, network_tag=self._tag)
                 sent.append(self._guard.expect(found.peer, attempt, sealed))
@@ -262,6 +270,7 @@ class Signalling:
             own.nat if meeting is not None else NatKind.UNKNOWN,
             offer_hash(blob),
             refusal,
+            meeting.relays if meeting is not None else (),
         )
         try:
             sealed = seal(answer, key=self._key, to=sender, to_x25519=offer.x25519, network_tag=self._tag)
@@ -291,6 +300,8 @@ class Signalling:
         self._meetings[meeting] = None
         self._incoming[sender, remote.ufrag] = meeting
         meeting.published = frozenset(offer.addresses)
+        meeting.relays = self._relays.choose(own, offer)
+        self._relays.start(sender, own, offer, meeting.relays, None)
         meeting.guessing = remote.guess is not None and (own.nat in DEPENDENT or offer.nat in DEPENDENT)
         self._checks(meeting, remote, lambda _path, _why: None)
         if meeting.guessing:
@@ -323,8 +334,9 @@ class Signalling:
 
         def pair(address: Address) -> None:
             path = self._path_to(address)
-            if done.done() and address not in meeting.remotes:
-                self._moved(meeting.peer, path)  # the peer's router gave it a new mapping
+            new = done.done() and address not in meeting.remotes
+            if new or meeting.ice.has_answered(address):
+                self._path_found(meeting.peer, path, new)
             meeting.remotes |= {address}
             dial(path, "checked")
             self._nudge(path)

@@ -43,9 +43,10 @@ WITHOUT_IO = tuple(
         "dht": "accounts contact density error_codes fields graves handover hearsay keyring leases lookup members "
         "messages nearest neighbours notices overlay probes records repair results settings storage subscription table "
         "tokens topic_entries topics watches wire",
-        "nat": "behaviour close control handshake natpmp path pcp portmap proof retry transport upnp",
-        "node": "addresses events evidence interfaces lan_machine lan_wire offer offer_guard peerspec presence "
-        "reachability settings trace vouches",
+        "nat": "behaviour close control handshake natpmp path path_choice pcp portmap probes proof retry transport "
+        "upnp",
+        "node": "addresses events evidence fair_share interfaces lan_machine lan_wire offer offer_guard peerspec "
+        "presence reachability relay_choice relay_table relay_wire settings trace vouches",
         "chat": "contacts hall language limits model outbox protocol",
         "simulations/probing": "messages settings verdict",
         "simulations/routers": "grants http kinds natpmp openings pcp population ports router table tcp_states upnp "

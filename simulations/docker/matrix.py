@@ -88,7 +88,7 @@ def _cell(project: Project, a: str, b: str, plan: Plan, verdicts: dict[str, Verd
         named = (f"{a}-a{i + 1}", one), (f"{b}-b{i + 1}", other)
         attempt = _attempt(*(named if i % 2 == 0 else named[::-1]), timeout_s=plan.timeout_s)
         now = _answered(*routers)
-        attempt.witnessed = bool(now - seen)
+        attempt.witnessed = bool(now - seen) is (attempt.path != "relay")
         seen |= now
         attempts.append(attempt)
     return Cell(a, b, attempts)

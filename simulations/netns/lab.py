@@ -188,6 +188,11 @@ class Lab:
         """Whether the wire carried QUIC between two hosts' public addresses, both ways between the same two ports."""
         return any(self.wire.answered(a, b, "quic") for a in one.public_ips for b in other.public_ips)
 
+    def relay_seen(self, host: Host) -> bool:
+        """Whether the wire carried relay frames of a host's, or for it."""
+        counts = self.counts(host)
+        return counts.sent["udp:0b"] > 0 and counts.received["udp:0c"] > 0
+
     # Nodes
 
     def node(self, name: str, host: Host) -> LabNode:

@@ -94,8 +94,9 @@ def pairs_plan(names: Iterable[str]) -> Plan:
 class Attempt:
     """One pair of nodes. `seconds`: of `connect`, lookup included, or until it gave up.
 
-    `witnessed`: whether the wire saw answered QUIC between the two public addresses, or none for two hosts behind one
-    router. `code`: why it failed.
+    `witnessed`: whether the wire saw answered QUIC between the two public addresses; none for two hosts behind one
+    router; none, but relay frames of both, for a relayed pair. `code`: why it failed.
+    `path`: the last one. `direct_seconds`: until a relayed connection had a direct path, None when it got none.
     """
 
     a: str
@@ -107,6 +108,7 @@ class Attempt:
     witnessed: bool = False
     delivered_once: bool = False
     send_seconds: float | None = None
+    direct_seconds: float | None = None
     code: str | None = None
     message: str | None = None
     trace: list[Any] = field(default_factory=list)
@@ -175,7 +177,13 @@ def run_matrix(
     pools = {False: ThreadPoolExecutor(_REFUSED_AT_A_TIME), True: ThreadPoolExecutor(plan.at_a_time)}
     try:
         running = {
-            pools[expected(*work[i][0]).connected].submit(attempt, lab, *work[i][1], timeout_s=plan.timeout_s): i
+            pools[expected(*work[i][0]).connected].submit(
+                attempt,
+                lab,
+                *work[i][1],
+                timeout_s=plan.timeout_s,
+                direct_within_s=expected(*work[i][0]).direct_within_s,
+            ): i
             for i in order
         }
         for future in as_completed(running):
@@ -188,8 +196,11 @@ def run_matrix(
     return cells, lab.verdicts
 
 
-def attempt(lab: Lab, a: LabNode, b: LabNode, *, timeout_s: float) -> Attempt:
-    """Connect `a` to `b` and send a message. Never raises what a node answers."""
+def attempt(lab: Lab, a: LabNode, b: LabNode, *, timeout_s: float, direct_within_s: float = 0.0) -> Attempt:
+    """Connect `a` to `b` and send a message. Never raises what a node answers.
+
+    `direct_within_s`: how long to wait for a direct path when the first one is relayed.
+    """
     made = Attempt(a.name, b.name)
     began = time.monotonic()
     try:
@@ -209,6 +220,14 @@ def attempt(lab: Lab, a: LabNode, b: LabNode, *, timeout_s: float) -> Attempt:
         made.delivered_once = sent.delivered and b.times_received(text) == 1
     except P2PError as error:
         made.code, made.message = error.code, error.message
+    while made.path == "relay" and time.monotonic() - began < direct_within_s:
+        time.sleep(0.1)
+        made.path = a.path_to(b) or made.path
+        if made.path != "relay":
+            made.direct_seconds = time.monotonic() - began
+    if made.path == "relay":
+        made.witnessed = not lab.quic_seen(a.host, b.host) and lab.relay_seen(a.host) and lab.relay_seen(b.host)
+        return made
     outside = a.host.edge is None or a.host.edge is not b.host.edge
     made.witnessed = lab.quic_seen(a.host, b.host) is outside
     return made

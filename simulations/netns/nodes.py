@@ -159,6 +159,13 @@ class LabNode:
             request = ContactAdd(str(to.peer_id), to.name)
             one.call(lambda c, request=request: c.post("/v1/contacts", Contact, request))  # type: ignore[misc]
 
+    def path_to(self, other: LabNode) -> str | None:
+        """Return the path of the session with a node, None when there is none."""
+        from p2pnode.api.types import Peers
+
+        sessions = self.call(lambda c: c.get("/v1/peers", Peers)).peers
+        return next((each.path for each in sessions if each.peer == str(other.peer_id)), None)
+
     def status(self) -> Status:
         """Return addresses, NAT class, counters."""
         return self.call(lambda c: c.get("/v1/status", Status))

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from p2pnode import AccountKey, Node, NodeKey, NodeSettings, PeerSpec, Session
+from p2pnode import AccountKey, Node, NodeKey, NodeSettings, PeerSpec, Session, SessionMoved
 from p2pnode.core.address import Address
 from p2pnode.core.errors import P2PError
 from p2pnode.nat import Stream
@@ -171,10 +171,12 @@ async def run(run: Run[Settings]) -> None:
         work.append((a, b, await builder.pairs(a, b, known)))
         run.progress.advance()
     await builder.mapped(known)
-    table = Table("Pairs", ["a", "b", "connected", "path", "code", "seconds", "delivered once", "as expected"], [])
+    table = Table(
+        "Pairs", ["a", "b", "connected", "path", "code", "seconds", "direct after", "delivered once", "as expected"], []
+    )
     run.progress.phase("connecting", len(work))
     for a, b, pairs in work:
-        attempts = [await _attempt(run, *pair) for pair in pairs]
+        attempts = [await _attempt(run, *pair, expected(a, b).direct_within_s) for pair in pairs]
         _record(run, table, a, b, attempts)
         run.progress.advance()
     run.table(table)
@@ -192,10 +194,14 @@ class Attempt:
         self.message = ""
         self.seconds = 0.0
         self.delivered_once = False
+        self.direct_s: float | None = None
 
 
-async def _attempt(run: Run[Settings], caller: Peer, callee: Peer) -> Attempt:
-    """Connect by id and hand over a note. `seconds`: lookup included, to an echoed byte."""
+async def _attempt(run: Run[Settings], caller: Peer, callee: Peer, direct_within_s: float) -> Attempt:
+    """Connect by id and hand over a note. `seconds`: lookup included, to an echoed byte.
+
+    `direct_s`: until a relayed session had a direct path, if it gets one within `direct_within_s`.
+    """
     made = Attempt()
     began = run.world.loop.time()
     try:
@@ -209,10 +215,28 @@ async def _attempt(run: Run[Settings], caller: Peer, callee: Peer) -> Attempt:
         stream.finish()
         await stream.readexactly(1)
         made.delivered_once = callee.notes.count(note) == 1
+        if made.path == "relay" and await _becomes_direct(caller.node, session, began + direct_within_s):
+            made.path, made.direct_s = session.path, run.world.loop.time() - began
     except P2PError as error:
         made.code, made.message = error.code, error.message
         made.seconds = run.world.loop.time() - began
     return made
+
+
+async def _becomes_direct(node: Node, session: Session, until: float) -> bool:
+    """Wait for a direct path, until then at most."""
+    moved = asyncio.Event()
+    cancel = node.subscribe(lambda event: moved.set() if isinstance(event, SessionMoved) else None)
+    try:
+        async with asyncio.timeout_at(until):
+            while session.path == "relay":
+                moved.clear()
+                await moved.wait()
+    except TimeoutError:
+        return False
+    finally:
+        cancel()
+    return True
 
 
 def _record(run: Run[Settings], table: Table, a: str, b: str, attempts: list[Attempt]) -> None:
@@ -226,13 +250,16 @@ def _record(run: Run[Settings], table: Table, a: str, b: str, attempts: list[Att
     reason = worst.message or right.reason
     for row, column in {(a, b), (b, a)} if a not in SHARED else {(a, a)}:
         run.cell(MATRIX, Cell(row, column, f"{result} {seconds:.2f} s", good if right.connected else None, reason))
+    direct = min((round(each.direct_s, 3) for each in attempts if each.direct_s is not None), default=None)
     once = all(each.delivered_once for each in attempts)
     table.rows.append(
-        [a, b, _yes(worst.path is not None), worst.path, worst.code, round(seconds, 3), _yes(once), _yes(good)]
+        [a, b, _yes(worst.path is not None), worst.path, worst.code, round(seconds, 3), direct, _yes(once), _yes(good)]
     )
     for each in attempts:
         if each.path is not None:
             run.sample("connect_s", each.seconds)
+        if each.direct_s is not None:
+            run.sample("direct_s", each.direct_s)
     run.require(good, f"{a} with {b}: {result}, not {' or '.join(right.results)}")
 
 

@@ -73,7 +73,7 @@ def test_c1_an_offer_that_aims_the_guessing_at_a_victim(
     """Guesses go to where rendezvous nodes see the peer, whatever it says: the victim draws the ten packets of ICE."""
 
     async def main(world: VirtualWorld) -> int:
-        async with street(world) as there:
+        async with street(world, relay=False) as there:
             a, b = await two(there, liar, target)
             lie(a, nat=said)
             wire = Wire(world)
@@ -93,7 +93,7 @@ def test_c1_a_rendezvous_node_that_lies_for_its_accomplice(liars: int) -> None:
     """One of the callee's four that says the victim's address is outvoted; two silence the guessing."""
 
     async def main(world: VirtualWorld) -> tuple[int, int]:
-        async with street(world) as there:
+        async with street(world, relay=False) as there:
             a, b = await two(there, "port-restricted", "symmetric")
             ways = {contact.node_id for contact in b.reaching.rendezvous}
             for node in [n for n in there.public if n.peer_id.node_id in ways][:liars]:
@@ -126,7 +126,7 @@ def test_c1_no_guess_without_the_peers_consent(silent: str) -> None:
     """Who does not sign terms is not guessed with: a dozen packets each, and the reason."""
 
     async def main(world: VirtualWorld) -> int:
-        async with street(world) as there:
+        async with street(world, relay=False) as there:
             a, b = await two(there, "symmetric", "port-restricted")
             peer = a if silent == "caller" else b
 
@@ -149,7 +149,7 @@ def test_c1_one_attempt_at_a_time() -> None:
     """Four hard peers call at once: a hundred probes in a second, not four hundred; all get through in turn."""
 
     async def main(world: VirtualWorld) -> tuple[int, int]:
-        async with street(world) as there:
+        async with street(world, relay=False) as there:
             easy = await there.home_of("port-restricted")
             hard = [await there.home_of("symmetric-sequential") for _ in range(4)]
             await asyncio.sleep(5)
@@ -169,7 +169,7 @@ def test_c1_one_attempt_per_peer_in_20_seconds() -> None:
     """A stranger that calls again and again and never answers: an attempt in 20 s."""
 
     async def main(world: VirtualWorld) -> int:
-        async with street(world) as there:
+        async with street(world, relay=False) as there:
             a, b = await two(there, "symmetric", "port-restricted")
             lie(a, nat=NatKind.ADDRESS_AND_PORT_DEPENDENT)
             router = there.routers[0]

@@ -29,6 +29,7 @@ from p2pnode.lan import LanPeer
 from p2pnode.lan_peers import LanPeers
 from p2pnode.nat import Connection, QuicSettings
 from p2pnode.nat.certificate import NodeCertificate, make_certificate
+from p2pnode.nat.path import MuxCarrier, Path
 from p2pnode.nat.transport import make_configuration
 from p2pnode.presence import FindResult
 from p2pnode.sessions import SessionTable
@@ -303,8 +304,13 @@ def test_c1_dials_to_an_address_where_nobody_answers_are_paced() -> None:
         dialled: list[Address] = []
 
         class DeafEndpoint:
-            async def connect(self, peer: PeerId, address: Address, **_: object) -> Connection:
-                dialled.append(address)
+            mux = MuxCarrier(lambda _data, _to: None)
+
+            def path_to(self, address: Address) -> Path:
+                return Path(address, self.mux)
+
+            async def connect(self, peer: PeerId, path: Path, **_: object) -> Connection:
+                dialled.append(path.remote)
                 raise P2PTimeoutError("silence")
 
         async def find(peer: PeerId, _timeout: float, _on_found: OnFound) -> FindResult:

@@ -27,7 +27,7 @@ from p2pnode.dht.wire import (
 
 REQUESTS = (
     "ping", "find_node", "get", "put", "register", "forward", "deliver", "dial_back", "dial_for", "watch",
-    "watch_through", "changed", "announce", "list_topic", "probe",
+    "watch_through", "changed", "announce", "list_topic", "probe", "relay",
 )  # fmt: skip
 
 

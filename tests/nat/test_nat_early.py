@@ -113,7 +113,7 @@ def _overtake(peer: Peer) -> None:
 
 def test_data_that_overtakes_the_proof_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Early data on three streams arrives before the proof: nothing is lost, nothing is processed early."""
-    real, waited = connections._is_early, list[events.QuicEvent]()
+    real, waited = connections.is_early, list[events.QuicEvent]()
 
     def is_early(event: events.QuicEvent) -> bool:
         if real(event):
@@ -121,7 +121,7 @@ def test_data_that_overtakes_the_proof_waits_for_it(monkeypatch: pytest.MonkeyPa
             return True
         return False
 
-    monkeypatch.setattr(connections, "_is_early", is_early)
+    monkeypatch.setattr(connections, "is_early", is_early)
 
     async def main(world: VirtualWorld) -> None:
         alice, bob = await make_peer(world, "10.0.0.1"), await make_peer(world, "10.0.0.2")

@@ -121,7 +121,8 @@ def test_aioquic_as_client_proves_itself_and_is_echoed() -> None:
         assert connection.peer == other.key.peer_id
         assert other.server == bob.key.peer_id
         await asyncio.sleep(0.1)
-        assert other.streams[0] == b"\x01"
+        assert other.streams[0][:2] == b"\x01\x04"  # accepted, then a path key (32 bytes)
+        assert len(other.streams[0]) == 34
         assert other.quic is not None
         other.quic.send_stream_data(4, b"\x04echohello")
         other.flush()

@@ -12,7 +12,8 @@ from p2pnode.core.address import Address
 from p2pnode.core.keys import NodeKey
 from p2pnode.nat import kind_of
 from p2pnode.nat.certificate import make_certificate, peer_of_certificate_untrusted
-from p2pnode.nat.control import ControlReader, Credit, Ping, Pong, encode_control
+from p2pnode.nat.control import ControlReader, Credit, PathKeyFrame, Ping, Pong, encode_control
+from p2pnode.nat.probes import PathKey, parse_probe_untrusted
 from p2pnode.nat.proof import (
     SessionFacts,
     check_proof_untrusted,
@@ -29,7 +30,10 @@ SERVER = NodeKey(bytes(range(32)), bytes(32))
 CLIENT = NodeKey(bytes(range(32, 64)), bytes(32))
 NONCE = hashlib.sha256(b"p2pnode session vector nonce").digest()
 TAG = bytes.fromhex("0102030405060708")
-FRAMES: list[Credit | Ping | Pong] = [Credit(4, 1_114_112), Ping(1), Pong(1)]
+PATH_KEY = PathKey(bytes(range(32)))
+FRAMES: list[Credit | PathKeyFrame | Ping | Pong] = [
+    Credit(4, 1_114_112), Ping(1), Pong(1), PathKeyFrame(bytes(range(32)))
+]  # fmt: skip
 
 
 def _facts(certificate: bytes) -> SessionFacts:
@@ -61,11 +65,17 @@ def make_vectors(certificate: bytes) -> dict[str, Any]:
         "control": [
             {
                 "frame": type(frame).__name__.lower(),
-                "fields": [getattr(frame, name) for name in frame.__slots__],
+                "fields": [v.hex() if isinstance(v := getattr(frame, name), bytes) else v for name in frame.__slots__],
                 "bytes": encode_control(frame).hex(),
             }
             for frame in FRAMES
         ],
+        "path_probes": {
+            "key": PATH_KEY.raw.hex(),
+            "number": bytes(range(8)).hex(),
+            "probe": PATH_KEY.frame(bytes(range(8)), is_answer=False).hex(),
+            "answer": PATH_KEY.frame(bytes(range(8)), is_answer=True).hex(),
+        },
         "stun": {
             "request": binding_request(transaction).hex(),
             "responses": [
@@ -98,6 +108,10 @@ def test_session_vectors_are_what_we_read() -> None:
     for header in stored["stream_headers"]:
         data = bytes.fromhex(header["bytes"])
         assert read_stream_header_untrusted(data + b"rest") == (header["protocol"], len(data))
+    for kind in ("probe", "answer"):
+        frame = parse_probe_untrusted(bytes.fromhex(stored["path_probes"][kind]))
+        assert (frame.is_answer, frame.tag, frame.number) == (kind == "answer", PATH_KEY.tag, bytes(range(8)))
+        assert PATH_KEY.accepts(frame)
     assert ControlReader().feed_untrusted(b"".join(bytes.fromhex(f["bytes"]) for f in stored["control"])) == FRAMES
     assert parse_stun_untrusted(bytes.fromhex(stored["stun"]["request"])).kind == 1
     for response in stored["stun"]["responses"]:

@@ -94,7 +94,7 @@ def test_key_that_nothing_can_be_sealed_to_is_refused(public: bytes) -> None:
 def test_later_versions_may_append_fields() -> None:
     """What is appended is signed and ignored; an unknown NAT or refusal number has a safe meaning."""
 
-    body = [2, bytes(16), 5, bytes(32), b"", [], 200, bytes(32), 200, "new", [1]]
+    body = [2, bytes(16), 5, bytes(32), b"", [], 200, bytes(32), 200, [], "new", [1]]
     text = text_of(BOB, ALICE.peer_id, b"answer", msgspec.msgpack.encode(body))
     answer = read_untrusted(text, sender=BOB.peer_id, receiver=ALICE.peer_id, network_tag=TAG)
     assert isinstance(answer, Answer)
@@ -136,6 +136,8 @@ def test_vectors_of_offers() -> None:
         assert body_of(message).hex() == vector["body"]
         assert (message.attempt.hex(), message.nat.value) == (vector["attempt"], vector["nat"])
         assert [str(address) for address in message.addresses] == vector["addresses"]
+        relays = [[h.contact.node_id.hex(), str(h.contact.address), h.rtt_s * 1000] for h in message.relays]
+        assert relays == vector["relays"]
         # What our code seals differs in the ephemeral key only.
         ours = seal(message, key=sender, to=receiver.peer_id, to_x25519=receiver.x25519_public, network_tag=TAG)
         text = unseal_untrusted(ours, key=receiver, sender=sender.peer_id, network_tag=TAG)

@@ -48,7 +48,7 @@ def test_hard_pairs_connect(caller: str, callee: str, within: float, seed: int) 
     """Directly, whoever calls; the losing sockets are closed at once, the winner's when the session ends."""
 
     async def main(world: VirtualWorld) -> float:
-        async with street(world) as there:
+        async with street(world, relay=False) as there:
             a, b, seconds = await meet(there, caller, callee)
             other = b.session(a.peer_id)
             assert other is not None
@@ -73,7 +73,7 @@ def test_both_call_at_once(other: str) -> None:
     """Each side guesses for its own call perhaps; a check of either is taken."""
 
     async def main(world: VirtualWorld) -> float:
-        async with street(world) as there:
+        async with street(world, relay=False) as there:
             kinds = ("symmetric" if other == "port-restricted" else other, other)
             a, b = [await there.home_of(kind) for kind in kinds]
             await asyncio.sleep(5)
@@ -90,7 +90,7 @@ def test_lost_packets_cost_time_only() -> None:
     """One of ten lost on each way: the second packet of each socket mends what a lost probe has opened."""
 
     async def main(world: VirtualWorld) -> float:
-        async with street(world) as there:
+        async with street(world, relay=False) as there:
             return (await meet(there, "symmetric", "port-restricted"))[2]
 
     seconds = run_virtual(main, delay=ONE_WAY_S, loss=0.1, keep_trace=False)
@@ -105,7 +105,7 @@ def test_a_carriers_narrow_block_of_ports_is_noticed() -> None:
     narrow = replace(kind, carrier=replace(kind.carrier, port_block=1024))
 
     async def main(world: VirtualWorld) -> float:
-        async with street(world) as there:
+        async with street(world, relay=False) as there:
             return (await meet(there, narrow, "port-restricted"))[2]
 
     seconds = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
@@ -118,7 +118,7 @@ def test_neighbours_that_take_ports_do_not_hide_a_sequence(other: str) -> None:
     """Twenty new flows a second of another host behind the same router, and every second port only."""
 
     async def main(world: VirtualWorld) -> float:
-        async with street(world) as there:
+        async with street(world, relay=False) as there:
             a = await there.home_of(replace(kind_named("symmetric-sequential"), step=2))
             b = await there.home_of(other)
             neighbour = there.routers[0].host("192.168.1.77")
@@ -145,7 +145,7 @@ def test_routers_load() -> None:
     """Entries of connection tables: 256 and a few at the hard router, one for each probe at the other."""
 
     async def main(world: VirtualWorld) -> None:
-        async with street(world) as there:
+        async with street(world, relay=False) as there:
             await meet(there, "symmetric", "port-restricted")
             hard, easy = there.routers
             print(f"connection table: {hard.sessions} at the hard router, {easy.sessions} at the other")

@@ -85,7 +85,7 @@ def test_two_random_routers_fail_with_the_reason() -> None:
     """Within 15 s, with a sentence that says what is in the way; no port is guessed."""
 
     async def main(world: VirtualWorld) -> float:
-        async with street(world) as there:
+        async with street(world, relay=False) as there:
             a, b = await there.home("symmetric"), await there.home("symmetric")
             await asyncio.sleep(5)
             started = world.loop.time()

@@ -11,7 +11,7 @@ import pytest
 
 from p2pnode.core.address import Address, Realm
 from p2pnode.core.ids import NodeId
-from p2pnode.dht import KnownContact
+from p2pnode.dht import KnownContact, Registration
 from p2pnode.rendezvous import RendezvousKeeper, RendezvousSettings
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
 
@@ -31,12 +31,12 @@ class FakeDht:
         self.asked: list[tuple[float, KnownContact]] = []
         self._now = now
 
-    async def register(self, contact: KnownContact, *, lease_s: float = 60.0) -> bool:
+    async def register(self, contact: KnownContact, *, lease_s: float = 60.0) -> Registration | None:
         assert 50 < lease_s <= 120
         self.asked.append((self._now(), contact))
         dead = contact in self.dead
         await asyncio.sleep(3.0 if dead else 0.04)
-        return not dead and contact not in self.refusing
+        return None if dead or contact in self.refusing else Registration(relays=True, rtt_s=0.04)
 
     def rendezvous_candidates(
         self, count: int, *, realm: Realm = Realm.PUBLIC, families: Collection[bool] = (False, True)

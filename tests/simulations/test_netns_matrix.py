@@ -17,7 +17,8 @@ from p2pnode.simulations.netns.public_addresses import NETWORKS, PublicAddresses
 from p2pnode.simulations.netns.rules import ruleset
 from p2pnode.simulations.netns.scenario_names import SCENARIOS, scenario_named
 
-REFUSED = {"no_path", "both_nats_random"}
+RELAYED = {"relay"}
+GUESSED = {"punched", "relay"}
 NOBODY = {"peer_not_found"}
 
 
@@ -31,14 +32,14 @@ NOBODY = {"peer_not_found"}
         ("cgnat-symmetric", "fullcone", {"punched"}),
         ("ipv6-firewall", "ipv6-firewall", {"punched"}),
         ("ipv6-firewall", "hairpin", {"punched"}),
-        ("symmetric", "port-restricted", {"punched"}),
-        ("port-restricted", "symmetric", {"punched"}),
-        ("symmetric", "ipv6-firewall", {"punched"}),
-        ("cgnat", "symmetric-sequential", {"punched"}),
-        ("symmetric-sequential", "symmetric-sequential", {"punched"}),
-        ("symmetric-sequential", "symmetric", REFUSED),
-        ("symmetric", "symmetric", REFUSED),
-        ("cgnat-symmetric", "symmetric", REFUSED),
+        ("symmetric", "port-restricted", GUESSED),
+        ("port-restricted", "symmetric", GUESSED),
+        ("symmetric", "ipv6-firewall", GUESSED),
+        ("cgnat", "symmetric-sequential", GUESSED),
+        ("symmetric-sequential", "symmetric-sequential", GUESSED),
+        ("symmetric-sequential", "symmetric", RELAYED),
+        ("symmetric", "symmetric", RELAYED),
+        ("cgnat-symmetric", "symmetric", RELAYED),
         ("public", "symmetric", {"direct"}),
         ("upnp", "symmetric", {"direct"}),
         ("upnp", "upnp", {"direct"}),
@@ -57,7 +58,7 @@ def test_what_is_right_for_a_pair(a: str, b: str, right: set[str]) -> None:
     """One side's public port must be known, guessed or foretold; a refusal has its reason."""
     assert set(expected(a, b).results) == right
     assert expected(a, b) == expected(b, a)
-    assert bool(expected(a, b).reason) is (right in (REFUSED, NOBODY))
+    assert bool(expected(a, b).reason) is (right == NOBODY)
 
 
 def test_full_plan_has_every_unordered_pair_once() -> None:
@@ -83,7 +84,8 @@ def test_refusals_and_shared_routers_are_sampled_once() -> None:
     """Waiting five times for the same time-out tells nothing more."""
     plan = Plan(FULL.cells, samples=5)
     assert plan.samples_of(("fullcone", "cgnat")) == 5
-    assert plan.samples_of(("symmetric", "symmetric")) == plan.samples_of(("offline", "public")) == 1
+    assert plan.samples_of(("symmetric", "symmetric")) == 5
+    assert plan.samples_of(("udp-blocked", "symmetric")) == plan.samples_of(("offline", "public")) == 1
     assert plan.samples_of(("one-router", "one-router")) == 1
     assert plan.hosts_per_kind()["offline"] == 2
 
@@ -129,12 +131,19 @@ def test_a_path_counts_only_with_witness_and_message(change: dict[str, Any], rig
 
 
 def test_an_honest_refusal_is_right_where_nothing_can_work() -> None:
-    """`no_path` is; a time-out is not, and neither is a connection that nobody saw."""
+    """`peer_not_found` is, where UDP does not pass; a time-out is not, and neither is a connection that nobody saw."""
     made = {"connected": False, "path": None, "witnessed": False}
-    for code, right in (("no_path", True), ("both_nats_random", True), ("timeout", False)):
+    for code, right in (("peer_not_found", True), ("no_path", False), ("timeout", False)):
         attempt = Attempt(**{**GOOD.__dict__, **made, "code": code})
+        assert Cell("udp-blocked", "symmetric", [attempt]).as_expected is right
+    assert not Cell("udp-blocked", "symmetric", []).as_expected
+
+
+def test_a_relayed_cell_is_right_only_with_a_relay() -> None:
+    """Between two symmetric NATs neither a refusal nor a punch is what nodes can do."""
+    for path, right in (("relay", True), ("punched", False)):
+        attempt = Attempt(**{**GOOD.__dict__, "path": path})
         assert Cell("symmetric", "symmetric", [attempt]).as_expected is right
-    assert not Cell("symmetric", "symmetric", []).as_expected
 
 
 def test_cell_in_json_has_the_names_of_the_contract() -> None:

@@ -13,7 +13,8 @@ from p2pnode.core.address import Address
 from p2pnode.core.envelope import signing_input
 from p2pnode.core.ids import PeerId
 from p2pnode.core.network_id import network_tag
-from p2pnode.offer import Answer, Offer, Refusal, offer_hash, seal
+from p2pnode.dht import KnownContact
+from p2pnode.offer import Answer, Offer, Refusal, RelayHint, offer_hash, seal
 from p2pnode.reachability import NatKind
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "offer.json"
@@ -21,6 +22,7 @@ TAG = network_tag("public")
 ALICE, BOB, CAROL = (NodeKey(bytes([n]) * 32, bytes([n + 100]) * 32) for n in (1, 2, 3))
 NOW = 1_767_225_600.0  # wall time of the vectors and tests, 2026-01-01
 TEXT_BYTES = 851
+RELAY = RelayHint(KnownContact(None, CAROL.node_id, Address("9.9.9.9", 4747)), 0.041)
 
 
 def make_offer(**changes: Any) -> Offer:
@@ -32,6 +34,7 @@ def make_offer(**changes: Any) -> Offer:
         "ice": b"ice parameters",
         "addresses": (Address("8.8.8.8", 4747), Address("2a00::7", 4747)),
         "nat": NatKind.ENDPOINT_INDEPENDENT,
+        "relays": (RELAY,),
     }
     return Offer(**{**fields, **changes})
 
@@ -46,6 +49,7 @@ def make_answer(hash_of_offer: bytes, **changes: Any) -> Answer:
         "addresses": (Address("192.168.1.7", 4747),),
         "nat": NatKind.ADDRESS_AND_PORT_DEPENDENT,
         "offer_hash": hash_of_offer,
+        "relays": (RelayHint(KnownContact(None, CAROL.node_id, Address("2a00::9", 4747)), 0.12), RELAY),
     }
     return Answer(**{**fields, **changes})
 
@@ -83,6 +87,12 @@ def body_of(message: Offer | Answer) -> bytes:
     ]
     if isinstance(message, Answer):
         fields += [message.offer_hash, int(message.refusal)]
+    fields.append(
+        [
+            hint.contact.node_id + hint.contact.address.pack() + round(1000 * hint.rtt_s).to_bytes(2, "big")
+            for hint in message.relays
+        ]
+    )
     return msgspec.msgpack.encode(fields)
 
 
@@ -107,6 +117,9 @@ def vector(name: str, message: Offer | Answer, sender: NodeKey, receiver: NodeKe
         "nat": message.nat.value,
         "offer_hash": answer.offer_hash.hex() if answer else None,
         "refusal": int(answer.refusal) if answer else None,
+        "relays": [
+            [hint.contact.node_id.hex(), str(hint.contact.address), round(1000 * hint.rtt_s)] for hint in message.relays
+        ],
         "body": body.hex(),
         "text": text.hex(),
         "sealed": sealed_text(text, sender.peer_id, receiver).hex(),
@@ -119,8 +132,8 @@ def make_vectors() -> list[dict[str, Any]]:
     return [
         offer,
         vector("answer", make_answer(named), BOB, ALICE),
-        vector("refusal", make_answer(named, ice=b"", addresses=(), refusal=Refusal.REFUSED), BOB, ALICE),
-        vector("empty offer", make_offer(ice=b"", addresses=(), nat=NatKind.UNKNOWN), ALICE, BOB),
+        vector("refusal", make_answer(named, ice=b"", addresses=(), relays=(), refusal=Refusal.REFUSED), BOB, ALICE),
+        vector("empty offer", make_offer(ice=b"", addresses=(), relays=(), nat=NatKind.UNKNOWN), ALICE, BOB),
     ]
 
 

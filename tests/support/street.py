@@ -22,8 +22,10 @@ ONE_WAY_S = 0.04  # 80 ms round trip between any two routers or public hosts
 class Street:
     """Seven public nodes, and homes behind routers, one node in each."""
 
-    def __init__(self, world: VirtualWorld) -> None:
+    def __init__(self, world: VirtualWorld, *, relay: bool = True) -> None:
+        """`relay`: whether the public nodes relay."""
         self.world = world
+        self.relay = relay
         self.public: list[Node] = []
         self.homes: list[Node] = []
         self.routers: list[VirtualRouter] = []
@@ -32,7 +34,7 @@ class Street:
         for number in range(7):
             network = self.world.host(f"9.{number}.0.1")
             role = "bootstrap" if number < 3 else "peer"
-            node = make_node(network, number, through=self.public[:1], role=role)
+            node = make_node(network, number, through=self.public[:1], role=role, relay=self.relay)
             await node.start()
             self.public.append(node)
         await asyncio.sleep(10)  # the four peers are dialled back and become servers
@@ -63,8 +65,9 @@ class Street:
 
 
 @asynccontextmanager
-async def street(world: VirtualWorld) -> AsyncIterator[Street]:
-    made = Street(world)
+async def street(world: VirtualWorld, *, relay: bool = True) -> AsyncIterator[Street]:
+    """Opened; all is stopped afterwards."""
+    made = Street(world, relay=relay)
     try:
         await made.open()
         yield made

@@ -1,0 +1,137 @@
+"""What a connection does when it changes its path: it follows the other side, or takes the one that `Paths` chose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from p2pnode.core.address import Address
+from p2pnode.nat.budget import Following
+from p2pnode.nat.path import Path
+from p2pnode.nat.paths import Paths
+from p2pnode.nat.probes import PATH_KEY_BYTES
+from p2pnode.nat.transport import Transport, TransportError
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from p2pnode.core.network import Network
+    from p2pnode.nat.quic import QuicEndpoint
+
+__all__ = ["Moving"]
+
+
+class Moving:
+    """Mixed into `Driver`, which sets what is declared here."""
+
+    transport: Transport
+    network: Network
+    initiator: bool
+    proven: asyncio.Future[None]
+    bytes_received: int
+    _endpoint: QuicEndpoint
+    _heard_at: float
+    _released: bool
+
+    def _begin_on(self, path: Path, now: float) -> None:
+        self.path = path
+        """The way that its packets take now."""
+        self._following = Following(now)
+        self._paths: Paths | None = None
+        self.on_moved: Callable[[Path, Path], None] | None = None
+        """Called with the path before and the new one, each time that it changes."""
+
+    @property
+    def closed(self) -> bool:
+        raise NotImplementedError
+
+    def _fire_early(self) -> None:
+        raise NotImplementedError
+
+    def _process(self) -> None:
+        raise NotImplementedError
+
+    def _schedule_flush(self) -> None:
+        raise NotImplementedError
+
+    @property
+    def remote(self) -> Address:
+        """Where its packets go now; the relay when they are relayed."""
+        return self.path.remote
+
+    @property
+    def path_tag(self) -> bytes | None:
+        return None if self._paths is None else self._paths.key.tag
+
+    @property
+    def known_paths(self) -> list[Path]:
+        """The one in use and those that may take over."""
+        return [self.path] if self._paths is None else self._paths.all
+
+    @property
+    def spare_paths(self) -> list[Path]:
+        """Those of them that have answered of late."""
+        paths = self._paths
+        return [] if paths is None else [p for p in paths.all if p != self.path and paths.is_validated(p)]
+
+    def add_path(self, path: Path) -> None:
+        """Probe a path to the other side; it takes over when it is better than the one in use, or when that dies."""
+        if self._paths is not None and not self.closed:
+            self._paths.add(path)
+
+    def remove_path(self, path: Path) -> None:
+        """This path leads nowhere any more."""
+        if self._paths is not None and not self.closed:
+            self._paths.remove(path)
+
+    def _open_paths(self) -> Paths:
+        """Both sides are proven: from now on there may be several."""
+        self._paths = Paths(self, self.network.token_bytes(PATH_KEY_BYTES))
+        self._endpoint.paths_opened(self._paths)
+        return self._paths
+
+    def datagram_from_elsewhere(self, data: bytes, path: Path) -> None:
+        """Take a genuine packet that came by another path, and follow the other side if it has moved there.
+
+        RFC 9000, section 9.3, "Responding to Connection Migration". Difference: no PATH_CHALLENGE, since qh3 knows of
+        one path only; instead a new path gets at most ten packets, probes included, until more comes by it or it
+        answers a probe, and a packet by the old one leads back. Never raises.
+        """
+        now = self.network.monotonic()
+        try:
+            genuine = self.proven.done() and not self.closed and self.transport.receive_genuine(data, now)
+        except TransportError:
+            self._endpoint.dropped("quic_error")
+            return
+        if not genuine:
+            self._endpoint.dropped("other_address")
+            return
+        self.bytes_received += len(data)
+        self._heard_at = now
+        if self._paths is None or self._paths.heard(path):
+            self.move_to(path)
+        self._process()
+        if not self._released:
+            self._schedule_flush()
+
+    def move_to(self, path: Path) -> None:
+        """Send by `path` from now on, by which the other side was heard with proof; at most once a second."""
+        if path != self.path and self.proven.done() and self._following.move(self.network.monotonic()):
+            self.take_path(path)
+
+    def path_answered(self, path: Path) -> None:
+        """A probe was answered there: the other side wants packets at that address."""
+        if path == self.path:
+            self._following.heard()
+
+    def take_path(self, path: Path) -> None:
+        """Send by `path` from now on, and what is unacknowledged at once."""
+        before, self.path = self.path, path
+        self._endpoint.moved += 1
+        if self._paths is not None:
+            if self._paths.is_validated(path):
+                self._following.heard()
+            self._paths.moved()
+        self._fire_early()
+        if self.on_moved is not None:
+            self._endpoint.call(self.on_moved, before, path)

@@ -1,0 +1,141 @@
+"""The paths beneath one connection: probes in and out, moves. `path_choice` decides; this is its thin shell.
+
+QUIC's own packets may come by any known path; they are taken, whichever is in use. A genuine packet by another path
+than that means that the other side has moved: the side that accepted the connection follows at once; its initiator only
+where it does not know the path (a router was restarted), else it probes and decides, so two sides never chase each
+other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from p2pnode.core.errors import BadPacket
+from p2pnode.nat.path import Path
+from p2pnode.nat.path_choice import PathChoice
+from p2pnode.nat.probes import PATH_KEY_BYTES, PathKey, ProbeFrame
+
+if TYPE_CHECKING:
+    from p2pnode.nat.moving import Moving
+
+__all__ = ["Paths"]
+
+
+class Paths:
+    """Of one proven connection; before that it has one path only."""
+
+    def __init__(self, host: Moving, token: bytes) -> None:
+        """`token`: 32 unguessable bytes."""
+        assert len(token) == PATH_KEY_BYTES  # noqa: S101 - the caller draws them
+        self.key = PathKey(token)
+        self._host = host
+        self._network = host.network
+        self._loop = asyncio.get_running_loop()
+        self._theirs: PathKey | None = None
+        self._choice = PathChoice(host.path, self._network.monotonic(), chooses=host.initiator)
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def __contains__(self, path: Path) -> bool:
+        return path in self._choice
+
+    @property
+    def all(self) -> list[Path]:
+        return self._choice.paths
+
+    def rtt_s(self, path: Path) -> float | None:
+        """Of its probes, seconds."""
+        return self._choice.rtt_s(path)
+
+    def is_validated(self, path: Path) -> bool:
+        """Whether the other side answered a probe there: it wants packets at that address (C1)."""
+        return self._choice.has_answered(path)
+
+    def key_received(self, raw: bytes) -> None:
+        """The other side's key, on the control stream. The first one counts."""
+        if self._theirs is None:
+            self._theirs = PathKey(raw)
+            self._tick()
+
+    def add(self, path: Path) -> None:
+        """Probe a path that may work; it takes over when it is better."""
+        self._choice.add(path, self._network.monotonic())
+        self._tick()
+
+    def remove(self, path: Path) -> None:
+        """It leads nowhere any more."""
+        if path == self._host.path:
+            self._choice.doubt(self._network.monotonic())
+        self._choice.remove(path)
+        self._tick()
+
+    def moved(self) -> None:
+        """The connection has moved to `host.path`."""
+        self._choice.moved(self._host.path, self._network.monotonic())
+        self._arm()
+
+    def unanswered(self, since: float | None) -> None:
+        """Packets are unacknowledged since then and QUIC probes; None: all is well."""
+        if since is None:
+            self._choice.trust()
+        elif not self._choice.suspect:
+            self._choice.doubt(self._network.monotonic())
+            self._tick()
+
+    def heard(self, path: Path) -> bool:
+        """A genuine packet came by `path`, another than the one in use. Return whether to follow."""
+        if path in self._choice and self._host.initiator:
+            self._choice.doubt(self._network.monotonic())
+            self._tick()
+            return False
+        self.add(path)
+        return True
+
+    def frame_received_untrusted(self, frame: ProbeFrame, path: Path) -> None:
+        """Take a frame that bears our tag. Raise BadPacket: `bad_mac`, `unasked_answer`."""
+        if not self.key.accepts(frame):
+            raise BadPacket("bad_mac")
+        now = self._network.monotonic()
+        if frame.is_answer:
+            if not self._choice.answered(path, frame.number, now):
+                raise BadPacket("unasked_answer")
+            self._host.path_answered(path)
+            self._tick()
+            return
+        if self._theirs is not None:
+            path.send(self._theirs.frame(frame.number, is_answer=True))
+            self.add(path)
+
+    def close(self) -> None:
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _tick(self) -> None:
+        """Send the probes that are due, and move where that is better."""
+        if self._closed:
+            return
+        now = self._network.monotonic()
+        if self._theirs is not None:
+            for path in self._choice.due(now):
+                number = self._network.token_bytes(8)
+                self._choice.sent(path, number, now)
+                path.send(self._theirs.frame(number, is_answer=False))
+        chosen = self._choice.choose(now)
+        if chosen != self._host.path:
+            self._host.take_path(chosen)
+        self._arm()
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        at = self._choice.next_at()
+        if at is not None and self._theirs is not None and not self._closed:
+            self._timer = self._loop.call_at(max(at, self._network.monotonic() + 0.001), self._fired)
+
+    def _fired(self) -> None:
+        self._timer = None
+        self._tick()

@@ -1,0 +1,104 @@
+"""The paths of a node's sessions: relays and the flows through them, better paths that checks find, and moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from p2pnode.core.address import Address
+from p2pnode.core.ids import PeerId
+from p2pnode.core.network import Network
+from p2pnode.dht import Dht, KnownContact
+from p2pnode.nat import PROBE, Path, QuicEndpoint, kind_of
+from p2pnode.relay_dialing import RelayDialing
+from p2pnode.relay_table import RelaySettings
+from p2pnode.relay_wire import DELIVER, SEND
+from p2pnode.relaying import RelayFlow, Relaying
+from p2pnode.session import Session
+
+__all__ = ["Pathways"]
+
+log = structlog.get_logger(__name__)
+
+
+class Pathways:
+    """Joins relaying, QUIC's endpoint and the sessions."""
+
+    def __init__(
+        self,
+        *,
+        network: Network,
+        dht: Dht,
+        endpoint: QuicEndpoint,
+        send: Callable[[bytes, Address], None],
+        relay: RelaySettings,
+        usable: Callable[[Address], bool],
+        session: Callable[[PeerId], Session | None],
+        is_punched: Callable[[Session], bool],
+        moved: Callable[[Session, str], None],
+    ) -> None:
+        """`session`: the open one with a peer. `moved(session, before)`: it goes on by another path."""
+        self._network = network
+        self._endpoint = endpoint
+        self._session = session
+        self._is_punched = is_punched
+        self._moved = moved
+        self.relaying = Relaying(
+            network=network, dht=dht, send=send, settings=relay, received=self._relayed, paired=endpoint.nudge,
+            in_use=lambda flow: any(flow.path in each.known_paths for each in endpoint.connections()),
+            ended=self._flow_ended,
+        )  # fmt: skip
+        self.dialing = RelayDialing(open_flow=self._open_flow, usable=usable, session=session)
+
+    async def stop(self) -> None:
+        await self.dialing.stop()
+        await self.relaying.stop()
+
+    def received(self, data: bytes, source: Address) -> bool:
+        """Take a relay frame or a path probe of the mux's; False when it is neither."""
+        if data[0] in (SEND, DELIVER):
+            self.relaying.frame_received(data, source)
+        elif data[0] == PROBE:
+            self._endpoint.probe_received(data, source)
+        else:
+            return False
+        return True
+
+    def session_began(self, session: Session) -> None:
+        """Say what kind of path it has, from now on."""
+        session.punched = not session.connection.path.relayed and self._is_punched(session)
+        session.relay_reason = self.dialing.why(session.peer)
+        session.connection.on_moved = lambda before, path: self._session_moved(session, before, path)
+
+    def found(self, peer: PeerId, path: Path, new: bool) -> None:
+        """A check passed. `new`: the peer's router gave it another mapping since."""
+        session = self._session(peer)
+        if session is not None and session.connection.path.relayed:
+            session.connection.add_path(path)
+        elif session is not None and new and session.punched:
+            session.connection.move_to(path)
+
+    def _session_moved(self, session: Session, before: Path, path: Path) -> None:
+        name = session.path_by(before)
+        session.punched = not path.relayed and self._is_punched(session)
+        session.trace.add(self._network.monotonic(), f"move {path}", f"from {before}: {session.path}")
+        log.info("session_moved", peer=str(session.peer), before=name, path=session.path)
+        self._moved(session, name)
+
+    async def _open_flow(self, peer: PeerId, relay: KnownContact) -> Path | None:
+        flow = await self.relaying.open(peer, relay)
+        return None if flow is None else flow.path
+
+    def _relayed(self, data: bytes, source: Address, flow: RelayFlow) -> None:
+        """A datagram that came by a relay; nothing but QUIC and path probes comes so."""
+        kind = kind_of(data)
+        if kind == "quic":
+            self._endpoint.datagram_received(data, source, flow)
+        elif kind == "relay":
+            self._endpoint.probe_received(data, source, flow)
+
+    def _flow_ended(self, flow: RelayFlow) -> None:
+        session = self._session(flow.peer)
+        if session is not None:
+            session.connection.remove_path(flow.path)

@@ -1,0 +1,55 @@
+"""Which relays two nodes use, and how long they give direct ways a start. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from p2pnode.dht import KnownContact
+from p2pnode.dht.limits import prefix_of
+from p2pnode.offer import RelayHint
+from p2pnode.reachability import NatKind
+
+__all__ = ["FLOWS", "choose_relays", "head_start"]
+
+FLOWS = 2  # the one in use and a spare
+UNKNOWN_RTT_S = 0.1  # of a node that we have not measured: half the way round the world
+
+DEPENDENT = (NatKind.ADDRESS_DEPENDENT, NatKind.ADDRESS_AND_PORT_DEPENDENT)
+# What a relay waits for direct ways once both sides' candidates are known: a check and a handshake's first round trip
+# on a long line. Where both routers are random no check can pass; where one is, it passes at once or not at all.
+START_S = 0.5
+START_ONE_RANDOM_S = 0.15
+START_DIALABLE_S = 1.0  # somebody only has to be dialled
+
+
+def head_start(own: NatKind, theirs: NatKind, *, dialable: bool) -> float:
+    """Return for how many seconds direct ways are tried alone. `dialable`: one side has published an address."""
+    if dialable:
+        return START_DIALABLE_S
+    random = (own in DEPENDENT) + (theirs in DEPENDENT)
+    return (START_S, START_ONE_RANDOM_S, 0.0)[random]
+
+
+def choose_relays(
+    own: Sequence[tuple[KnownContact, float]], offered: Sequence[RelayHint], usable: Collection[bytes]
+) -> list[RelayHint]:
+    """Return up to `FLOWS` relays for a call, the lowest total round trip first.
+
+    `own`: ours with their round trips, `offered`: the caller's; `usable`: ids of those offered that we may talk to. A
+    second one stands in another block of addresses, where there is one: what takes the first down spares it.
+    """
+    theirs = {hint.contact.node_id: hint for hint in offered if hint.contact.node_id in usable}
+    ranked: list[tuple[float, KnownContact, float]] = []
+    for contact, rtt_s in own:
+        hint = theirs.pop(contact.node_id, None)
+        ranked.append((rtt_s + (hint.rtt_s if hint else max(rtt_s, UNKNOWN_RTT_S)), contact, rtt_s))
+    # Those that we measured ourselves go first among equals: a hint is only a word.
+    ranked += [(h.rtt_s + max(h.rtt_s, UNKNOWN_RTT_S) + 0.001, h.contact, UNKNOWN_RTT_S) for h in theirs.values()]
+    ranked.sort(key=lambda each: each[0])
+    chosen: list[tuple[float, KnownContact, float]] = []
+    for each in ranked:
+        blocks = {prefix_of(kept[1].address.ip) for kept in chosen}
+        if len(chosen) < FLOWS and prefix_of(each[1].address.ip) not in blocks:
+            chosen.append(each)
+    chosen += [each for each in ranked if each not in chosen][: FLOWS - len(chosen)]
+    return [RelayHint(contact, rtt_s) for _, contact, rtt_s in chosen]

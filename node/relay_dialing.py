@@ -1,0 +1,108 @@
+"""Relays in a call: gives direct ways their start, then opens flows on both sides, and dials through the first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from p2pnode.core.address import Address
+from p2pnode.core.ids import PeerId
+from p2pnode.core.tasks import TaskSet
+from p2pnode.dht import KnownContact
+from p2pnode.meetings import OwnSide, no_path
+from p2pnode.nat import Path
+from p2pnode.offer import Answer, Offer, RelayHint
+from p2pnode.relay_choice import FLOWS, choose_relays, head_start
+from p2pnode.session import Session
+
+__all__ = ["RelayDialing"]
+
+NEXT_DIAL_S = 1.0  # a relay that is there carries a handshake's first round trip in less
+MAX_WHYS = 256  # peers of whom we remember what stood between us, 300 bytes each
+
+
+class RelayDialing:
+    """Of one node, for all its calls."""
+
+    def __init__(
+        self,
+        *,
+        open_flow: Callable[[PeerId, KnownContact], Coroutine[Any, Any, Path | None]],
+        usable: Callable[[Address], bool],
+        session: Callable[[PeerId], Session | None],
+    ) -> None:
+        """`usable`: whether packets may go to an address that a peer names. `session`: the open one with a peer."""
+        self._open_flow = open_flow
+        self._usable = usable
+        self._session = session
+        self._tasks = TaskSet()
+        self._whys: dict[PeerId, str] = {}
+
+    def choose(self, own: OwnSide, offer: Offer) -> tuple[RelayHint, ...]:
+        """The callee's choice, for its answer."""
+        usable = {hint.contact.node_id for hint in offer.relays if self._usable(hint.contact.address)}
+        return tuple(choose_relays([(hint.contact, hint.rtt_s) for hint in own.relays], offer.relays, usable))
+
+    def start(
+        self, peer: PeerId, own: OwnSide, said: Offer | Answer, relays: Sequence[RelayHint],
+        dial: Callable[[Path], None] | None,
+    ) -> asyncio.Task[None]:  # fmt: skip
+        """Begin with the relays of the answer. `said`: by the other side. `dial`: the caller's; see `_run`."""
+        self._whys.pop(peer, None)
+        self._whys[peer] = no_path(peer, own.nat, said.nat, guessed=False).message
+        if len(self._whys) > MAX_WHYS:
+            del self._whys[next(iter(self._whys))]
+        start_s = head_start(own.nat, said.nat, dialable=bool(own.published or said.addresses))
+        usable = [hint for hint in relays[:FLOWS] if self._usable(hint.contact.address)]
+        return self._tasks.spawn(self._run(peer, usable, start_s, dial))
+
+    def why(self, peer: PeerId) -> str:
+        """What stood between us and a peer when we last met, one sentence; empty when nothing is known."""
+        return self._whys.get(peer, "")
+
+    async def stop(self) -> None:
+        await self._tasks.cancel()
+
+    async def _run(
+        self, peer: PeerId, relays: Sequence[RelayHint], start_s: float, dial: Callable[[Path], None] | None
+    ) -> None:
+        """Open flows to `peer` through `relays`, unless a direct session is there after `start_s` seconds.
+
+        `dial` is called for the first flow, and for the next a second later when there is no session yet; else those
+        are its spares. None: we wait to be dialled.
+        """
+        if not relays:
+            return
+        await asyncio.sleep(start_s)
+        if self._is_direct(peer):
+            return
+        opening = [asyncio.ensure_future(self._open_flow(peer, hint.contact)) for hint in relays]
+        try:
+            later: list[Path] = []
+            dialled = False
+            for done in asyncio.as_completed(opening):
+                path = await done
+                if path is None:
+                    continue
+                if dialled or dial is None or self._session(peer) is not None:
+                    later.append(path)
+                else:
+                    dialled = True
+                    dial(path)
+            await asyncio.sleep(NEXT_DIAL_S if dialled else 0.0)
+            for path in later:
+                session = self._session(peer)
+                if session is None and dial is not None:
+                    dial(path)
+                    await asyncio.sleep(NEXT_DIAL_S)
+                elif session is not None and session.connection.path.relayed:
+                    session.connection.add_path(path)
+        finally:
+            for each in opening:
+                each.cancel()
+            await asyncio.gather(*opening, return_exceptions=True)
+
+    def _is_direct(self, peer: PeerId) -> bool:
+        session = self._session(peer)
+        return session is not None and not session.connection.path.relayed

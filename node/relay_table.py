@@ -1,0 +1,209 @@
+"""The flows of a relay: who may send to whom through us, and how much. Pure; the DHT's sealed requests prove who asks.
+
+A flow joins two nodes that both asked for it, each naming the other and each from an address that it proved: so nobody
+gets relayed bytes that he did not ask for, and each byte that leaves came in before. Like TURN's permissions (RFC 8656,
+section 9) and libp2p's reservations (circuit v2), but for one pair at a time and by both. What passes is QUIC between
+the two: ciphertext, never looked at.
+
+Limits: flows in all, per node and per block of addresses; openings per second; bytes per second in all and per block of
+addresses, fairly shared; a flow ends when one side does not renew it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from p2pnode.core.address import Address
+from p2pnode.core.errors import BadPacket
+from p2pnode.dht.limits import Budget, PrefixBudgets, prefix_of
+from p2pnode.fair_share import FairShare
+from p2pnode.relay_wire import MAX_FLOW, deliver_frame
+
+__all__ = ["Opened", "RelaySettings", "RelayStatistics", "RelayTable"]
+
+
+@dataclass(frozen=True)
+class RelaySettings:
+    """Limits of a relay. Rates in bytes per second."""
+
+    enabled: bool = True
+    total_rate: float = 4_000_000.0
+    """All together, each byte counted once: 32 Mbit/s in and as much out, a fifth of a core."""
+    each_rate: float = 1_000_000.0
+    """Of one /24 or /48, whatever is free."""
+    max_flows: int = 1_024
+    """Sides of flows, about 1 kB each."""
+    max_flows_of_node: int = 32
+    max_flows_of_prefix: int = 128
+    opens_rate: float = 5.0
+    """New flows per second of one /24 or /48, ten times as many at once, and forty times as many in all."""
+    lease_s: float = 120.0
+    """Longest time until a side has to renew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """`flow`: the number of our side; `paired`: the other side is there; `told`: where it hears that we came."""
+
+    flow: int
+    lease: int
+    paired: bool
+    told: tuple[int, Address] | None
+
+
+@dataclass(frozen=True, slots=True)
+class RelayStatistics:
+    """`flows`: sides; `pairs`: flows with both; `datagrams`, `bytes`: forwarded; `refused` openings, `dropped` frames:
+    by reason."""
+
+    flows: int
+    pairs: int
+    datagrams: int
+    bytes: int
+    refused: dict[str, int]
+    dropped: dict[str, int]
+
+
+@dataclass(slots=True, eq=False)
+class _Side:
+    """One end of a flow. `node`, `other`: node ids; `twin`: the other end, when it is there."""
+
+    flow: int
+    node: bytes
+    other: bytes
+    address: Address
+    prefix: bytes
+    until: float
+    twin: _Side | None = None
+
+
+class RelayTable:
+    """All flows through this node."""
+
+    def __init__(self, settings: RelaySettings, token_bytes: Callable[[int], bytes]) -> None:
+        self.settings = settings
+        self._token_bytes = token_bytes
+        self._share = FairShare(settings.total_rate, settings.each_rate)
+        self._opens = PrefixBudgets(
+            Budget(40 * settings.opens_rate, 80 * settings.opens_rate), settings.opens_rate, 10 * settings.opens_rate
+        )
+        self._by_flow: OrderedDict[int, _Side] = OrderedDict()  # those renewed longest ago first
+        self._by_pair: dict[tuple[bytes, bytes], _Side] = {}
+        self._of_node: Counter[bytes] = Counter()
+        self._of_prefix: Counter[bytes] = Counter()
+        self._refused: Counter[str] = Counter()
+        self._dropped: Counter[str] = Counter()
+        self._datagrams = self._bytes = 0
+
+    def open(self, node: bytes, other: bytes, address: Address, lease: float, now: float) -> Opened | None:
+        """`node`, proven at `address`, wants a flow with `other` for `lease` seconds; 0 ends it. None: refused.
+
+        Repeating it renews, and moves the flow to the address that it comes from now.
+        """
+        self.expire(now)
+        side = self._by_pair.get((node, other))
+        if lease <= 0:
+            if side is not None:
+                self._end(side)
+            return Opened(0, 0, False, None)
+        lease = min(lease, self.settings.lease_s)
+        if side is None:
+            reason = self._refusal(node, other, prefix_of(address.ip), now)
+            if reason:
+                self._refused[reason] += 1
+                return None
+            side = self._begin(node, other, address)
+        elif side.address != address:
+            self._move(side, address)
+        side.until = now + lease
+        self._by_flow.move_to_end(side.flow)
+        twin = side.twin
+        came = twin is None and (twin := self._by_pair.get((other, node))) is not None
+        if came and twin is not None:
+            side.twin, twin.twin = twin, side
+        told = (twin.flow, twin.address) if came and twin is not None else None
+        return Opened(side.flow, int(lease), twin is not None, told)
+
+    def forward_untrusted(self, flow: int, datagram: bytes, source: Address, now: float) -> tuple[bytes, Address]:
+        """Return the frame to send on and where. Raise BadPacket: `no_flow`, `other_address`, `unpaired`, `over_rate`;
+        counted by reason."""
+        try:
+            side = self._by_flow.get(flow)
+            if side is None or side.until <= now:
+                raise BadPacket("no_flow")
+            if side.address != source:
+                raise BadPacket("other_address")
+            twin = side.twin
+            if twin is None or twin.until <= now:
+                raise BadPacket("unpaired")
+            if not self._share.admit(side.prefix, len(datagram), now):
+                raise BadPacket("over_rate")
+        except BadPacket as bad:
+            self._dropped[bad.reason] += 1
+            raise
+        self._datagrams += 1
+        self._bytes += len(datagram)
+        return deliver_frame(twin.flow, datagram), twin.address
+
+    def expire(self, now: float) -> None:
+        """End what was not renewed."""
+        while self._by_flow and (side := next(iter(self._by_flow.values()))).until <= now:
+            self._end(side)
+
+    def statistics(self) -> RelayStatistics:
+        pairs = sum(1 for side in self._by_flow.values() if side.twin is not None) // 2
+        return RelayStatistics(
+            len(self._by_flow), pairs, self._datagrams, self._bytes, dict(self._refused), dict(self._dropped)
+        )
+
+    def _refusal(self, node: bytes, other: bytes, prefix: bytes, now: float) -> str:
+        settings = self.settings
+        if not settings.enabled:
+            return "off"
+        if node == other:
+            return "itself"
+        if self._of_node.get(node, 0) >= settings.max_flows_of_node:
+            return "too_many"
+        if self._of_prefix.get(prefix, 0) >= settings.max_flows_of_prefix:
+            return "too_many"
+        if not self._opens.take(prefix, now):
+            return "too_fast"
+        return "" if len(self._by_flow) < settings.max_flows or self._displace(prefix) else "full"
+
+    def _begin(self, node: bytes, other: bytes, address: Address) -> _Side:
+        flow = int.from_bytes(self._token_bytes(2), "big")
+        while flow in self._by_flow:
+            flow = (flow + 1) & MAX_FLOW
+        side = _Side(flow, node, other, address, prefix_of(address.ip), 0.0)
+        self._by_flow[flow] = self._by_pair[node, other] = side
+        self._of_node[node] += 1
+        self._of_prefix[side.prefix] += 1
+        return side
+
+    def _move(self, side: _Side, address: Address) -> None:
+        _less(self._of_prefix, side.prefix)
+        side.address, side.prefix = address, prefix_of(address.ip)
+        self._of_prefix[side.prefix] += 1
+
+    def _end(self, side: _Side) -> None:
+        del self._by_flow[side.flow], self._by_pair[side.node, side.other]
+        _less(self._of_node, side.node)
+        _less(self._of_prefix, side.prefix)
+        if side.twin is not None:
+            side.twin.twin = None
+
+    def _displace(self, prefix: bytes) -> bool:
+        """Full: the block with the most flows loses its longest unrenewed to a newcomer whose block has fewer."""
+        heaviest = max(self._of_prefix, key=self._of_prefix.__getitem__)
+        if self._of_prefix[heaviest] <= self._of_prefix[prefix] + 1:
+            return False
+        self._end(next(side for side in self._by_flow.values() if side.prefix == heaviest))
+        return True
+
+
+def _less(counter: Counter[bytes], name: bytes) -> None:
+    counter[name] -= 1
+    if counter[name] <= 0:
+        del counter[name]

@@ -1,0 +1,197 @@
+"""Relaying, both ends: the service that a public node gives to others, and our own flows through others' relays.
+
+A flow is a carrier of paths (`nat.path`): QUIC's datagrams go into frames to the relay. It is opened by a sealed
+request of the DHT, which proves who we are and where; the peer does the same, and the relay joins the two
+(`relay_table`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from p2pnode.core.address import Address
+from p2pnode.core.errors import BadPacket
+from p2pnode.core.ids import NodeId, PeerId
+from p2pnode.core.network import Network
+from p2pnode.core.tasks import TaskSet
+from p2pnode.dht import Dht, KnownContact
+from p2pnode.nat import Path, PathKind
+from p2pnode.relay_table import RelaySettings, RelayStatistics, RelayTable
+from p2pnode.relay_wire import SEND, deliver_frame, read_frame_untrusted, send_frame
+
+__all__ = ["RelayFlow", "Relaying"]
+
+log = structlog.get_logger(__name__)
+
+LEASE_S = 100.0
+RENEW_S = 25.0  # below the shortest common mapping time-out (30 s), as for rendezvous nodes
+OPEN_TIMEOUT_S = 3.0
+UNUSED_S = 20.0  # a flow that no connection uses for so long is closed
+MAX_FLOWS = 256  # of our own; a caller's offers are budgeted, each opens two at most
+
+
+class RelayFlow:
+    """Our side of a flow; a carrier."""
+
+    kind: PathKind = "relay"
+
+    def __init__(self, relay: KnownContact, peer: PeerId, number: int, send: Callable[[bytes, Address], None]) -> None:
+        self.relay, self.peer, self.number = relay, peer, number
+        self.path = Path(relay.address, self)
+        self.paired = False
+        self.closed = False
+        self.bytes_sent = self.bytes_received = 0
+        self._send = send
+
+    def send(self, data: bytes, to: Address) -> None:
+        if not self.closed:
+            self.bytes_sent += len(data)
+            self._send(send_frame(self.number, data), to)
+
+    def __repr__(self) -> str:
+        return f"<RelayFlow {self.number} through {self.relay.address} to {self.peer}>"
+
+
+class Relaying:
+    """All relaying of a node."""
+
+    def __init__(
+        self,
+        *,
+        network: Network,
+        dht: Dht,
+        send: Callable[[bytes, Address], None],
+        settings: RelaySettings,
+        received: Callable[[bytes, Address, RelayFlow], None],
+        paired: Callable[[Path], None],
+        in_use: Callable[[RelayFlow], bool],
+        ended: Callable[[RelayFlow], None],
+    ) -> None:
+        """`received`: a datagram came by a flow. `paired`: the peer is there now, what was sent before is lost.
+        `in_use`: whether a connection needs the flow. `ended`: the relay has given it up, or died."""
+        self._network = network
+        self._dht = dht
+        self._send = send
+        self._received = received
+        self._paired = paired
+        self._in_use = in_use
+        self._ended = ended
+        self.table = RelayTable(settings, network.token_bytes)
+        self._flows: dict[tuple[Address, int], RelayFlow] = {}
+        self._by_pair: dict[tuple[PeerId, NodeId], RelayFlow] = {}
+        self._tasks = TaskSet()
+        self.dropped = 0
+        if settings.enabled:
+            dht.on_relay = self._asked
+
+    # the service, and frames
+
+    def _asked(self, node: NodeId, other: NodeId, address: Address, lease: int) -> tuple[int, int, bool] | None:
+        opened = self.table.open(node, other, address, lease, self._network.monotonic())
+        if opened is None:
+            return None
+        if opened.told is not None:
+            flow, at = opened.told
+            self._send(deliver_frame(flow, b""), at)
+        return opened.flow, opened.lease, opened.paired
+
+    def frame_received(self, data: bytes, source: Address) -> None:
+        """Take a frame with first byte 0x0B or 0x0C. Never raises."""
+        try:
+            kind, number, datagram = read_frame_untrusted(data)
+            if kind == SEND:
+                self._send(*self.table.forward_untrusted(number, datagram, source, self._network.monotonic()))
+                return
+        except BadPacket:
+            self.dropped += 1
+            return
+        flow = self._flows.get((source, number))
+        if flow is None:
+            self.dropped += 1
+        elif datagram:
+            flow.bytes_received += len(datagram)
+            self._received(datagram, source, flow)
+        elif not flow.paired:
+            flow.paired = True
+            self._paired(flow.path)
+
+    def statistics(self) -> RelayStatistics:
+        """Of the service."""
+        return self.table.statistics()
+
+    # our own flows
+
+    async def open(self, peer: PeerId, relay: KnownContact) -> RelayFlow | None:
+        """Return a flow to `peer` through `relay`; the peer's may not be there yet. None: refused, or no answer."""
+        if relay.node_id in (self._dht.key.node_id, peer.node_id):
+            return None
+        key = peer, relay.node_id
+        known = self._by_pair.get(key)
+        if known is not None or len(self._by_pair) >= MAX_FLOWS:
+            return known
+        granted = await self._dht.relay(relay, peer.node_id, lease_s=LEASE_S, timeout=OPEN_TIMEOUT_S)
+        if granted is None:
+            return None
+        if (known := self._by_pair.get(key)) is not None:
+            return known
+        flow = RelayFlow(relay, peer, granted.flow, self._send)
+        flow.paired = granted.paired
+        self._flows[relay.address, flow.number] = self._by_pair[key] = flow
+        self._tasks.spawn(self._keep(flow))
+        log.info("relay_flow_opened", peer=str(peer), relay=str(relay.address))
+        return flow
+
+    def flows(self) -> list[RelayFlow]:
+        return list(self._by_pair.values())
+
+    def renew(self, flow: RelayFlow) -> None:
+        """Nothing comes through: perhaps our router was restarted, and the relay does not know our new address."""
+        self._tasks.spawn(self._renew_once(flow))
+
+    async def stop(self) -> None:
+        await self._tasks.cancel()
+
+    async def _keep(self, flow: RelayFlow) -> None:
+        """Renew while it is used and the relay answers."""
+        pause = UNUSED_S
+        while True:
+            await asyncio.sleep(pause)
+            if flow.closed:
+                return
+            if not self._in_use(flow):
+                await self._dht.relay(flow.relay, flow.peer.node_id, lease_s=0, timeout=OPEN_TIMEOUT_S)
+                self._close(flow)
+                return
+            if not await self._renew(flow):
+                return
+            pause = RENEW_S
+
+    async def _renew_once(self, flow: RelayFlow) -> None:
+        await self._renew(flow)
+
+    async def _renew(self, flow: RelayFlow) -> bool:
+        """Whether the relay still has it; when not, the flow has ended."""
+        for _ in range(2):
+            if flow.closed:
+                return False
+            granted = await self._dht.relay(flow.relay, flow.peer.node_id, lease_s=LEASE_S, timeout=OPEN_TIMEOUT_S)
+            if granted is None:
+                continue
+            if granted.flow != flow.number:  # the relay has forgotten us, or was restarted
+                self._flows.pop((flow.relay.address, flow.number), None)
+                flow.number = granted.flow
+                self._flows[flow.relay.address, flow.number] = flow
+            return True
+        log.info("relay_flow_lost", peer=str(flow.peer), relay=str(flow.relay.address))
+        self._close(flow)
+        self._ended(flow)
+        return False
+
+    def _close(self, flow: RelayFlow) -> None:
+        flow.closed = True
+        self._flows.pop((flow.relay.address, flow.number), None)
+        if self._by_pair.get((flow.peer, flow.relay.node_id)) is flow:
+            del self._by_pair[flow.peer, flow.relay.node_id]
