@@ -26,6 +26,7 @@ __all__ = [
     "PcpMapper",
     "UpnpMapper",
     "find_mapper",
+    "http_ask",
 ]
 
 T = TypeVar("T")
@@ -196,7 +197,7 @@ class PcpMapper:
 
 
 class UpnpMapper:
-    """UPnP-IGD. `forget` does nothing: the router's list does not say which entries are ours."""
+    """UPnP-IGD."""
 
     protocol = "upnp"
 
@@ -226,10 +227,13 @@ class UpnpMapper:
             await self._ask(upnp.delete_mapping(self._service, grant.port))
 
     async def forget(self, internal: Address) -> None:
-        del internal
+        with contextlib.suppress(MappingRefusedError):
+            left = await self._ask(upnp.get_mapping(self._service, internal.port))
+            if upnp.mapped_to_untrusted(left) == internal:
+                await self._ask(upnp.delete_mapping(self._service, internal.port))
 
     async def _ask(self, request: bytes) -> upnp.HttpAnswer:
-        return await _http(self._network, self._service.control.address, request)
+        return await http_ask(self._network, self._service.control.address, request)
 
 
 async def find_mapper(client: GatewayClient, nonce: Callable[[Address], bytes]) -> list[Mapper]:
@@ -296,12 +300,12 @@ async def _search(client: GatewayClient) -> upnp.Service | None:
         found.cancel()
         socket.close()
     with contextlib.suppress(MappingRefusedError, BadPacket):
-        description = await _http(network, at.address, upnp.get_request(at))
+        description = await http_ask(network, at.address, upnp.get_request(at))
         return upnp.parse_description_untrusted(description.body, at)
     return None
 
 
-async def _http(network: Network, to: Address, request: bytes) -> upnp.HttpAnswer:
+async def http_ask(network: Network, to: Address, request: bytes) -> upnp.HttpAnswer:
     """Send one request; return the answer. Raise MappingRefusedError."""
     try:
         async with asyncio.timeout(HTTP_PATIENCE_S):

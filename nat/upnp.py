@@ -32,7 +32,9 @@ __all__ = [
     "delete_mapping",
     "external_ip_untrusted",
     "get_external_ip",
+    "get_mapping",
     "get_request",
+    "mapped_to_untrusted",
     "parse_description_untrusted",
     "parse_http_untrusted",
     "parse_search_answer_untrusted",
@@ -177,6 +179,22 @@ def delete_mapping(service: Service, external_port: int) -> bytes:
     return _action(
         service, "DeletePortMapping", NewRemoteHost="", NewExternalPort=str(external_port), NewProtocol="UDP"
     )
+
+
+def get_mapping(service: Service, external_port: int) -> bytes:
+    return _action(
+        service, "GetSpecificPortMappingEntry", NewRemoteHost="", NewExternalPort=str(external_port), NewProtocol="UDP"
+    )
+
+
+def mapped_to_untrusted(answer: HttpAnswer) -> Address | None:
+    """Return the inside address out of an answer to GetSpecificPortMappingEntry; None when nothing is mapped."""
+    client, port = (next(_elements(answer.body, name), "").strip() for name in ("NewInternalClient", "NewInternalPort"))
+    try:
+        ip = ipaddress.IPv4Address(client)
+    except ValueError:
+        return None
+    return Address(str(ip), int(port)) if re.fullmatch(r"[0-9]{1,5}", port) and int(port) <= 65_535 else None
 
 
 def external_ip_untrusted(answer: HttpAnswer) -> str | None:

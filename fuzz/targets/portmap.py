@@ -39,6 +39,8 @@ def read_http(data: bytes) -> upnp.HttpAnswer | None:
     answer = upnp.parse_http_untrusted(data[1:], ended=bool(data[:1] != b"\0"))
     if answer is not None:
         upnp.external_ip_untrusted(answer)
+        mapped = upnp.mapped_to_untrusted(answer)
+        assert mapped is None or mapped.port <= 65_535
         with contextlib.suppress(BadPacket):
             hold_endpoint(data, upnp.parse_description_untrusted(answer.body, AT).control)
     return answer

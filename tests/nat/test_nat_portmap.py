@@ -50,6 +50,9 @@ def test_vectors_are_read() -> None:
     told = upnp.parse_http_untrusted(found["external address"])
     assert told is not None
     assert upnp.external_ip_untrusted(told) == "203.0.113.7"
+    entry = upnp.parse_http_untrusted(found["specific entry"])
+    assert entry is not None
+    assert upnp.mapped_to_untrusted(entry) == INTERNAL
     fault = upnp.parse_http_untrusted(found["delete again"])
     assert fault is not None
     assert (fault.status, fault.error) == (500, 714)

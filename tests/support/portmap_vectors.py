@@ -57,6 +57,7 @@ def make() -> dict[str, Any]:
     for name, request in (
         ("description", upnp.get_request(upnp.Endpoint(SERVICE.control.address, "/rootDesc.xml"))),
         ("add", upnp.add_mapping(SERVICE, 4747, INTERNAL, 3600)),
+        ("specific entry", upnp.get_mapping(SERVICE, 4747)),
         ("external address", upnp.get_external_ip(SERVICE)),
         ("delete", upnp.delete_mapping(SERVICE, 4747)),
         ("delete again", upnp.delete_mapping(SERVICE, 4747)),
