@@ -103,7 +103,7 @@ class Forward(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_field
 
     target: Key
     blob: Blob
-    vouch: bool = False
+    vouch: bool
 
 
 class Deliver(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=7):
@@ -114,7 +114,7 @@ class Deliver(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_field
 
     sender: PublicKey
     blob: Blob
-    seen: Seen = b""
+    seen: Seen
 
 
 class DialBack(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=8):

@@ -207,7 +207,7 @@ class Notices:
             if len(blob) > MAX_BLOB:
                 break
             self._send(
-                lease, record, way[1], way[0], Forward(lease.node_id, blob), ways[place + 1 :], now, wall,
+                lease, record, way[1], way[0], Forward(lease.node_id, blob, vouch=False), ways[place + 1 :], now, wall,
                 timeout=FORWARD_TIMEOUT_S,
             )  # fmt: skip
             return

@@ -78,7 +78,7 @@ def test_attack_o1_one_sender_gets_its_share_and_costs_one_aead_each() -> None:
     for i in range(10_000):
         world.now += 0.001
         world.wall += 0.001
-        flooder.ask(via, Forward(callee.key.node_id, i.to_bytes(4, "big") + bytes(800)))
+        flooder.ask(via, Forward(callee.key.node_id, i.to_bytes(4, "big") + bytes(800), False))
         world.run()
     cpu = time.process_time() - started
     print(f"O1: 10,000 forwards of one sender: {len(inbox)} handed over, {cpu / 10:.0%} of a core, all sides")
@@ -94,7 +94,7 @@ def test_attack_o1_a_contact_gets_through_while_strangers_crowd() -> None:
     at_bystander = inbox_of(bystander)
     register(world, friend, via)
     register(world, bystander, via)
-    assert isinstance(answer_of(world, callee, via, Forward(friend.key.node_id, b"hello")), Forwarded)
+    assert isinstance(answer_of(world, callee, via, Forward(friend.key.node_id, b"hello", False)), Forwarded)
     assert len(at_friend) == 1
     strangers = [world.peer(f"5.66.{i}.1", CLIENT) for i in range(200)]
     refused = through = others = 0
@@ -103,11 +103,13 @@ def test_attack_o1_a_contact_gets_through_while_strangers_crowd() -> None:
     for turn in range(3):
         world.pass_time(1.0)
         for stranger in strangers:
-            answer = answer_of(world, stranger, via, Forward(callee.key.node_id, b"spam%d" % turn))
+            answer = answer_of(world, stranger, via, Forward(callee.key.node_id, b"spam%d" % turn, False))
             refused += code_of(answer) == ErrorCode.BUSY
-        through += isinstance(answer_of(world, friend, via, Forward(callee.key.node_id, b"friend%d" % turn)), Forwarded)
+        answer = answer_of(world, friend, via, Forward(callee.key.node_id, b"friend%d" % turn, False))
+        through += isinstance(answer, Forwarded)
         others += isinstance(
-            answer_of(world, strangers[0], via, Forward(bystander.key.node_id, b"other%d" % turn)), Forwarded
+            answer_of(world, strangers[0], via, Forward(bystander.key.node_id, b"other%d" % turn, False)),
+            Forwarded,
         )
     spam = sum(blob.startswith(b"spam") for _, blob, _ in inbox)
     print(f"O1: of 600 strangers' offers {spam} handed over, {refused} refused; the friend's: {through} of 3")
@@ -128,11 +130,11 @@ def test_attack_o1_many_ids_of_one_prefix_share_one_budget() -> None:
         sender = world.peer(f"5.66.0.{1 + i}", CLIENT)
         via.engine._answerer._unproven._budgets.clear()  # signatures have their own budget and test
         world.introduce(sender, via)
-        answer = answer_of(world, sender, via, Forward(targets[i % 30].key.node_id, b"x%d" % i))
+        answer = answer_of(world, sender, via, Forward(targets[i % 30].key.node_id, b"x%d" % i, False))
         passed += isinstance(answer, Forwarded)
     honest = world.peer("5.4.0.1", CLIENT)
     world.introduce(honest, via)
-    assert isinstance(answer_of(world, honest, via, Forward(callee.key.node_id, b"honest")), Forwarded)
+    assert isinstance(answer_of(world, honest, via, Forward(callee.key.node_id, b"honest", False)), Forwarded)
     print(f"O1: 200 senders of one /24: {passed} forwarded")
     assert passed <= SERVING.forward_prefix_burst
 
@@ -170,7 +172,7 @@ def test_attack_o1_a_dead_target_costs_three_datagrams_and_is_forgotten() -> Non
     world.introduce(caller, via)
     del world.peers[callee.address]
     for i in range(5):
-        outcomes = caller.ask(via, Forward(callee.key.node_id, b"offer%d" % i), timeout=3.0)
+        outcomes = caller.ask(via, Forward(callee.key.node_id, b"offer%d" % i, False), timeout=3.0)
         to_callee = 0
         for _ in range(60):
             while world.wire:
@@ -190,9 +192,9 @@ def test_attack_r1_repeated_and_replayed_requests_hand_over_once() -> None:
     caller = world.peer("5.5.0.1", CLIENT)
     world.introduce(caller, via)
     for _ in range(3):
-        assert isinstance(answer_of(world, caller, via, Forward(callee.key.node_id, b"offer")), Forwarded)
+        assert isinstance(answer_of(world, caller, via, Forward(callee.key.node_id, b"offer", False)), Forwarded)
     assert len(inbox) == 1
-    frame = captured(world, caller, via, Forward(callee.key.node_id, b"second"))
+    frame = captured(world, caller, via, Forward(callee.key.node_id, b"second", False))
     via.receive(frame, caller.address)
     delivery = world.wire[-1][0]
     world.run()
@@ -219,13 +221,13 @@ def test_attack_o1_only_nodes_that_were_asked_may_deliver() -> None:
     stranger = world.peer("5.66.0.1")
     world.introduce(stranger, callee)
     victim = NodeKey.generate(random.Random(5).randbytes).peer_id
-    assert code_of(answer_of(world, stranger, callee, Deliver(victim.raw, b"forged"))) == ErrorCode.NOT_HERE
-    assert answer_of(world, via, callee, Deliver(bytes(32), b"small order")) is None
+    assert code_of(answer_of(world, stranger, callee, Deliver(victim.raw, b"forged", b""))) == ErrorCode.NOT_HERE
+    assert answer_of(world, via, callee, Deliver(bytes(32), b"small order", b"")) is None
     world.pass_time(5.0)
-    assert isinstance(answer_of(world, via, callee, Deliver(victim.raw, b"a lie that the seal will show")), Delivered)
+    assert isinstance(answer_of(world, via, callee, Deliver(victim.raw, b"a lie, seen by the seal", b"")), Delivered)
     world.pass_time(121.0)
-    assert code_of(answer_of(world, via, callee, Deliver(victim.raw, b"too late"))) == ErrorCode.NOT_HERE
-    assert [blob for _, blob, _ in inbox] == [b"a lie that the seal will show"]
+    assert code_of(answer_of(world, via, callee, Deliver(victim.raw, b"too late", b""))) == ErrorCode.NOT_HERE
+    assert [blob for _, blob, _ in inbox] == [b"a lie, seen by the seal"]
     assert callee.drops["unasked_delivery"] == 2
 
 
@@ -237,7 +239,7 @@ def test_attack_o1_a_flooding_rendezvous_node_is_limited() -> None:
     for i in range(10_000):
         world.now += 0.001
         world.wall += 0.001
-        via.ask(callee, Deliver(victim.raw, i.to_bytes(4, "big")))
+        via.ask(callee, Deliver(victim.raw, i.to_bytes(4, "big"), b""))
         world.run()
     print(f"O1: 10,000 deliveries of one rendezvous node in 10 s: {len(inbox)} looked at")
     assert 300 <= len(inbox) <= 12 * SERVING.deliver_rate + 1
@@ -247,8 +249,8 @@ def test_attack_o1_a_flooding_rendezvous_node_is_limited() -> None:
     "request_",
     [
         Register(60),
-        Forward(b"t" * 20, b"x"),
-        Deliver(b"k" * 32, b"x"),
+        Forward(b"t" * 20, b"x", False),
+        Deliver(b"k" * 32, b"x", b""),
         DialBack(bytes(16)),
         DialFor(bytes(6), bytes(16)),
     ],
@@ -393,5 +395,5 @@ def test_attack_o1_clients_forward_for_nobody() -> None:
     world = World()
     client, asker = world.peer("5.0.0.1", CLIENT), world.peer("5.1.0.1", CLIENT)
     dialling(client)
-    for request in (Register(60), Forward(bytes(20), b"x"), DialBack(bytes(16)), Watch(bytes(20), 0, 60, [])):
+    for request in (Register(60), Forward(bytes(20), b"x", False), DialBack(bytes(16)), Watch(bytes(20), 0, 60, [])):
         assert code_of(answer_of(world, asker, client, request)) == ErrorCode.NOT_SERVING

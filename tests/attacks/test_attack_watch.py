@@ -275,6 +275,6 @@ def test_attack_p2_forged_notices_through_a_rendezvous_node_do_not_end_the_regis
     target = NodeId(watcher.key.node_id)
     for blob in (NOTICE, NOTICE + b"nonsense", NOTICE + encode(wrong), NOTICE + encode(wrong) + b"x", b"\xff"):
         world.pass_time(1.0)
-        assert isinstance(answer_of(world, liar, via, Forward(target, blob)), Forwarded)
+        assert isinstance(answer_of(world, liar, via, Forward(target, blob, False)), Forwarded)
     assert told == []
     assert via.engine.rendezvous.registered.find(target, world.now) is not None

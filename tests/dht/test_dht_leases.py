@@ -129,7 +129,7 @@ def test_a_node_that_never_believes_our_address_ends_the_request() -> None:
     via.engine.signal = lambda _, asked, *__: via.engine.answer(  # type: ignore[method-assign]
         asked, Error(peer.address.pack(), ErrorCode.UNPROVEN, 0)
     )
-    outcomes = peer.ask(via, Forward(b"t" * 20, b"x"), timeout=3.0)
+    outcomes = peer.ask(via, Forward(b"t" * 20, b"x", False), timeout=3.0)
     world.run()
     assert isinstance(outcomes[0].answer, Error)
     assert via.engine.counters.requests["Ping"] == MAX_OPENINGS
