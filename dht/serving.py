@@ -178,6 +178,8 @@ class Serving:
                     pass  # it is time
             evidence, _ = await self.check(overlay)
             role.checked(evidence, self._network.monotonic())
+            if wake.is_set():  # something changed meanwhile, of which this check may have seen nothing
+                role.hurry(self._network.monotonic())
             log.info("dht_dial_back", overlay=overlay.label, evidence=evidence.value, serves=role.serves)
             began = role.serves and overlay not in self._members.serving
             self._set(overlay, role.serves)

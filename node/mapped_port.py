@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 ANNOUNCE_GROUP = Address("224.0.0.1", 5350)  # RFC 6886, section 3.2.1; RFC 6887, section 14.1.1
 CHECK_S = 900.0  # a believed port is checked again as often as a DHT server is
 ALONE_S = 10.0  # without anybody who could look first, the port is asked for all the same: others may be told of it
+CLOCK_S, SLEPT_S = 30.0, 30.0  # how often the clocks are compared, and what difference means that the machine slept
 ANNOUNCED_S = 1.0  # after a restart all hosts of a network are told at once: they ask within this time, not together
 
 
@@ -94,6 +95,7 @@ class MappedPort:
         self._evidence: Evidence | None = None
         self._state, self._reason = "searching", "Asking the router for a port."
         self._wake = asyncio.Event()
+        self._wall_ahead_s = network.wall() - network.monotonic()
 
     # Life
 
@@ -273,13 +275,21 @@ class MappedPort:
         self._state, self._reason = state, reason
 
     async def _pause(self, until: float) -> None:
-        """Wait until then, or until something was learnt."""
+        """Wait until then, or until something was learnt; sleep of the machine is noticed on the way."""
         self._wake.clear()
-        left = until - self._network.monotonic()
-        if left > 0:
+        while not self._wake.is_set() and (left := until - self._network.monotonic()) > 0:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(None if left == float("inf") else left):
+                async with asyncio.timeout(min(left, CLOCK_S)):
                     await self._wake.wait()
+            if self._plan.lease is not None and self._slept():
+                # Our timers stood still, the router's did not: what it gave may have ended.
+                self._plan.restarted(self._network.monotonic())
+                self._role.hurry(self._network.monotonic())
+                return
+
+    def _slept(self) -> bool:
+        before, self._wall_ahead_s = self._wall_ahead_s, self._network.wall() - self._network.monotonic()
+        return abs(self._wall_ahead_s - before) > SLEPT_S
 
     # The gateway's clock
 

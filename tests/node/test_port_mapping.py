@@ -15,7 +15,7 @@ from p2pnode.core.address import Address
 from p2pnode.mapped_port import PortMappingStatus
 from p2pnode.simulations.routers.kinds import PortProtocol, kind_named
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
-from p2pnode.simulations.virtual.faults import kill, move
+from p2pnode.simulations.virtual.faults import kill, move, resume, suspend
 from p2pnode.simulations.virtual.router import Home, VirtualRouter
 
 ONE_WAY_S = 0.04
@@ -51,6 +51,7 @@ def test_a_stranger_dials_the_mapped_address(kind: str, protocol: PortProtocol) 
             assert status.lifetime_left_s > 3000
             await asyncio.sleep(3)
             assert await published(there.public[3], home) == (address,)
+            assert home.status().role == "server"  # where it is seen is where it can be dialled
             stranger = await there.move_in(router_of(world, "symmetric", "12.0.0.1").host("192.168.1.2"))
             session = await reach(stranger, home)
             assert session.path == "direct", session.trace.steps
@@ -225,6 +226,31 @@ def test_another_network_means_another_gateway() -> None:
     seconds = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
     print(f"moved: the new router's port is proven {seconds:.1f} s later")
     assert seconds < 15
+
+
+def test_after_a_sleep_the_port_is_asked_for_again() -> None:
+    """The machine slept for longer than the lifetime; its own clock stood still. The port is back within a minute."""
+
+    async def main(world: VirtualWorld) -> float:
+        async with town(world) as there:
+            router = there.router("port-restricted", "pcp")
+            network = router.host("192.168.1.2")
+            home = make_node(network, 40, through=there.public[:3])
+            await network.run(home.start())
+            await believed(home)
+            await asyncio.sleep(30)
+            suspend(network)
+            await asyncio.sleep(7300)
+            assert not openings(router)
+            resume(network)
+            seconds = await until(lambda: bool(openings(router)), 60)
+            await asyncio.sleep(5)
+            assert mapping_of(home).believed
+            await network.run(home.stop())
+            return seconds
+
+    seconds = run_virtual(main, delay=ONE_WAY_S, keep_trace=False, until=9000)
+    print(f"awake: the port is open again after {seconds:.1f} s")
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

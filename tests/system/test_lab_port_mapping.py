@@ -48,6 +48,8 @@ def test_miniupnpd_makes_a_peer_direct() -> None:
         assert mapping.external.startswith(router.public_ip)
         assert mapping.protocol == "pcp"
         assert mapping.external in mapped.status().addresses
+        shown = mapped.cli("status").stdout
+        assert f"{mapping.external} by pcp, " in shown, shown
         answer = stranger.connect(mapped)
         assert answer.path == "direct", answer
         assert router.port_mapper is not None
@@ -56,6 +58,29 @@ def test_miniupnpd_makes_a_peer_direct() -> None:
         other = lab.join("other", lab.home("farther", "symmetric"))
         other.ready()
         assert other.connect(mapped).path == "direct"
+        assert "dport 4747" in rules(router)
+        assert mapped.stop() == 0
+        assert "dport 4747" not in rules(router)
+
+
+def test_miniupnpd_by_upnp_alone() -> None:
+    """Where a router answers neither PCP nor NAT-PMP: found by SSDP, asked by SOAP, given back."""
+    require_lab()
+    with Lab() as lab:
+        lab.bootstrap(3)
+        home = lab.home("home", "upnp")
+        router = home.router
+        assert router is not None
+        router.space.nft(
+            "table inet silent { chain in { type filter hook input priority -9;\nudp dport 5351 drop\n}\n}"
+        )
+        mapped = lab.join("mapped", home)
+        mapped.ready()
+        seconds = until(lambda: mapping_of(mapped).state == "believed", 40, "the port is believed")
+        mapping = mapping_of(mapped)
+        print(f"\nbelieved after {seconds:.1f} s: {mapping}")
+        assert mapping.protocol == "upnp"
+        assert mapping.external == f"{router.public_ip}:4747"
         assert "dport 4747" in rules(router)
         assert mapped.stop() == 0
         assert "dport 4747" not in rules(router)
