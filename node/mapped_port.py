@@ -132,8 +132,7 @@ class MappedPort:
 
     def look(self) -> None:
         """Something was learnt: who is there, how we are seen."""
-        seen = self._outside_ip()
-        if self.believed is not None and seen not in (None, self.believed.ip):
+        if self.believed is not None and (seen := self._outside_ip()) not in (None, self.believed.ip):
             log.info("port_mapping_outside_moved", address=str(self.believed), seen=seen)
             self._believe(None)
             self._role.addresses_changed(self._network.monotonic())
