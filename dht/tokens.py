@@ -2,7 +2,7 @@
 
 *Retry tokens* go to unproven senders of signed requests when we are over budget (as QUIC's Retry, RFC 9000, section
 8.1.2): bound to IP and port, good for 60 s. *Put tokens* come with every answer about a key and allow a store under
-it: bound to IP and key, good for 30 to 60 minutes (as mainline's BEP 5, "Tokens", which says ten: ours last until the
+it: bound to IP and key, good for one to two hours (as mainline's BEP 5, "Tokens", which says ten: ours last until the
 author's next search, so that what is refreshed meanwhile goes straight to its holders).
 """
 
@@ -17,9 +17,9 @@ from p2pnode.core.errors import BadPacket
 __all__ = ["PUT_TOKEN_BYTES", "PUT_TOKEN_LIFE", "RETRY_TOKEN_BYTES", "PutTokens", "RetryTokens"]
 
 RETRY_TOKEN_BYTES = 24  # 4 of time, 20 of MAC
-PUT_TOKEN_BYTES = 8  # guessing one takes 2^63 tries within an hour
+PUT_TOKEN_BYTES = 8  # guessing one takes 2^63 tries within two hours
 RETRY_LIFE = 60.0
-PUT_TOKEN_LIFE = 1_800.0  # at least; at most twice that
+PUT_TOKEN_LIFE = 3_600.0  # at least; at most twice that
 
 
 class RetryTokens:
@@ -46,7 +46,7 @@ class RetryTokens:
 
 
 class PutTokens:
-    """Tokens for (IP, key), under a secret that changes every half an hour."""
+    """Tokens for (IP, key), under a secret that changes every hour."""
 
     def __init__(self, token_bytes: Callable[[int], bytes]) -> None:
         self._token_bytes = token_bytes

@@ -27,8 +27,8 @@ log = structlog.get_logger(__name__)
 DEVICES_LIFETIME_S = 20 * 3600.0  # below the 24 h that holders accept, with room for a clock that is wrong
 DEVICES_REFRESH_S = 4 * 3600.0  # it never changes by itself; that its holders come and go the read-backs see
 # From a read-back that found all in place to the next; the devices are asked for less often.
-PRESENCE_CALM_S = 1_500.0  # below the life of a store token, which it renews
-DEVICES_CALM_S = 3_600.0
+PRESENCE_CALM_S = 3_000.0  # below the life of a store token, which it renews
+DEVICES_CALM_S = 7_200.0
 RETRY_S = 15.0  # after a publish that nobody stored
 # How often the network's size is looked at: a network grows when it is young; all else wakes us.
 LOOK_FIRST_S, LOOK_LAST_S = 5.0, 40.0
@@ -38,7 +38,7 @@ GROWTH = 2.0  # half of the nearest nodes of a network that has doubled since a 
 SLEPT_S = 30.0
 CLOCK_S = 5.0  # how often the clocks are compared
 ENOUGH = 8  # holders that must have confirmed before we go on; the others get it meanwhile
-JITTER = 0.1  # share of the refresh time, so that a network restarted at once does not beat in step
+JITTER = 0.05  # share of the refresh time, so that a network restarted at once does not beat in step
 
 
 class _Where(NamedTuple):

@@ -44,7 +44,7 @@ class NodeSettings:
     """Treat documentation networks as public; for laboratories."""
     presence_lifetime: float = 900.0
     """Seconds a published presence is valid."""
-    presence_refresh: float = 420.0
+    presence_refresh: float = 300.0
     """Seconds between refreshes of the presence."""
     join_timeout: float = 2.0
     """Seconds that `start` waits for a first answer before it says that the node is alone."""

@@ -130,7 +130,7 @@ def test_attack_p1_stores_need_a_token_and_stay_within_quotas() -> None:
     assert put(token(far), far) == put(token(past), past) == ErrorCode.EXPIRES
     assert len(b.storage) == 0
     old_token = token(good)
-    world.now += 3700
+    world.now += 7300
     assert put(old_token, good) == ErrorCode.BAD_TOKEN
     assert put(token(good), good) is Stored
     assert put(token(good), good) is Stored

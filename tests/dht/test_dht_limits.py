@@ -59,18 +59,18 @@ def test_nonces_are_remembered_for_the_window_and_bounded() -> None:
     assert len(cache) == 100
 
 
-def test_put_tokens_hold_for_address_and_key_for_thirty_to_sixty_minutes() -> None:
+def test_put_tokens_hold_for_address_and_key_for_one_to_two_hours() -> None:
     """Another address or key, or a later time, needs another token; the port may change."""
     tokens = PutTokens(random.Random(1).randbytes)
     token = tokens.issue(HERE, b"k" * 20, 0.0)
     moved_port = Address("5.0.0.1", 999).pack()
-    assert tokens.check(token, HERE, b"k" * 20, 1799.0)
-    assert tokens.check(token, moved_port, b"k" * 20, 1801.0)
-    assert not tokens.check(token, THERE, b"k" * 20, 1801.0)
-    assert not tokens.check(token, HERE, b"j" * 20, 1801.0)
-    assert not tokens.check(token, HERE, b"k" * 20, 3700.0)
-    token = tokens.issue(HERE, b"k" * 20, 3700.0)
-    assert not tokens.check(token, HERE, b"k" * 20, 9000.0)
+    assert tokens.check(token, HERE, b"k" * 20, 3599.0)
+    assert tokens.check(token, moved_port, b"k" * 20, 3601.0)
+    assert not tokens.check(token, THERE, b"k" * 20, 3601.0)
+    assert not tokens.check(token, HERE, b"j" * 20, 3601.0)
+    assert not tokens.check(token, HERE, b"k" * 20, 7300.0)
+    token = tokens.issue(HERE, b"k" * 20, 7300.0)
+    assert not tokens.check(token, HERE, b"k" * 20, 18_000.0)
 
 
 def test_retry_tokens_hold_for_one_address_and_a_minute() -> None:

@@ -65,7 +65,7 @@ def test_what_is_written_again_goes_straight_to_its_holders() -> None:
         assert all(holding(others[:8], record))
         await stop_all(nodes)
 
-    run_virtual(main, delay=0.05)
+    run_virtual(main, delay=0.05, until=7_200)
 
 
 def test_tokens_that_are_worth_nothing_lead_to_a_search() -> None:
