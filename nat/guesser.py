@@ -117,7 +117,7 @@ class Guesser:
 
     @staticmethod
     def _is_over(session: IceSession) -> bool:
-        return session.closed or session.answered_any
+        return session.closed or bool(session.addresses_answered)
 
 
 class _Sockets:

@@ -230,9 +230,9 @@ class IceSession:
         return self._closed
 
     @property
-    def answered_any(self) -> bool:
-        """Whether any address answered a check of ours."""
-        return any(record.answered for record in self._records.values())
+    def addresses_answered(self) -> tuple[Address, ...]:
+        """The addresses that answered a check of ours."""
+        return tuple(address for address, record in self._records.items() if record.answered)
 
     def guess(self) -> bytes:
         """Return a check for ports that are guessed (nat/guessing.py), the same for all. Only while `connect` runs.

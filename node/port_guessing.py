@@ -97,7 +97,7 @@ class PortGuessing:
     ) -> None:
         began = self._network.monotonic()
         while (target := _target(role, vouches)) is None:
-            if ice.closed or ice.answered_any or self._network.monotonic() - began > VOUCHED_WITHIN_S:
+            if ice.closed or ice.addresses_answered or self._network.monotonic() - began > VOUCHED_WITHIN_S:
                 return
             await asyncio.sleep(LOOK_S)
         plan = GuessPlan(role, target, own, theirs)

@@ -147,8 +147,11 @@ class Signalling:
 
     def session_opened(self, peer: PeerId, path: Path) -> None:
         """A session with `peer` is there: only checks that keep its path alive, or may find a better one, go on."""
-        for meeting in [m for m in self._meetings if m.peer == peer and m.remote and not path.relayed]:
-            if path.remote not in meeting.remotes:
+        for meeting in [m for m in self._meetings if m.peer == peer and m.remote]:
+            if path.relayed:
+                for address in meeting.ice.addresses_answered:  # found while the relayed handshake was under way
+                    self._path_found(peer, self._path_to(address), False)
+            elif path.remote not in meeting.remotes:
                 self._drop(meeting)
 
     def session_ended(self, peer: PeerId) -> None:

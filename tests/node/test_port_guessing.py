@@ -86,6 +86,41 @@ def test_both_call_at_once(other: str) -> None:
     assert seconds <= RANDOM
 
 
+@pytest.mark.parametrize(
+    ("caller", "callee"),
+    [
+        ("port-restricted", "symmetric-sequential"),  # the hit comes during the relayed handshake
+        ("symmetric-sequential", "symmetric-sequential"),
+        ("symmetric", "port-restricted"),
+        ("cgnat", "symmetric"),
+    ],
+)
+def test_a_relayed_session_moves_to_the_guessed_port(caller: str, callee: str) -> None:
+    """Data flows by relay within a second; the same session goes on directly, on both sides."""
+
+    async def main(world: VirtualWorld) -> tuple[float, float]:
+        async with street(world) as there:
+            a, b = await there.home_of(caller), await there.home_of(callee)
+            await asyncio.sleep(5)
+            began = world.loop.time()
+            session, seconds = await reach(world, a, b)
+            other = b.session(a.peer_id)
+            assert other is not None
+            while {session.path, other.path} != {"punched"}:
+                await asyncio.sleep(0.05)
+                await session.ping()  # who was called follows the caller's packets
+                assert world.loop.time() - began <= RANDOM
+            direct = world.loop.time() - began
+            await asyncio.sleep(60)
+            assert session.path == "punched"
+            assert await session.ping() <= 0.1
+            return seconds, direct
+
+    seconds, direct = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+    print(f"{caller} -> {callee}: data after {seconds:.2f} s, direct after {direct:.2f} s")
+    assert seconds <= 1.0
+
+
 def test_lost_packets_cost_time_only() -> None:
     """One of ten lost on each way: the second packet of each socket mends what a lost probe has opened."""
 
