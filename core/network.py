@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -24,12 +24,16 @@ __all__ = [
     "Interface",
     "MulticastSocket",
     "Network",
+    "SegmentsHandler",
     "TcpStream",
 ]
 
 T = TypeVar("T")
 DatagramHandler = Callable[[bytes, Address], None]
 """Called for each datagram with its bytes and source. Must not raise."""
+SegmentsHandler = Callable[[bytes, int, Address], None]
+"""Called for datagrams that came together from one source: their bytes in a row, how many bytes each has (the last one:
+as many or fewer), and the source. Must not raise."""
 Cancel = Callable[[], None]
 """Ends a subscription; calling it twice is harmless."""
 
@@ -63,6 +67,9 @@ class DatagramSocket(Protocol):
 
     def send(self, data: bytes, to: Address) -> None:
         """Send one datagram, now or never. Never raises, never blocks."""
+
+    def send_many(self, datagrams: Sequence[bytes], to: Address) -> None:
+        """Send datagrams in order, as `send` each; in fewer system calls where those are equally long."""
 
     def close(self) -> None:
         """Close at once; no handler call follows."""
@@ -114,8 +121,12 @@ class Network(ABC):
         """Unguessable bytes."""
 
     @abstractmethod
-    async def open_udp(self, local: Address, handler: DatagramHandler) -> DatagramSocket:
-        """Bind. Port 0: any free one. IPv6 sockets never carry IPv4. Raise OSError (EADDRINUSE, EADDRNOTAVAIL...)."""
+    async def open_udp(
+        self, local: Address, handler: DatagramHandler, many: SegmentsHandler | None = None
+    ) -> DatagramSocket:
+        """`many`: gets what the system hands over together, where it can; without, each datagram comes to `handler`.
+
+        Bind. Port 0: any free one. IPv6 sockets never carry IPv4. Raise OSError (EADDRINUSE, EADDRNOTAVAIL...)."""
 
     @abstractmethod
     async def open_multicast(self, group: Address, handler: DatagramHandler) -> MulticastSocket:

@@ -1,8 +1,7 @@
-"""The real world: `Network` on asyncio (any selector loop; uvloop; Windows' proactor loop with a slower receive path).
+"""The real world: `Network` on asyncio (any selector loop; uvloop; Windows' proactor loop).
 
-UDP is read with `add_reader` in bursts: measured the fastest plain receive path, and asyncio's own datagram transport
-costs one loop turn per datagram. Ordinary UDP sockets never set SO_REUSEADDR: on Linux it would let two nodes share a
-port, each hearing half of what arrives, where an error is due.
+How UDP is sent and read: `core/real_udp.py`. Ordinary UDP sockets never set SO_REUSEADDR: on Linux it would let two
+nodes share a port, each hearing half of what arrives, where an error is due.
 """
 
 from __future__ import annotations
@@ -30,8 +29,10 @@ from p2pnode.core.network import (
     Interface,
     MulticastSocket,
     Network,
+    SegmentsHandler,
     TcpStream,
 )
+from p2pnode.core.real_udp import UdpSocket, address_of
 from p2pnode.core.routes import default_gateways
 
 __all__ = ["RealNetwork"]
@@ -39,13 +40,11 @@ __all__ = ["RealNetwork"]
 T = TypeVar("T")
 
 # Chosen by us.
-BURST_DATAGRAMS = 64  # per wake-up, so that one busy socket does not starve the rest of the loop
 RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024  # half a second of 8 MB/s; the kernel silently gives what it allows
 SEND_BUFFER_BYTES = 1024 * 1024
 WATCH_INTERVAL_S = 5.0
 # Fixed by specification: RFC 6762 section 11, "Source Address Check" (IP TTL 255); others stay on the link with 1.
 MDNS_PORT, MDNS_TTL = 5353, 255
-_DATAGRAM_MAX = 65_535
 # Linux' numbers, which the socket module leaves out.
 _SO_RCVBUFFORCE = 33
 _IP_MULTICAST_ALL, _IPV6_MULTICAST_ALL = 49, 29
@@ -72,11 +71,13 @@ class RealNetwork(Network):
     def token_bytes(self, count: int) -> bytes:
         return os.urandom(count)
 
-    async def open_udp(self, local: Address, handler: DatagramHandler) -> DatagramSocket:
+    async def open_udp(
+        self, local: Address, handler: DatagramHandler, many: SegmentsHandler | None = None
+    ) -> DatagramSocket:
         sock = _new_socket(local)
         try:
             sock.bind(_sockaddr(local))
-            return _UdpSocket(sock, handler)
+            return UdpSocket(sock, handler, many)
         except BaseException:
             sock.close()
             raise
@@ -125,78 +126,7 @@ class RealNetwork(Network):
         return await asyncio.get_running_loop().run_in_executor(None, function, *args)
 
 
-class _UdpSocket:
-    """A bound UDP socket, read in bursts."""
-
-    def __init__(self, sock: socket.socket, handler: DatagramHandler) -> None:
-        self._sock = sock
-        self._handler = handler
-        self._is_ipv6 = sock.family == socket.AF_INET6
-        self._closed = False
-        self._task: asyncio.Task[None] | None = None
-        self._loop = asyncio.get_running_loop()
-        self.dropped = 0
-        self.local = _address_of(sock.getsockname())
-        try:
-            self._loop.add_reader(sock, self._read_burst)
-        except NotImplementedError:
-            self._task = self._loop.create_task(self._read_forever())
-
-    def send(self, data: bytes, to: Address) -> None:
-        """Send one datagram, now or never."""
-        if self._closed:
-            return
-        if to.is_ipv6 != self._is_ipv6:
-            self.dropped += 1
-            return
-        for _attempt in range(2):
-            try:
-                self._sock.sendto(data, (to.ip, to.port))
-            except (ConnectionRefusedError, ConnectionResetError):
-                continue  # an ICMP error of an earlier datagram, reported here and cleared; this one was not sent
-            except (OSError, OverflowError, UnicodeError):
-                break
-            return
-        self.dropped += 1
-
-    def close(self) -> None:
-        """Close at once; no handler call follows."""
-        if self._closed:
-            return
-        self._closed = True
-        if self._task is None:
-            self._loop.remove_reader(self._sock)
-        else:
-            self._task.cancel()
-        self._sock.close()
-
-    def _read_burst(self) -> None:
-        for _count in range(BURST_DATAGRAMS):
-            try:
-                data, source = self._sock.recvfrom(_DATAGRAM_MAX)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError:
-                continue  # ICMP errors of earlier sends (ECONNREFUSED, EHOSTUNREACH): UDP promises nothing anyway
-            self._take(data, source)
-            if self._closed:  # by the handler
-                return
-
-    async def _read_forever(self) -> None:
-        while not self._closed:
-            try:
-                data, source = await self._loop.sock_recvfrom(self._sock, _DATAGRAM_MAX)
-            except OSError:
-                await asyncio.sleep(0)  # ICMP errors, as above; a socket that only fails must not stop the loop
-                continue
-            self._take(data, source)
-
-    def _take(self, data: bytes, source: tuple[str, int] | tuple[str, int, int, int]) -> None:
-        # Canonicalising is cached but not free; IPv4 text from the kernel is canonical already, and two fields.
-        self._handler(data, _address_of(source) if self._is_ipv6 else tuple.__new__(Address, source))
-
-
-class _GroupSocket(_UdpSocket):
+class _GroupSocket(UdpSocket):
     """A socket in a multicast group on every interface that is up.
 
     Bound to the group's address where the system allows it: so unicast to the port goes to the other programs that
@@ -284,7 +214,7 @@ class _Stream:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
-        self.remote = _address_of(writer.get_extra_info("peername"))
+        self.remote = address_of(writer.get_extra_info("peername"))
 
     async def read(self, limit: int) -> bytes:
         return await self._reader.read(limit)
@@ -345,11 +275,6 @@ def _sockaddr(address: Address) -> tuple[str, int] | tuple[str, int, int, int]:
     if not address.is_ipv6:
         return ip, address.port
     return ip, address.port, 0, (int(zone) if zone.isdigit() else socket.if_nametoindex(zone)) if zone else 0
-
-
-def _address_of(sockaddr: tuple[str, int] | tuple[str, int, int, int]) -> Address:
-    """Return the canonical address of what the socket module gives; it writes the zone of link-local ones itself."""
-    return Address.of(sockaddr[0], sockaddr[1])
 
 
 def _interfaces_up() -> list[tuple[str, int, tuple[str, ...]]]:

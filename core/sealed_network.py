@@ -11,7 +11,7 @@ Multicast and TCP pass as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from cryptography.exceptions import InvalidTag
@@ -26,9 +26,11 @@ from p2pnode.core.network import (
     Interface,
     MulticastSocket,
     Network,
+    SegmentsHandler,
     TcpStream,
 )
 from p2pnode.core.network_id import network_subkey
+from p2pnode.core.segments import split_untrusted
 
 __all__ = ["OPEN_KIND", "SEAL_OVERHEAD", "SealedNetwork"]
 
@@ -73,7 +75,9 @@ class SealedNetwork(Network):
         except InvalidTag:
             return None
 
-    async def open_udp(self, local: Address, handler: DatagramHandler) -> DatagramSocket:
+    async def open_udp(
+        self, local: Address, handler: DatagramHandler, many: SegmentsHandler | None = None
+    ) -> DatagramSocket:
         def received(data: bytes, source: Address) -> None:
             opened = self.open_untrusted(data)
             if opened is None:
@@ -81,7 +85,17 @@ class SealedNetwork(Network):
             else:
                 handler(opened, source)
 
-        return _SealedSocket(self, await self._inner.open_udp(local, received))
+        def received_many(buffer: bytes, size: int, source: Address) -> None:
+            opened = [self.open_untrusted(data) for data in split_untrusted(buffer, size)]
+            genuine = [data for data in opened if data is not None]
+            self.foreign += len(opened) - len(genuine)
+            if many is not None and len(genuine) > 1 and _is_run(genuine):
+                many(b"".join(genuine), len(genuine[0]), source)
+            else:
+                for data in genuine:
+                    handler(data, source)
+
+        return _SealedSocket(self, await self._inner.open_udp(local, received, None if many is None else received_many))
 
     def monotonic(self) -> float:
         return self._inner.monotonic()
@@ -117,6 +131,12 @@ class SealedNetwork(Network):
         return await self._inner.run_blocking(function, *args)
 
 
+def _is_run(datagrams: list[bytes]) -> bool:
+    """Whether all but the last, which may be shorter, are equally long."""
+    size = len(datagrams[0])
+    return len(datagrams[-1]) <= size and all(len(data) == size for data in datagrams[:-1])
+
+
 _OPEN = bytes([OPEN_KIND])
 _NONCE_MASK = (1 << 8 * NONCE_BYTES) - 1
 
@@ -138,6 +158,9 @@ class _SealedSocket:
 
     def send(self, data: bytes, to: Address) -> None:
         self._socket.send(self._network.seal(data), to)
+
+    def send_many(self, datagrams: Sequence[bytes], to: Address) -> None:
+        self._socket.send_many([self._network.seal(data) for data in datagrams], to)
 
     def close(self) -> None:
         self._socket.close()

@@ -115,6 +115,11 @@ class Following:
         """The other side was heard from the address that packets go to."""
         self._left = None
 
+    @property
+    def unlimited(self) -> bool:
+        """Whether packets need not be counted."""
+        return self._left is None
+
     def spend(self) -> bool:
         """Whether one more packet may go; counted when so."""
         if self._left is None:

@@ -8,15 +8,18 @@ qh3 below (`transport.py`), meaning above (`connection.py`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from p2pnode.core.address import Address
 from p2pnode.core.errors import BadPacket, P2PError
+from p2pnode.core.segments import split_untrusted
 from p2pnode.nat.close import CloseCode, ClosedCallbacks, CloseReason
 from p2pnode.nat.errors import ConnectionClosedError
 from p2pnode.nat.moving import Moving
-from p2pnode.nat.path import Path
+from p2pnode.nat.path import Carrier, Path
+from p2pnode.nat.stall import FAR_OFF_S, ClientStall, InitialsSeen
 from p2pnode.nat.transport import Transport, TransportError, events
 
 if TYPE_CHECKING:
@@ -26,15 +29,6 @@ __all__ = ["Driver"]
 
 DRAIN_S = 3.0
 TICK_S = 0.001  # smallest timer step: a deadline in the past must not spin the loop
-# RFC 9002, section 6.2.2.1, "Before Address Validation": a client must not fall silent while the handshake is not done,
-# for the server may wait for credit or for its own far-off timer. qh3 does when its first packets are acknowledged but
-# what came back is incomplete; so the client repeats a datagram of its ClientHello, and a server of ours that receives
-# the same bytes again sends its flight again (section 6.2.3, "Speeding up Handshake Completion").
-FIRST_STALL_S = 0.2  # doubled each time
-SPEED_UPS = 8  # per connection
-MAX_INITIALS_SEEN = 16
-INITIAL_BITS = 0xC0  # RFC 9000, section 17.2.2, "Initial Packet": long header, fixed bit, type 0
-STALLED_TIMER_S = 20.0  # a timer that is further away is the idle timeout
 
 
 class Driver(Moving):
@@ -63,10 +57,8 @@ class Driver(Moving):
         """Asked before each datagram until the other side was heard; False: it is not sent. For the endpoint."""
         self._begin_on(path, self.opened_at)
         self._repeatable = b""
-        self._initials_seen: set[int] = set()
-        self._stall_s = FIRST_STALL_S
-        self._stalled_at: float | None = None
-        self._speed_ups = 0
+        self._initials_seen = InitialsSeen()
+        self._stall = ClientStall()
         self._probing_since: float | None = None
         self._drained_at: float | None = None
         self._released = False
@@ -141,26 +133,36 @@ class Driver(Moving):
         self._heard_at = now
         self._following.heard()
         self._process()
-        if not self.initiator and not self.proven.done():
-            self._speed_up(data)
+        if not self.initiator and not self.proven.done() and self._initials_seen.repeated(data):
+            for _ in range(3):  # one per packet number space
+                self._fire_early()
         if not self._released:
             self._schedule_flush()
 
-    def _speed_up(self, data: bytes) -> None:
-        """Server: when the client repeats a first packet byte for byte, send all that is unacknowledged again."""
-        if data[0] & 0xF0 != INITIAL_BITS:
-            return
-        known = hash(data) in self._initials_seen
-        if not known and len(self._initials_seen) < MAX_INITIALS_SEEN:
-            self._initials_seen.add(hash(data))
-        elif known and self._speed_ups < SPEED_UPS:
-            self._speed_ups += 1
-            for _ in range(3):  # one per packet number space
-                self._fire_early()
+    def takes_together(self, source: Address, carrier: Carrier) -> bool:
+        """Whether packets that came so may be handed over in one piece: an open connection's, on its path."""
+        return self.proven.done() and not self.closed and self.path.is_from(source, carrier)
+
+    def datagrams_received(self, buffer: bytes, size: int) -> None:
+        """Take packets for which `takes_together` and `is_run_untrusted` hold. Never raises."""
+        now = self._network.monotonic()
+        self.bytes_received += len(buffer)
+        try:
+            self.transport.receive_many(buffer, size, now)
+        except TransportError:
+            self._endpoint.dropped("quic_error")
+            for data in split_untrusted(buffer, size):
+                with contextlib.suppress(TransportError):
+                    self.transport.receive(data, now)
+        self._heard_at = now
+        self._following.heard()
+        self._process()
+        if not self._released:
+            self._schedule_flush()
 
     def _fire_early(self) -> None:
         due = None if self.closed else self.transport.timer()
-        if due is not None and due < self._network.monotonic() + STALLED_TIMER_S:
+        if due is not None and due < self._network.monotonic() + FAR_OFF_S:
             self._transport_call(self.transport.handle_timer, due)
             self._flush()
 
@@ -217,8 +219,12 @@ class Driver(Moving):
             while datagrams := self.transport.datagrams(now):
                 if self.initiator and not self.transport.heard_authentic:
                     self._repeatable = datagrams[0]
-                for data in datagrams:
-                    self._send(data)
+                if self.spend is None and self._following.unlimited:
+                    self.bytes_sent += sum(map(len, datagrams))
+                    self.path.send_many(datagrams)
+                else:
+                    for data in datagrams:
+                        self._send(data)
                 self._pump()
             self._arm(now)
         except TransportError:
@@ -239,17 +245,9 @@ class Driver(Moving):
         self.bytes_sent += len(data)
         self.path.send(data)
 
-    def _check_stall(self, now: float) -> None:
-        """Client: find out whether qh3 has fallen silent before the handshake was done."""
-        due = self.transport.timer()
-        if self.transport.handshake_done or self.closed or (due is not None and due < now + STALLED_TIMER_S):
-            self._stalled_at = None
-        elif self._stalled_at is None:
-            self._stalled_at = now + self._stall_s
-
     def _arm(self, now: float) -> None:
         if self.initiator:
-            self._check_stall(now)
+            self._stall.check(now, self.transport.timer(), over=self.transport.handshake_done or self.closed)
         before = self._probing_since
         if self.transport.probing and not self.closed and self.proven.done():
             self._probing_since = before or now
@@ -257,7 +255,7 @@ class Driver(Moving):
             self._probing_since = None
         if self._paths is not None and (before or self._probing_since):
             self._paths.unanswered(self._probing_since)
-        deadlines = [self.transport.timer(), self._proof_deadline_at, self._drained_at, self._stalled_at]
+        deadlines = [self.transport.timer(), self._proof_deadline_at, self._drained_at, self._stall.at]
         if not self.closed:
             if self._probing_since is not None:
                 deadlines.append(self._probing_since + self._settings.lost_after_s)
@@ -282,9 +280,7 @@ class Driver(Moving):
             self.abandon(CloseReason(CloseCode.PROTOCOL, "internal", "local"))
             return
         self._process()
-        if self._stalled_at is not None and now >= self._stalled_at and not self.closed:
-            self._stalled_at = None
-            self._stall_s *= 2
+        if not self.closed and self._stall.fired(now):
             self._send(self._repeatable)
         if self.closed:
             if self.transport.drained or (self._drained_at is not None and now >= self._drained_at):

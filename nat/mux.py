@@ -21,7 +21,8 @@ from typing import Literal
 
 from p2pnode.core.address import Address
 from p2pnode.core.errors import InvalidConfigError, P2PError, PortInUseError
-from p2pnode.core.network import DatagramHandler, DatagramSocket, Network
+from p2pnode.core.network import DatagramHandler, DatagramSocket, Network, SegmentsHandler
+from p2pnode.core.segments import split_untrusted
 
 __all__ = ["Kind", "MuxStatistics", "UdpMux", "kind_of"]
 
@@ -45,6 +46,7 @@ def _kind_by_byte(byte: int) -> Kind | None:
 
 
 _KINDS = tuple(_kind_by_byte(byte) for byte in range(256))
+_IS_QUIC = bytes(kind == "quic" for kind in _KINDS)
 
 
 def kind_of(data: bytes) -> Kind | None:
@@ -74,6 +76,7 @@ class UdpMux:
     def __init__(self, network: Network) -> None:
         self._network = network
         self._handlers: dict[Kind, DatagramHandler] = {}
+        self._many: SegmentsHandler | None = None
         self._sockets: dict[bool, DatagramSocket] = {}
         self._beside: dict[Address, DatagramSocket] = {}
         self._refused_by_closed = 0
@@ -95,7 +98,9 @@ class UdpMux:
         missing: P2PError | None = None
         for address in addresses:
             try:
-                self._sockets[address.is_ipv6] = await self._network.open_udp(address, self.received)
+                self._sockets[address.is_ipv6] = await self._network.open_udp(
+                    address, self.received, self.received_many
+                )
             except OSError as exc:
                 error = _error_of(exc, address)
                 if exc.errno in _NO_FAMILY and address.ip in ("::", "0.0.0.0"):
@@ -109,15 +114,18 @@ class UdpMux:
         if not self._sockets and missing is not None:
             raise missing
 
-    def on(self, kind: Kind, handler: DatagramHandler) -> None:
-        """Set who gets the datagrams of this kind. The handler must not raise."""
+    def on(self, kind: Kind, handler: DatagramHandler, many: SegmentsHandler | None = None) -> None:
+        """Set who gets the datagrams of this kind. The handlers must not raise.
+
+        `many`: for QUIC only, gets those that came together; without, they go to `handler` one by one.
+        """
         self._handlers[kind] = handler
+        if kind == "quic":
+            self._many = many
 
     def send(self, data: bytes, to: Address) -> None:
         """Send from the socket of the address's family. Never raises; counts."""
-        socket = self._beside.get(to) if self._beside else None
-        if socket is None:
-            socket = self._sockets.get(":" in to.ip)
+        socket = self._socket_for(to)
         if socket is None:
             self._dropped["no_socket"] += 1
             return
@@ -125,6 +133,21 @@ class UdpMux:
         self._datagrams_out[kind] += 1
         self._bytes_out[kind] += len(data)
         socket.send(data, to)
+
+    def send_many(self, datagrams: Sequence[bytes], to: Address) -> None:
+        """Send datagrams of one kind, of at least a byte each, in order. Never raises; counts."""
+        socket = self._socket_for(to)
+        if socket is None or not datagrams:
+            self._dropped["no_socket"] += len(datagrams)
+            return
+        kind = _KINDS[datagrams[0][0]] or "unknown"
+        self._datagrams_out[kind] += len(datagrams)
+        self._bytes_out[kind] += sum(map(len, datagrams))
+        socket.send_many(datagrams, to)
+
+    def _socket_for(self, to: Address) -> DatagramSocket | None:
+        socket = self._beside.get(to) if self._beside else None
+        return socket or self._sockets.get(":" in to.ip)
 
     def adopt(self, address: Address, socket: DatagramSocket) -> None:
         """Send to `address` by this socket from now on, until it is released; `received` is its handler.
@@ -182,6 +205,17 @@ class UdpMux:
             self._dropped["no_handler"] += 1
         else:
             handler(data, source)
+
+    def received_many(self, buffer: bytes, size: int, source: Address) -> None:
+        """Take datagrams that came together: all of QUIC's go on as they are, others one by one. Never raises."""
+        firsts = buffer[::size]
+        if self._many is None or not all(firsts.translate(_IS_QUIC)):
+            for data in split_untrusted(buffer, size):
+                self.received(data, source)
+            return
+        self._datagrams_in["quic"] += len(firsts)
+        self._bytes_in["quic"] += len(buffer)
+        self._many(buffer, size, source)
 
 
 def _error_of(exc: OSError, address: Address) -> P2PError:

@@ -8,7 +8,7 @@ datagram.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -36,11 +36,24 @@ class MuxCarrier:
 
     kind: PathKind = "mux"
 
-    def __init__(self, send: Callable[[bytes, Address], None]) -> None:
+    def __init__(
+        self,
+        send: Callable[[bytes, Address], None],
+        send_many: Callable[[Sequence[bytes], Address], None] | None = None,
+    ) -> None:
         self._send = send
+        self._send_many = send_many
 
     def send(self, data: bytes, to: Address) -> None:
         self._send(data, to)
+
+    def send_many(self, datagrams: Sequence[bytes], to: Address) -> None:
+        """Send in order, by few system calls where that is possible."""
+        if self._send_many is not None:
+            self._send_many(datagrams, to)
+        else:
+            for data in datagrams:
+                self._send(data, to)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +73,14 @@ class Path:
 
     def send(self, data: bytes) -> None:
         self.carrier.send(data, self.remote)
+
+    def send_many(self, datagrams: Sequence[bytes]) -> None:
+        """Send in order; a carrier that frames each datagram gets them one by one."""
+        if isinstance(self.carrier, MuxCarrier):
+            self.carrier.send_many(datagrams, self.remote)
+        else:
+            for data in datagrams:
+                self.carrier.send(data, self.remote)
 
     def is_from(self, source: Address, carrier: Carrier) -> bool:
         """Whether a datagram that came so came by this path."""

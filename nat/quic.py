@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import MappingProxyType
 
 from qh3._hazmat import pull_quic_header
@@ -20,10 +20,11 @@ from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.packet import encode_quic_retry
 
 from p2pnode.core.address import Address
-from p2pnode.core.errors import BadPacket, P2PError, P2PTimeoutError, RefusedError, WrongKeyError, WrongNetworkError
+from p2pnode.core.errors import BadPacket, P2PError, P2PTimeoutError
 from p2pnode.core.ids import PeerId
 from p2pnode.core.keys import NodeKey
 from p2pnode.core.network import Network
+from p2pnode.core.segments import split_untrusted
 from p2pnode.nat.certificate import make_certificate
 from p2pnode.nat.close import CloseCode, CloseReason
 from p2pnode.nat.connection import Connection
@@ -35,14 +36,18 @@ from p2pnode.nat.paths import Paths
 from p2pnode.nat.probes import parse_probe_untrusted
 from p2pnode.nat.proof import NONCE_BYTES
 from p2pnode.nat.quic_settings import QuicSettings, QuicStatistics
+from p2pnode.nat.refusal import refusal
 from p2pnode.nat.retry import AdmissionPolicy, RetryTokens, Verdict, prefix_of
-from p2pnode.nat.transport import CID_BYTES, Transport, TransportError, is_first_packet, make_configuration
+from p2pnode.nat.transport import (
+    CID_BYTES,
+    Transport,
+    TransportError,
+    is_first_packet,
+    is_run_untrusted,
+    make_configuration,
+)
 
 __all__ = ["QuicEndpoint", "QuicSettings", "QuicStatistics"]
-
-# RFC 9001, section 4.8, "TLS Errors": no_application_protocol (120), for which qh3 says handshake_failure (40). Among
-# nodes of ours either means that the ALPN differs: another network, or another version of the protocol.
-NO_COMMON_ALPN = (0x100 + 120, 0x100 + 40)
 
 
 # qh3 grants an unproven address three times the bytes of the QUIC packets it could read; padding outside of packets, as
@@ -61,13 +66,14 @@ class QuicEndpoint:
         send: Callable[[bytes, Address], None],
         network_tag: bytes,
         settings: QuicSettings | None = None,
+        send_many: Callable[[Sequence[bytes], Address], None] | None = None,
     ) -> None:
-        """`send`: the mux's; never raises. `network_tag`: 8 bytes, `core.network_id.network_tag`."""
+        """`send`, `send_many`: the mux's; never raise. `network_tag`: 8 bytes, `core.network_id.network_tag`."""
         if len(network_tag) != 8:
             raise ValueError("a network tag has 8 bytes")
         self.key = key
         self.network = network
-        self._mux = MuxCarrier(send)
+        self._mux = MuxCarrier(send, send_many)
         self.network_tag = network_tag
         self.settings = settings or QuicSettings()
         self.alpn = f"p2pnode/1/{network_tag.hex()}"
@@ -141,9 +147,9 @@ class QuicEndpoint:
             connection.abandon(CloseReason(CloseCode.CANCELLED, "cancelled", "local"))
             raise
         except P2PError as exc:
-            raise self._refusal(exc, connection, peer, address) from exc
+            raise refusal(exc, connection.close_reason, peer, address) from exc
         if connection.closed:  # accepted, and closed in the same datagram or the same turn of the loop
-            raise self._refusal(ConnectionClosedError("The connection is closed."), connection, peer, address)
+            raise refusal(ConnectionClosedError("The connection is closed."), connection.close_reason, peer, address)
         if early:
             connection.expect_acceptance(self.settings.proof_timeout_s)
         return connection
@@ -184,6 +190,18 @@ class QuicEndpoint:
             paths.frame_received_untrusted(frame, Path(source, carrier or self._mux))
         except BadPacket as exc:
             self.dropped(exc.reason)
+
+    def datagrams_received(self, buffer: bytes, size: int, source: Address) -> None:
+        """Take datagrams of the QUIC kind that came together by the mux, each of `size` bytes or, the last, fewer.
+
+        Those of one open connection on its path go to qh3 in one piece; any others one by one. Never raises.
+        """
+        connection = self._by_cid.get(buffer[1 : 1 + CID_BYTES])
+        if connection is not None and connection.takes_together(source, self._mux) and is_run_untrusted(buffer, size):
+            connection.datagrams_received(buffer, size)
+        else:
+            for data in split_untrusted(buffer, size):
+                self.datagram_received(data, source)
 
     def nudge(self, path: Path) -> None:
         """Let attempts by this path that heard nothing yet send again at once: a check says that it is open now."""
@@ -375,21 +393,3 @@ class QuicEndpoint:
         first = self._first_cid_of.pop(connection, None)
         if first is not None:
             self._first_cids.pop(first, None)
-
-    def _refusal(self, error: P2PError, connection: Connection, peer: PeerId, address: Address) -> P2PError:
-        reason = connection.close_reason
-        if isinstance(error, WrongKeyError) or reason is None or reason.code == CloseCode.GOING_AWAY:
-            return error
-        if reason.origin == "local" and reason.code == CloseCode.BAD_PROOF:  # our check of the certificate failed
-            return WrongKeyError(
-                f"Whoever answers at {address} proves no node key ({reason.reason}).",
-                expected=str(peer), answered=None, address=str(address), reason=reason.reason,
-            )  # fmt: skip
-        if reason.origin == "transport" and reason.code in NO_COMMON_ALPN:
-            text = f"The node at {address} belongs to another network or speaks another version: compare --network."
-            return WrongNetworkError(text, peer=str(peer), address=str(address), close_code=reason.code)
-        if reason.origin == "remote" and reason.code == CloseCode.TOO_MANY:
-            text = f"The node at {address} has as many connections as it takes; try again later."
-        else:
-            text = f"The node at {address} closed the connection while it was being set up."
-        return RefusedError(text, peer=str(peer), address=str(address), close_code=reason.code, origin=reason.origin)

@@ -88,7 +88,10 @@ class Node(Topical):
         wire = self.membership.wire
         self.mux = UdpMux(wire)
         self.dht = Dht(key=key, network=wire, settings=self.membership.dht_settings(), send=self.mux.send)
-        self.endpoint = QuicEndpoint(key=key, network=network, send=self._send, network_tag=self.tag)
+        self.endpoint = QuicEndpoint(
+            key=key, network=network, network_tag=self.tag, send=lambda data, to: self.reaching.send(data, to),  # noqa: PLW0108
+            send_many=lambda datagrams, to: self.reaching.send_many(datagrams, to),  # noqa: PLW0108
+        )  # fmt: skip
         self._sessions = SessionTable(
             self.peer_id, network, settings.idle_timeout, serve=self._serve_session, opened=self._session_opened,
             ended=self._session_ended,
@@ -320,14 +323,11 @@ class Node(Topical):
             await self.mux.open([a._replace(port=0) for a in self.settings.listen])
         self.dht.use_families({address.is_ipv6 for address in self.mux.local})
         self.mux.on("dht", self.dht.datagram_received)
-        self.mux.on("quic", self.endpoint.datagram_received)
+        self.mux.on("quic", self.endpoint.datagram_received, self.endpoint.datagrams_received)
         self.mux.on("stun", self.reaching.stun_received)
         self.mux.on(
             "relay", lambda d, at: None if self.reaching.pathways.received(d, at) else self.questions.received(d, at)
         )
-
-    def _send(self, data: bytes, to: Address) -> None:
-        self.reaching.send(data, to)
 
     def _is_blocked(self, peer: PeerId) -> bool:
         return self._blocked(peer)

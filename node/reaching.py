@@ -175,11 +175,19 @@ class Reaching:
 
     def send(self, data: bytes, to: Address) -> None:
         """Send for STUN, ICE or QUIC, and remember to whom: a dial-back from there would prove nothing."""
+        self._remember(to)
+        self._mux.send(data, to)
+
+    def send_many(self, datagrams: Sequence[bytes], to: Address) -> None:
+        """Send QUIC's datagrams, as `send` each."""
+        self._remember(to)
+        self._mux.send_many(datagrams, to)
+
+    def _remember(self, to: Address) -> None:
         if to.ip not in self._sent_to:
             self._sent_to[to.ip] = None
             if len(self._sent_to) > MAX_SENT_TO:
                 self._sent_to.popitem(last=False)
-        self._mux.send(data, to)
 
     def stun_received(self, data: bytes, source: Address) -> None:
         """Take a STUN datagram: of an ICE session, an answer to us, or a stranger's question for his address."""

@@ -39,7 +39,7 @@ EXCEPTIONS = {("node/__main__.py", "cli")}
 WITHOUT_IO = tuple(
     f"{folder}/{name}.py"
     for folder, names in {
-        "core": "address clean devices encoding envelope errors ids keys safety",
+        "core": "address clean devices encoding envelope errors ids keys safety segments",
         "dht": "accounts contact density error_codes fields graves handover hearsay keyring leases lookup members "
         "messages nearest neighbours notices overlay probes records repair results settings storage subscription table "
         "tokens topic_entries topics watches wire",
@@ -71,6 +71,7 @@ CLOCKS_AND_CHANCE_IN_SQL = re.compile(r"CURRENT_(TIME|DATE)|'now'|\brandom(blob)
 THROUGH_NETWORK = ("core", "dht", "nat", NODE, "chat")
 NOT_THROUGH_NETWORK = {
     "core/real_network.py": "the other side of `Network`",
+    "core/real_udp.py": "its UDP sockets",
     "node/home.py": "the lock and the files of a home, before and after any node runs",
 }
 FORBIDDEN_MODULES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "jsonpickle", "marshal", "shelve"}

@@ -18,6 +18,7 @@ from p2pnode.core.network import (
     Interface,
     MulticastSocket,
     Network,
+    SegmentsHandler,
     TcpStream,
 )
 from p2pnode.simulations.virtual.places import WALL_AT_START_S
@@ -80,7 +81,13 @@ class VirtualNetwork(Network):
         """Return bytes of the seed: guessable here, so that runs repeat."""
         return self._tokens.randbytes(count)
 
-    async def open_udp(self, local: Address, handler: DatagramHandler) -> DatagramSocket:
+    async def open_udp(
+        self,
+        local: Address,
+        handler: DatagramHandler,
+        many: SegmentsHandler | None = None,  # noqa: ARG002 - see below
+    ) -> DatagramSocket:
+        """Bind. Each datagram comes alone: `many` is never called."""
         self._check_alive()
         return VirtualDatagramSocket(self.host, self.process, local, handler)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from p2pnode.core.address import Address
@@ -52,6 +53,11 @@ class VirtualDatagramSocket:
         if world.notes:
             world.note(host, source, to, kind_of(data), len(data))
         world.carry(bytes(data), source, to, host, other, None)
+
+    def send_many(self, datagrams: Sequence[bytes], to: Address) -> None:
+        """Send each."""
+        for data in datagrams:
+            self.send(data, to)
 
     def _send_to_group(self, data: bytes, group: Address) -> bool:
         """Send to a group from an ordinary socket, as SSDP's searches go: answers come back to it. False: no LAN."""

@@ -15,7 +15,8 @@ from support.require import require_namespaces
 
 from p2pnode.core.address import Address
 from p2pnode.core.network import DatagramSocket, TcpStream
-from p2pnode.core.real_network import BURST_DATAGRAMS, RealNetwork
+from p2pnode.core.real_network import RealNetwork
+from p2pnode.core.real_udp import BURST_DATAGRAMS
 
 LOCAL = Address("127.0.0.1", 0)
 LOCAL6 = Address("::1", 0)

@@ -9,7 +9,7 @@ import pytest
 
 from p2pnode.core.address import Address
 from p2pnode.core.errors import BadPacket, InvalidConfigError, P2PTimeoutError, PortInUseError, RefusedError
-from p2pnode.core.network import DatagramHandler, DatagramSocket
+from p2pnode.core.network import DatagramHandler, DatagramSocket, SegmentsHandler
 from p2pnode.core.real_network import RealNetwork
 from p2pnode.nat import StunClient, StunServer, UdpMux, kind_of
 from p2pnode.nat.stun import (
@@ -231,10 +231,12 @@ def test_mux_does_without_ipv6_where_there_is_none(number: int) -> None:
         network = world.host("10.0.0.1")
         open_udp = network.open_udp
 
-        async def without_ipv6(local: Address, handler: DatagramHandler) -> DatagramSocket:
+        async def without_ipv6(
+            local: Address, handler: DatagramHandler, many: SegmentsHandler | None = None
+        ) -> DatagramSocket:
             if local.is_ipv6:
                 raise OSError(number, "no such family")
-            return await open_udp(local, handler)
+            return await open_udp(local, handler, many)
 
         network.open_udp = without_ipv6  # type: ignore[method-assign]
         mux = UdpMux(network)
