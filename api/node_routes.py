@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from p2pnode import P2PError, PresenceChanged, Trace
+from p2pnode import P2PError, PresenceChanged, Session, Trace
 from p2pnode.api import types as t
 from p2pnode.api.metrics import CONTENT_TYPE, metrics_text
 from p2pnode.api.routing import Route
@@ -43,6 +43,14 @@ async def get_status(service: Service, _request: None) -> t.Status:
             )
             for each in status.port_mapping
         ],
+        relay=t.RelayService(
+            flows=status.relay.pairs,
+            datagrams=status.relay.datagrams,
+            bytes=status.relay.bytes,
+            refused=sum(status.relay.refused.values()),
+        ),
+        relayed_sessions=status.relayed_sessions,
+        relayed_bytes=status.relayed_bytes,
         clock_skew_s=status.clock_skew_s,
     )
 
@@ -100,6 +108,13 @@ async def get_metrics(service: Service, _request: None) -> str:
     return metrics_text(service.node)
 
 
+def _relay_use(service: Service, session: Session) -> t.RelayUse | None:
+    sent, received = service.node.reaching.pathways.relaying.usage(session.peer)
+    if session.path != "relay" and not sent + received:
+        return None
+    return t.RelayUse(reason=session.relay_reason, bytes_sent=sent, bytes_received=received)
+
+
 async def list_peers(service: Service, _request: None) -> t.Peers:
     """Return the open sessions with path, round-trip time and traffic."""
     directory = service.chat.directory
@@ -119,6 +134,7 @@ async def list_peers(service: Service, _request: None) -> t.Peers:
                 bytes_sent=session.bytes_sent,
                 bytes_received=session.bytes_received,
                 initiator=session.initiator,
+                relay=_relay_use(service, session),
                 trace=trace_entries(session.trace),
             )
         )

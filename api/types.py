@@ -96,7 +96,27 @@ class Status(Struct, kw_only=True):
     seen_as: list[str]
     rendezvous: list[str]
     port_mapping: list[PortMapping]
+    relay: RelayService
+    relayed_sessions: int
+    relayed_bytes: int
     clock_skew_s: float | None = None
+
+
+class RelayService(Struct, kw_only=True):
+    """What this node relays for others. `flows`: those that it joins now; `bytes`, `refused` since the start."""
+
+    flows: int
+    datagrams: int
+    bytes: int
+    refused: int
+
+
+class RelayUse(Struct, kw_only=True):
+    """A session's traffic through relays since the start. `reason`: why no direct path was there."""
+
+    reason: str
+    bytes_sent: int
+    bytes_received: int
 
 
 class SessionInfo(Struct, kw_only=True):
@@ -112,6 +132,7 @@ class SessionInfo(Struct, kw_only=True):
     bytes_sent: int
     bytes_received: int
     initiator: bool
+    relay: RelayUse | None
     trace: list[TraceEntry]
 
 

@@ -49,6 +49,8 @@ def _status(ctx: typer.Context, json: JsonOption = None) -> None:
                 ("seen as", " ".join(status.seen_as) or "-"),
                 ("rendezvous", " ".join(status.rendezvous) or "-"),
                 *(("router's port", _mapping_text(each)) for each in status.port_mapping),
+                ("relayed for others", f"{size(status.relay.bytes)}, {status.relay.flows} flows now"),
+                ("own use of relays", f"{size(status.relayed_bytes)}, {status.relayed_sessions} sessions now"),
                 ("to hand out", status.bootstrap or "-"),
                 ("sessions", str(status.peers)),
                 ("routing table", str(status.routing_table)),
@@ -101,7 +103,11 @@ def _peers(
     lines = list(table(rows))
     if verbose:
         for p in answer.peers:
-            lines += ["", f"{p.peer}: {p.path}", *_trace_lines(p.trace)]
+            lines += ["", f"{p.peer}: {p.path}"]
+            if p.relay is not None:
+                amount = f"{size(p.relay.bytes_sent)} sent, {size(p.relay.bytes_received)} received through relays"
+                lines.append(f"{amount}. {p.relay.reason}".rstrip())
+            lines += _trace_lines(p.trace)
     invocation.emit(answer, *lines)
 
 

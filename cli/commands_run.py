@@ -173,6 +173,13 @@ def _bootstrap(
     ] = None,
     no_lan: _NoLan = False,
     no_portmap: _NoPortmap = False,
+    relay: Annotated[
+        bool | None,
+        typer.Option(
+            "--relay/--no-relay",
+            help="Relay for peers that no direct path joins, within limits (default: yes).  [env: P2PNODE_RELAY]",
+        ),
+    ] = None,
     idle_timeout: _IdleTimeout = None,
     metrics: Annotated[
         str | None,
@@ -200,6 +207,7 @@ def _bootstrap(
         "name": name,
         "lan": False if no_lan else None,
         "portmap": False if no_portmap else None,
+        "relay": relay,
         "idle_timeout": idle_timeout,
         "metrics": metrics,
         "allow_doc_addresses": allow_doc_addresses or None,
@@ -250,6 +258,7 @@ def settings_of(config: Config, role: str, *, network_secret: str, records_db: s
         bootstrap=config["bootstrap"],
         lan=config["lan"],
         portmap=config["portmap"],
+        relay=config["relay"],
         record_file=records_db if keeps else "",
         role=role,
         idle_timeout=config["idle-timeout"],

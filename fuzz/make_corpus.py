@@ -75,7 +75,7 @@ def dht(seeds: Seeds) -> None:
     seeds["dht_frame"] += [b"\x07" + text for text in hexes(data["sealed_texts"].values())]
     requests = (
         "ping", "find_node", "get", "put", "register", "forward", "deliver", "dial_back", "dial_for", "watch",
-        "watch_through", "changed", "announce", "list_topic", "probe",
+        "watch_through", "changed", "announce", "list_topic", "probe", "relay",
     )  # fmt: skip
     seeds["dht_notice"].append(bytes.fromhex(data["notice"]["blob"]))
     payloads = {name: bytes.fromhex(value) for name, value in data["payloads"].items()}
@@ -179,10 +179,21 @@ def gateways(seeds: Seeds) -> None:
     seeds["portmap_http"].append(b"\1HTTP/1.1 200 OK\r\n\r\n" + (service * 20 + "<controlURL>/c</controlURL>").encode())
 
 
+def relay(seeds: Seeds) -> None:
+    data = vectors("relay")
+    seeds["relay_frame"] += hexes(data[name] for name in ("send", "deliver", "paired"))
+    probes = vectors("session")["path_probes"]
+    seeds["path_probe"] += hexes(probes[name] for name in ("probe", "answer"))
+    # Both sides open, both send; one moves, one ends.
+    opened = bytes((0x11, 0, 1, 0, 0x11, 1, 0, 1))
+    sent = bytes((0x10, 1, 0, 0, 0x10, 2, 0, 1))
+    seeds["relay_table"] += [opened + sent, opened + sent + bytes((0x21, 0, 1, 2, 0x10, 1, 0, 2, 0x19, 1, 0, 1)) + sent]
+
+
 def all_seeds() -> Seeds:
     """Return what the vectors give, by target."""
     seeds: Seeds = defaultdict(list)
-    for part in (identity, dht, session, others, gateways):
+    for part in (identity, dht, session, relay, others, gateways):
         part(seeds)
     return seeds
 

@@ -90,6 +90,12 @@ class Moving:
         self._endpoint.paths_opened(self._paths)
         return self._paths
 
+    @property
+    def _knows_packets(self) -> bool:
+        """Whether a packet that can be decrypted is the other side's. For a client, once the server has proven its key:
+        through two routers the acceptance may already take another way than the handshake."""
+        return self.proven.done() or (self.initiator and self.transport.handshake_done)
+
     def datagram_from_elsewhere(self, data: bytes, path: Path) -> None:
         """Take a genuine packet that came by another path, and follow the other side if it has moved there.
 
@@ -99,7 +105,7 @@ class Moving:
         """
         now = self.network.monotonic()
         try:
-            genuine = self.proven.done() and not self.closed and self.transport.receive_genuine(data, now)
+            genuine = self._knows_packets and not self.closed and self.transport.receive_genuine(data, now)
         except TransportError:
             self._endpoint.dropped("quic_error")
             return
@@ -116,7 +122,7 @@ class Moving:
 
     def move_to(self, path: Path) -> None:
         """Send by `path` from now on, by which the other side was heard with proof; at most once a second."""
-        if path != self.path and self.proven.done() and self._following.move(self.network.monotonic()):
+        if path != self.path and self._knows_packets and self._following.move(self.network.monotonic()):
             self.take_path(path)
 
     def path_answered(self, path: Path) -> None:

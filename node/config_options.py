@@ -211,6 +211,7 @@ OPTIONS: dict[str, Option] = {
                None, parse_metrics, "one", lambda address: "" if address is None else str(address)),
         Option("lan", "find peers on the local network by multicast", True, kind="flag"),
         Option("portmap", "ask the router for a port", True, kind="flag"),
+        Option("relay", "relay for others where this node is public, within limits", True, kind="flag"),
         Option("keep-records", "whether records stored for others survive a restart; auto: those of bootstrap nodes",
                "auto", _choice("auto", "yes", "no")),
         Option("idle-timeout", "seconds after which an unused session closes", 300.0, _positive_seconds),

@@ -163,6 +163,8 @@ class DialAttempt:
             return None
         session = self._sessions.adopt(connection, self.trace)
         self._note(f"dial {path}", f"connected ({session.path}), both keys proven")
+        if session.path == "relay":
+            self._note(f"relayed through {session.remote}", session.relay_reason)
         return session
 
     def _punch_ended(self, punching: asyncio.Task[None]) -> None:

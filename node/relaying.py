@@ -8,6 +8,7 @@ request of the DHT, which proves who we are and where; the peer does the same, a
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable
 
 import structlog
@@ -30,6 +31,7 @@ LEASE_S = 100.0
 RENEW_S = 25.0  # below the shortest common mapping time-out (30 s), as for rendezvous nodes
 OPEN_TIMEOUT_S = 3.0
 UNUSED_S = 20.0  # a flow that no connection uses for so long is closed
+MAX_USAGE = 256  # peers whose traffic through relays is remembered
 MAX_FLOWS = 256  # of our own; a caller's offers are budgeted, each opens two at most
 
 
@@ -83,6 +85,8 @@ class Relaying:
         self._flows: dict[tuple[Address, int], RelayFlow] = {}
         self._by_pair: dict[tuple[PeerId, NodeId], RelayFlow] = {}
         self._tasks = TaskSet()
+        self._usage: OrderedDict[PeerId, list[int]] = OrderedDict()
+        self._past = 0
         self.dropped = 0
         if settings.enabled:
             dht.on_relay = self._asked
@@ -123,6 +127,16 @@ class Relaying:
         return self.table.statistics()
 
     # our own flows
+
+    def usage(self, peer: PeerId) -> tuple[int, int]:
+        """Return the bytes that went to a peer through relays, and those that came, since the start."""
+        sent, received = self._usage.get(peer, (0, 0))
+        flows = [flow for flow in self._by_pair.values() if flow.peer == peer]
+        return sent + sum(flow.bytes_sent for flow in flows), received + sum(flow.bytes_received for flow in flows)
+
+    def usage_of_all(self) -> int:
+        """Return the bytes of all our flows, both directions, since the start."""
+        return self._past + sum(flow.bytes_sent + flow.bytes_received for flow in self._by_pair.values())
 
     async def open(self, peer: PeerId, relay: KnownContact) -> RelayFlow | None:
         """Return a flow to `peer` through `relay`; the peer's may not be there yet. None: refused, or no answer."""
@@ -195,3 +209,9 @@ class Relaying:
         self._flows.pop((flow.relay.address, flow.number), None)
         if self._by_pair.get((flow.peer, flow.relay.node_id)) is flow:
             del self._by_pair[flow.peer, flow.relay.node_id]
+        used = self._usage.setdefault(flow.peer, [0, 0])
+        used[0] += flow.bytes_sent
+        used[1] += flow.bytes_received
+        self._past += flow.bytes_sent + flow.bytes_received
+        if len(self._usage) > MAX_USAGE:
+            self._usage.popitem(last=False)

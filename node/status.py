@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from p2pnode.core.address import Address, Realm, Scope
 from p2pnode.mapped_port import PortMappingStatus
 from p2pnode.read_back import PublishedRecord
+from p2pnode.relay_table import RelayStatistics
 
 if TYPE_CHECKING:
     from p2pnode.node import Node
@@ -77,6 +78,12 @@ class NodeStatus:
     published: tuple[PublishedRecord, ...]
     """How many of the nodes nearest to each of our records held it when it was last read back."""
     port_mapping: tuple[PortMappingStatus, ...]
+    relay: RelayStatistics
+    """What this node relays for others."""
+    relayed_sessions: int
+    """Our own sessions that go through a relay now."""
+    relayed_bytes: int
+    """Of our own sessions, through relays, both directions, since the start."""
     """Ports that routers were asked for, one for each address family, and whether they are believed."""
 
 
@@ -100,6 +107,9 @@ def node_status(node: Node) -> NodeStatus:
         statistics.clock_offset_s,
         node.publisher.published() if node.publisher is not None else (),
         node.reaching.port_mapping.status(),
+        node.reaching.pathways.relaying.statistics(),
+        sum(session.connection.path.relayed for session in node.sessions()),
+        node.reaching.pathways.relaying.usage_of_all(),
     )
 
 

@@ -10,7 +10,7 @@ from p2pnode.core.ids import PeerId
 from p2pnode.core.keys import NodeKey
 from p2pnode.nat import IceParameters, StunServer
 from p2pnode.nat.certificate import peer_of_certificate_untrusted
-from p2pnode.nat.control import ControlReader, Credit, Ping, Pong, encode_control
+from p2pnode.nat.control import Control, ControlReader, encode_control
 from p2pnode.nat.proof import (
     SessionFacts,
     check_proof_untrusted,
@@ -73,11 +73,11 @@ def hold_nonce(data: bytes, nonce: bytes) -> None:
     assert encode_nonce(nonce) == data
 
 
-def read_control(data: bytes) -> list[Credit | Ping | Pong]:
+def read_control(data: bytes) -> list[Control]:
     return ControlReader().feed_untrusted(data)
 
 
-def hold_control(data: bytes, frames: list[Credit | Ping | Pong]) -> None:
+def hold_control(data: bytes, frames: list[Control]) -> None:
     """Byte by byte gives the same as all at once."""
     assert data.startswith(b"".join(map(encode_control, frames)))
     reader, again = ControlReader(), []

@@ -17,6 +17,7 @@ from p2pnode import AccountKey, Home, NodeKey, PeerId, PeerNotFoundError, UserId
 from p2pnode.api.server import ApiServer
 from p2pnode.api.service import Service
 from p2pnode.chat import ChatStore, Directory
+from p2pnode.relay_table import RelayStatistics
 
 __all__ = ["Api", "running_api"]
 
@@ -52,6 +53,7 @@ class FakeNode:
             peer_id=str(self.peer_id), user_id=str(self.user_id), role="server", nat="unknown",
             addresses=("127.0.0.1:4747",), peers=0, routing_table=0, records=0, uptime_s=1.0, rss_bytes=1,
             clock_skew_s=None, seen_as=(), rendezvous=(), port_mapping=(),
+            relay=RelayStatistics(0, 0, 0, 0, {}, {}), relayed_sessions=0, relayed_bytes=0,
         )  # fmt: skip
 
     async def find(self, peer: PeerId, *, timeout: float) -> Any:

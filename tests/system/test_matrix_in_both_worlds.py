@@ -13,6 +13,7 @@ from support.lab import PLAN, measured_matrix
 
 from p2pnode.simulations.harness.execution import Execution
 from p2pnode.simulations.harness.settings import read_settings
+from p2pnode.simulations.netns.expectations import expected
 from p2pnode.simulations.scenarios import nat_matrix
 
 pytestmark = [pytest.mark.namespace, pytest.mark.slow]
@@ -47,6 +48,12 @@ def virtual_cells() -> list[PlainCell]:
     ]
 
 
+def _guessed(one: PlainCell, other: PlainCell) -> bool:
+    """Whether both are right where a port has to be guessed: two of a hundred stay with their relay."""
+    right = expected(one.a, one.b)
+    return right.direct_within_s > 0 and {one.path, other.path} <= set(right.results)
+
+
 def test_every_cell_is_the_same_in_both_worlds() -> None:
     """Connected or not, by which path, with which code."""
     real = {frozenset((cell.a, cell.b)): cell for cell in real_cells()}
@@ -55,7 +62,7 @@ def test_every_cell_is_the_same_in_both_worlds() -> None:
     different = [
         f"{cell.a} x {cell.b}: real {cell[2:]}, virtual {virtual[pair][2:]}"
         for pair, cell in real.items()
-        if virtual[pair][2:] != cell[2:]
+        if virtual[pair][2:] != cell[2:] and not _guessed(cell, virtual[pair])
     ]
     print(f"\n{len(real)} cells in both worlds; {sum(cell.connected for cell in real.values())} connect")
     assert not different, "\n".join(different)
