@@ -11,11 +11,14 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
+from p2pnode.api.reaching_types import PortMapping, RelayService, RelayUse
+
 __all__ = [
     "Block", "ConnectAnswer", "ConnectRequest", "Contact", "ContactAdd", "ContactChange", "ContactQuery", "Contacts",
     "DhtAnswer", "DhtTable", "Done", "ErrorAnswer", "ErrorBody", "Event", "FindAnswer", "HelloAnswer", "HelloRequest",
     "HistoryQuery", "Message", "Messages", "MessagesQuery", "PeerQuery", "Peers", "PingAnswer", "PingRequest",
-    "PortMapping", "PublishedInfo", "SendAnswer", "SendRequest", "SessionInfo", "Status", "TraceEntry", "rfc3339",
+    "PortMapping", "PublishedInfo", "RelayService", "RelayUse", "SendAnswer", "SendRequest", "SessionInfo", "Status",
+    "TraceEntry", "rfc3339",
 ]  # fmt: skip
 
 MAX_PEER = 2000  # characters of an ID@HOST:PORT,... with 16 long host names; far below the body limit
@@ -63,19 +66,6 @@ class Done(Struct):
     done: bool = True
 
 
-class PortMapping(Struct, kw_only=True):
-    """A port that the router was asked for. `state`: off, not-needed, no-gateway, searching, silent, refused, unproven
-    or believed; `reason`: a sentence."""
-
-    state: str
-    reason: str
-    protocol: str | None
-    gateway: str | None
-    internal: str | None
-    external: str | None
-    lifetime_left_s: float | None
-
-
 class Status(Struct, kw_only=True):
     """The node as a whole."""
 
@@ -100,23 +90,6 @@ class Status(Struct, kw_only=True):
     relayed_sessions: int
     relayed_bytes: int
     clock_skew_s: float | None = None
-
-
-class RelayService(Struct, kw_only=True):
-    """What this node relays for others. `flows`: those that it joins now; `bytes`, `refused` since the start."""
-
-    flows: int
-    datagrams: int
-    bytes: int
-    refused: int
-
-
-class RelayUse(Struct, kw_only=True):
-    """A session's traffic through relays since the start. `reason`: why no direct path was there."""
-
-    reason: str
-    bytes_sent: int
-    bytes_received: int
 
 
 class SessionInfo(Struct, kw_only=True):
