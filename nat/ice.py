@@ -251,6 +251,7 @@ class IceSession:
     def afresh(self, address: Address) -> None:
         """The way to this address has just been opened: what was sent there in vain no longer counts (C1)."""
         self._endpoint.budget.afresh(address)
+        self._agent.afresh(address)
         if (record := self._records.get(address)) is not None:
             record.sent = record.spent = 0
 

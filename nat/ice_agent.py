@@ -113,6 +113,10 @@ class Transaction:
             self._turn = 0
             self._fire()
 
+    def afresh(self) -> None:
+        """What was sent so far went nowhere: the next `repeat` is not too early."""
+        self._sent_at = float("-inf")
+
     def response_untrusted(self, data: bytes, source: Address) -> None:
         """Take a response with this transaction's id. Raise BadPacket; the true one may still come then."""
         if source != self.to:
@@ -180,6 +184,10 @@ class SharedSocket(StunProtocol):
             if self._running.get(transaction.to) is transaction:
                 del self._running[transaction.to]
 
+    def afresh(self, address: Address) -> None:
+        if (transaction := self._running.get(address)) is not None:
+            transaction.afresh()
+
     def repeat(self, address: Address) -> None:
         if (transaction := self._running.get(address)) is not None:
             transaction.repeat()
@@ -244,6 +252,10 @@ class Agent(Connection):
         except stun.TransactionError:
             return False
         return True
+
+    def afresh(self, address: Address) -> None:
+        """The way to this address has just been opened."""
+        self._sockets[address.is_ipv6].afresh(address)
 
     def guess(self) -> bytes:
         """Return a check for no candidate in particular."""

@@ -340,8 +340,9 @@ class Signalling:
             new = done.done() and address not in meeting.remotes
             if new or meeting.ice.has_answered(address):
                 self._path_found(meeting.peer, path, new)
+            why = "guessed port" if meeting.guessing and address not in meeting.remotes else "checked"
             meeting.remotes |= {address}
-            dial(path, "checked")
+            dial(path, why)
             self._nudge(path)
 
         meeting.ice.on_check = lambda address: dial(self._path_to(address), "candidate")

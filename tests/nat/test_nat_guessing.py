@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 import statistics
@@ -25,6 +26,8 @@ from p2pnode.nat.guessing import (
     role_of,
     terms_of,
 )
+from p2pnode.nat.ice_agent import Transaction
+from p2pnode.simulations.virtual import VirtualWorld, run_virtual
 
 HARD_IP = "203.0.113.9"
 EASY = Address("198.51.100.7", 4747)
@@ -195,3 +198,24 @@ def test_gate_gives_strangers_half_of_the_time() -> None:
     assert not gate.begin("d", stranger=True, now=46.0)
     assert gate.begin("e", stranger=False, now=46.0)
     assert gate.begin("d", stranger=True, now=50.0)
+
+
+def test_a_hit_right_after_an_ordinary_check_is_answered_by_another() -> None:
+    """A check that just left by the node's own socket went nowhere; the winner's socket must not wait for its turn."""
+
+    async def main(world: VirtualWorld) -> list[float]:
+        sent: list[float] = []
+        request = bytes(20)
+        check = Transaction(request, EASY, b"key", (0.1, 0.2, 5.0), lambda _data, _to: sent.append(world.loop.time()))
+        running = asyncio.ensure_future(check.run())
+        await asyncio.sleep(0.31)  # the third one left 10 ms ago, the next turn is seconds away
+        check.repeat()
+        assert len(sent) == 3
+        check.afresh()
+        check.repeat()
+        assert len(sent) == 4
+        await asyncio.sleep(0.15)
+        running.cancel()
+        return sent
+
+    assert len(run_virtual(main)) == 5  # its turns begin anew
