@@ -29,6 +29,7 @@ log = structlog.get_logger(__name__)
 
 ANNOUNCE_GROUP = Address("224.0.0.1", 5350)  # RFC 6886, section 3.2.1; RFC 6887, section 14.1.1
 CHECK_S = 900.0  # a believed port is checked again as often as a DHT server is
+HURRY_PAUSE_S = 30.0  # between checks that others' reports of our address cause
 ALONE_S = 10.0  # without anybody who could look first, the port is asked for all the same: others may be told of it
 CLOCK_S, SLEPT_S = 30.0, 30.0  # how often the clocks are compared, and what difference means that the machine slept
 ANNOUNCED_S = 1.0  # after a restart all hosts of a network are told at once: they ask within this time, not together
@@ -93,6 +94,7 @@ class MappedPort:
         self._role = Role(serves=False, interval=CHECK_S)
         self._mapper: Mapper | None = None
         self._evidence: Evidence | None = None
+        self._seen_there, self._checked_at = False, float("-inf")
         self._state, self._reason = "searching", "Asking the router for a port."
         self._wake = asyncio.Event()
         self._wall_ahead_s = network.wall() - network.monotonic()
@@ -140,6 +142,17 @@ class MappedPort:
         if self._evidence is Evidence.NOBODY and self._has_contacts():
             self._role.joined(self._network.monotonic())
         self._wake.set()
+
+    def seen(self, own: Address) -> None:
+        """A node sees us at `own`. Where that was the mapped port and is no more, the router may have forgotten."""
+        if self.believed is None or not self._is_public(own.ip) or own.is_ipv6 != self._is_ipv6:
+            return
+        if own == self.believed:
+            self._seen_there = True
+        elif self._seen_there:
+            self._seen_there = False
+            self._role.hurry(max(self._network.monotonic(), self._checked_at + HURRY_PAUSE_S))
+            self._wake.set()
 
     def status(self) -> PortMappingStatus:
         lease, state, reason = self._plan.lease, self._state, self._reason
@@ -225,6 +238,7 @@ class MappedPort:
 
     async def _check(self, granted_ip: str | None, port: int) -> None:
         """Have strangers dial the port; believe or doubt."""
+        self._checked_at = self._network.monotonic()
         evidence, seen_at = await self._dht.dial_back_at(port)
         lease, now = self._plan.lease, self._network.monotonic()
         if lease is None or lease.grant.port != port:

@@ -76,6 +76,12 @@ class PortMapping:
         for port in self._ports:
             port.look()
 
+    def seen(self, own: Address) -> None:
+        """A node sees us at `own`, which it did not say before."""
+        for port in self._ports:
+            port.seen(own)
+        self.look()
+
     # What the node asks
 
     def addresses(self) -> tuple[Address, ...]:

@@ -299,7 +299,7 @@ class Reaching:
     def _observed(self, observer: PeerId, at: Address, own: Address) -> None:
         if self._reachability.report(observer.raw, at, own, self._network.monotonic()):
             self._guessing.look(self.nat)
-            self.port_mapping.look()
+            self.port_mapping.seen(own)
 
     def _own_side(self) -> OwnSide:
         own = self._own_addresses()
