@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -93,29 +94,29 @@ async def write_all(
 def measure_holders(run: Run[Any], population: Population, written: Sequence[Written], when: str = "") -> None:
     """Set the figures `held_by_closest_{3,8,20}_share[_WHEN]`."""
     suffix = f"_{when}" if when else ""
+    found = [
+        [holds(member, each.record) for member in holders]
+        for each, holders in zip(written, true_holders(population, [each.record for each in written], 20), strict=True)
+    ]
     for near in (3, 8, 20):
-        run.figure(f"held_by_closest_{near}{suffix}_share", _share_held(population, written, near))
+        nearest = [held for row in found for held in row[:near]]
+        run.figure(f"held_by_closest_{near}{suffix}_share", sum(nearest) / len(nearest) if nearest else 0.0)
 
 
-def true_holders(population: Population, record: SignedRecord, count: int) -> list[Member]:
-    """Return the `count` living servers nearest to the record's key: known here, where everything is seen."""
-    goal = int.from_bytes(record.key, "big")
-    servers = [member for member in population.alive if Realm.PUBLIC in member.dht.serving]
-    return sorted(servers, key=lambda member: int.from_bytes(member.key.node_id, "big") ^ goal)[:count]
+def true_holders(population: Population, records: Sequence[SignedRecord], count: int) -> list[list[Member]]:
+    """Return for each record the `count` living servers nearest to its key: known here, where everything is seen."""
+    servers = {
+        int.from_bytes(member.key.node_id, "big"): member
+        for member in population.alive
+        if Realm.PUBLIC in member.dht.serving
+    }
+    goals = [int.from_bytes(record.key, "big") for record in records]
+    return [[servers[near] for near in heapq.nsmallest(count, servers, key=goal.__xor__)] for goal in goals]
 
 
 def holds(member: Member, record: SignedRecord) -> bool:
     """Whether a node has the record in its storage."""
     return member.dht.storage.read(Realm.PUBLIC, record.key, member.network.monotonic()) is not None
-
-
-def _share_held(population: Population, written: Sequence[Written], near: int) -> float:
-    held = tried = 0
-    for each in written:
-        for member in true_holders(population, each.record, near):
-            tried += 1
-            held += holds(member, each.record)
-    return held / tried if tried else 0.0
 
 
 async def read_all(

@@ -49,7 +49,7 @@ async def run(run: Run[Settings]) -> None:
     await _surround(run, population, gang, first)
     written = first if settings.unaware else await write_one(run, author, value_bytes=500, key=first.key)
     await asyncio.sleep(5.0)  # stores of a writer that went on early
-    region = true_holders(population, written.record, 20)
+    (region,) = true_holders(population, [written.record], 20)
     run.figure("honest_holders", sum(holds(member, written.record) for member in population.alive))
     run.figure("held_by_closest_20_share", sum(holds(member, written.record) for member in region) / len(region))
     run.figure("swallowed_records", gang.swallowed)
