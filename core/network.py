@@ -146,7 +146,10 @@ class Network(ABC):
 
     @abstractmethod
     def watch_interfaces(self, changed: Callable[[], None]) -> Cancel:
-        """Call `changed` after addresses came or went (polled every few seconds where the system cannot tell)."""
+        """Call `changed` after addresses or default routes came or went.
+
+        At the system's word (Linux), else polled every few seconds, addresses only.
+        """
 
     @abstractmethod
     async def gateways(self) -> list[Gateway]:

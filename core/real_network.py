@@ -21,6 +21,7 @@ from typing import TypeVar
 import ifaddr
 
 from p2pnode.core.address import Address
+from p2pnode.core.link_events import InterfaceWatch
 from p2pnode.core.network import (
     Cancel,
     DatagramHandler,
@@ -33,7 +34,7 @@ from p2pnode.core.network import (
     TcpStream,
 )
 from p2pnode.core.real_udp import UdpSocket, address_of
-from p2pnode.core.routes import default_gateways
+from p2pnode.core.routes import default_gateways, quick_gateway_ips
 
 __all__ = ["RealNetwork"]
 
@@ -42,7 +43,6 @@ T = TypeVar("T")
 # Chosen by us.
 RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024  # half a second of 8 MB/s; the kernel silently gives what it allows
 SEND_BUFFER_BYTES = 1024 * 1024
-WATCH_INTERVAL_S = 5.0
 # Fixed by specification: RFC 6762 section 11, "Source Address Check" (IP TTL 255); others stay on the link with 1.
 MDNS_PORT, MDNS_TTL = 5353, 255
 # Linux' numbers, which the socket module leaves out.
@@ -105,7 +105,7 @@ class RealNetwork(Network):
         return [Interface(name, ips) for name, _index, ips in _interfaces_up()]
 
     def watch_interfaces(self, changed: Callable[[], None]) -> Cancel:
-        return _InterfaceWatch(self, changed).cancel
+        return InterfaceWatch(lambda: (self.interfaces(), quick_gateway_ips()), changed).cancel
 
     async def gateways(self) -> list[Gateway]:
         return await self.run_blocking(default_gateways)
@@ -227,29 +227,6 @@ class _Stream:
 
     def close(self) -> None:
         self._writer.close()
-
-
-class _InterfaceWatch:
-    """Polls the interfaces and tells of changes."""
-
-    def __init__(self, network: RealNetwork, changed: Callable[[], None]) -> None:
-        self._network = network
-        self._changed = changed
-        self._seen = network.interfaces()
-        self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = self._loop.call_later(WATCH_INTERVAL_S, self._poll)
-
-    def cancel(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _poll(self) -> None:
-        self._timer = self._loop.call_later(WATCH_INTERVAL_S, self._poll)
-        now = self._network.interfaces()
-        if now != self._seen:
-            self._seen = now
-            self._changed()
 
 
 def _new_socket(local: Address) -> socket.socket:

@@ -18,7 +18,7 @@ from pathlib import Path
 from p2pnode.core.address import Address
 from p2pnode.core.network import Gateway
 
-__all__ = ["default_gateways", "parse_linux_ipv4", "parse_linux_ipv6", "parse_route_get"]
+__all__ = ["default_gateways", "parse_linux_ipv4", "parse_linux_ipv6", "parse_route_get", "quick_gateway_ips"]
 
 _PATIENCE_S = 3.0
 _UP, _VIA_GATEWAY = 0x1, 0x2  # RTF_UP, RTF_GATEWAY
@@ -33,6 +33,11 @@ def default_gateways() -> list[Gateway]:
         if local is not None:
             found.append(Gateway(ip, local))
     return found
+
+
+def quick_gateway_ips() -> list[str]:
+    """Return the gateways' addresses where reading them takes less than a millisecond (Linux); elsewhere none."""
+    return _gateway_ips() if sys.platform == "linux" else []
 
 
 def parse_linux_ipv4(text: str) -> str | None:
