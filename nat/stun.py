@@ -46,7 +46,7 @@ _KNOWN_REQUIRED = frozenset((0x0006, MESSAGE_INTEGRITY, 0x0014, 0x0015, XOR_MAPP
 _IPV4, _IPV6 = 0x01, 0x02
 
 # Chosen by us
-MAX_STUN_BYTES = 1200
+MAX_STUN_BYTES = 1472  # IPv4 over Ethernet: requests padded to that size show what a path lets through
 _RESPONSE_BYTES = 20 + 24 + 8  # header, XOR-MAPPED-ADDRESS of IPv6, FINGERPRINT
 FIRST_RETRANSMISSION_S = 0.25  # doubled each time; RFC 8489 has 0.5, chosen for links of its time
 
@@ -111,9 +111,9 @@ def parse_stun_untrusted(data: bytes) -> StunMessage:
     return StunMessage(int.from_bytes(data[:2], "big"), data[8:20], tuple(attributes))
 
 
-def binding_request(transaction_id: bytes) -> bytes:
-    """Return a request of 52 bytes, as large as the largest response."""
-    padding = _RESPONSE_BYTES - 20 - 8 - 4
+def binding_request(transaction_id: bytes, size: int = _RESPONSE_BYTES) -> bytes:
+    """Return a request of `size` bytes, a multiple of 4; usually 52, as large as the largest response."""
+    padding = size - 20 - 8 - 4
     return encode_stun(BINDING_REQUEST, transaction_id, ((PADDING, bytes(padding)),))
 
 
@@ -194,10 +194,15 @@ class StunClient:
         self._send = send
         self._waiting: dict[bytes, tuple[Address, asyncio.Future[Address]]] = {}
 
-    async def query(self, server: Address, timeout: float = 3.0) -> Address:
-        """Return our address as `server` sees it. Raise P2PTimeoutError; RefusedError for an error response."""
+    async def query(
+        self, server: Address, timeout: float = 3.0, *, size: int = _RESPONSE_BYTES, once: bool = False
+    ) -> Address:
+        """Return our address as `server` sees it. Raise P2PTimeoutError; RefusedError for an error response.
+
+        `size`: bytes of the request, 52 at least; `once`: nothing is repeated.
+        """
         transaction_id = self._network.token_bytes(12)
-        request = binding_request(transaction_id)
+        request = binding_request(transaction_id, size)
         answer: asyncio.Future[Address] = asyncio.get_running_loop().create_future()
         self._waiting[transaction_id] = (server, answer)
         pause = FIRST_RETRANSMISSION_S
@@ -205,7 +210,7 @@ class StunClient:
             async with asyncio.timeout(timeout):
                 while True:
                     self._send(request, server)
-                    done, _ = await asyncio.wait((answer,), timeout=pause)
+                    done, _ = await asyncio.wait((answer,), timeout=timeout if once else pause)
                     if done:
                         return answer.result()
                     pause *= 2

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from p2pnode.core.address import Address
+from p2pnode.nat.lifetime import LifetimeBracket
 from p2pnode.simulations.probing.asker import Asker
 from p2pnode.simulations.probing.settings import ProbeSettings
 
@@ -36,24 +37,22 @@ async def find_lifetime(
 ) -> tuple[tuple[float, float] | None, bool | None]:
     """Return (alive after, dead after) in seconds, and whether inbound packets refresh; None for what was not found."""
     helper = await open_asker()
-    low, high = 0.0, math.inf
+    bracket = LifetimeBracket()
     for _ in range(_ROUNDS):
-        top = min(high, settings.lifetime_max_s)
-        if top - low <= settings.lifetime_step_s:
+        if bracket.found(settings.lifetime_max_s, settings.lifetime_step_s):
             break
-        width = (top - low) / (_AT_A_TIME if high == math.inf else _AT_A_TIME + 1)
-        pauses = [low + width * (i + 1) for i in range(_AT_A_TIME)]
+        pauses = bracket.spread(_AT_A_TIME, settings.lifetime_max_s)
         trials = await asyncio.gather(*(_trial(open_asker, helper, server, (pause,)) for pause in pauses))
-        found = [trial for trial in trials if trial is not None]
-        if len(found) < len(trials):
+        before = bracket.low, bracket.high
+        for trial in trials:
+            if trial is None:
+                return None, None
+            bracket.took(alive=trial.alive, least=trial.least, most=trial.most)
+        if bracket.contradictory:
             return None, None
-        before = low, high
-        low = max([low, *(trial.least for trial in found if trial.alive)])
-        high = min([high, *(trial.most for trial in found if not trial.alive)])
-        if low >= high:
-            return None, None  # answers contradict each other: lost packets, or a router that forgets early
-        if (low, high) == before:
+        if (bracket.low, bracket.high) == before:
             break  # nearer than a round trip nothing can be told apart
+    low, high = bracket.low, bracket.high
     if high == math.inf or low == 0.0:
         return (low, high), None
     # Called once well before it would end, and again when without that call it would have ended long ago.
