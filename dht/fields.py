@@ -16,7 +16,7 @@ __all__ = [
 ]  # fmt: skip
 
 MAX_BLOB = 900  # of an offer; with frame and payload 976 bytes of the 1,200
-MAX_LEASE = 120  # seconds: NAT mappings are kept alive far more often
+MAX_LEASE = 480  # seconds: three renewals and more, where a router forgets nothing for two minutes
 MAX_WATCH = 3_600  # seconds
 NONCE_BYTES = 16
 

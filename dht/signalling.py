@@ -72,7 +72,7 @@ class Signalling:
         self._engine.rendezvous.on_deliver = callback
 
     async def register(self, contact: KnownContact, *, lease_s: float = 60.0) -> Registration | None:
-        """Ask a node to forward to us while the lease (1 to 120 s) runs, at the address that it sees; None: no.
+        """Ask a node to forward to us while the lease (1 to 480 s) runs, at the address that it sees; None: no.
 
         Repeating it renews the lease and keeps the NAT's mapping alive.
         """

@@ -196,6 +196,14 @@ class Joiner:
         if self._state.dirty:
             await self._network.run_blocking(self._state.write, self._state.encode())
 
+    async def known_addresses(self) -> list[Address]:
+        """Return where nodes are said to be: those to join through, then those remembered."""
+        found = []
+        for spec in self._bootstrap:
+            for host, port in spec.hosts:
+                found += await self._network.resolve(host, port)
+        return [*found, *(contact.address for contact in self._remembered())]
+
     async def _warm(self, contacts: list[KnownContact]) -> bool:
         return await self._dht.bootstrap(contacts) > 0
 

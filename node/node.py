@@ -35,6 +35,7 @@ from p2pnode.events import (
 from p2pnode.finding import Finder
 from p2pnode.joining import Joiner
 from p2pnode.lan_peers import LanPeers
+from p2pnode.measuring import Measuring
 from p2pnode.membership import Membership
 from p2pnode.nat import Connection, QuicEndpoint, Stream, UdpMux
 from p2pnode.other_network import NetworkQuestions
@@ -47,7 +48,6 @@ from p2pnode.sessions import SessionTable
 from p2pnode.settings import NodeSettings
 from p2pnode.state import NodeState
 from p2pnode.status import NodeStatus, Ready, node_status
-from p2pnode.topics import Topical
 from p2pnode.trace import Trace
 from p2pnode.watching import PresenceBoard
 
@@ -62,7 +62,7 @@ GOODBYE_S = 1.0  # of the two seconds that leaving may take
 StreamHandler = Callable[[Session, Stream], Awaitable[None]]
 
 
-class Node(Topical):
+class Node(Measuring):
     """A peer-to-peer node. `start`, then `find`, `connect`, `handle`, `subscribe`; `stop` says goodbye."""
 
     def __init__(

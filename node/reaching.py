@@ -20,6 +20,7 @@ from p2pnode.core.network import Network
 from p2pnode.core.tasks import TaskSet
 from p2pnode.dht import Dht, KnownContact
 from p2pnode.dialing import DialCandidate
+from p2pnode.mapping_life import MappingLife
 from p2pnode.meetings import OwnSide
 from p2pnode.nat import Connection, IceCandidate, IceEndpoint, QuicEndpoint, StunClient, StunServer, UdpMux
 from p2pnode.offer import MAX_RELAYS, RelayHint
@@ -34,6 +35,7 @@ from p2pnode.rendezvous import RendezvousKeeper
 from p2pnode.session import Session
 from p2pnode.sessions import SessionTable
 from p2pnode.signalling import Signalling
+from p2pnode.status import FlowBudget
 from p2pnode.trace import Trace
 
 __all__ = ["Reaching"]
@@ -106,6 +108,9 @@ class Reaching:
             network=network, dht=dht, endpoint=endpoint, send=self.send, relay=relay, usable=usable,
             session=sessions.get, is_punched=lambda session: self._is_punched(session.connection), moved=moved,
         )  # fmt: skip
+        self.mapping_life = MappingLife(
+            network=network, dht=dht, needed=self._closed_families, changed=self._keeper.keep_alive_every
+        )
         self._guard = OfferGuard(key=key, network_tag=network_tag, known=self._is_known)
         self._guessing = PortGuessing(
             network=network, mux=mux, ice=self._ice, servers=self._stun_servers, known=self._is_known
@@ -130,6 +135,7 @@ class Reaching:
             consent_missed=self._consent_missed,
             consent_lost=self._consent_lost,
         )
+        dht.probing.answer = self._stun.answer_untrusted
         dht.on_observed = self._observed
         dht.on_deliver = self._signalling.delivered
         dht.has_sent_to = self._sent_to.__contains__
@@ -147,9 +153,11 @@ class Reaching:
         """Keep rendezvous nodes, and a port of the router's, from now on."""
         self.port_mapping.start()
         self._tasks.spawn(self._keep_rendezvous())
+        self.mapping_life.start()
 
     async def stop(self) -> None:
         await self._tasks.cancel()
+        await self.mapping_life.stop()
         await self._guessing.stop()
         await self.port_mapping.stop()
         await self._signalling.stop()
@@ -160,6 +168,7 @@ class Reaching:
         """Our network is another one: nothing that was seen of us before holds."""
         self._reachability.forget()
         self._guessing.network_changed()
+        self.mapping_life.network_changed()
         self._dht.addresses_changed()
         self._keeper.renew()
         self._tasks.spawn(self.port_mapping.network_changed())
@@ -200,6 +209,11 @@ class Reaching:
     def rendezvous(self) -> tuple[KnownContact, ...]:
         """The nodes that forward offers to us now."""
         return self._keeper.contacts() if self._needed() else ()
+
+    def flow_budget(self) -> FlowBudget:
+        """What it costs to keep the rendezvous nodes' flows alive."""
+        kept, every = len(self.rendezvous), self._keeper.keep_alive
+        return FlowBudget(kept, every, self.mapping_life.shortest, round(2 * kept * 3600 / every))
 
     def verdict(self, *, ipv6: bool = False) -> Reflexive:
         """How we look from outside, in the public realm."""

@@ -1,7 +1,8 @@
 """Keeps rendezvous nodes: those that forward offers to us, through mappings in our router that we keep open.
 
 Four are wanted and three suffice, so that one that dies or lies costs nothing. A registration is renewed every 25 s,
-below the shortest common mapping time-out (30 s): the renewal is the keep-alive, one datagram each way. Which nodes are
+below the shortest common mapping time-out (30 s), or as seldom as the measured one allows (`mapping_life`), at most two
+minutes: the renewal is the keep-alive, one datagram each way. Which nodes are
 good (near, known for long, in different blocks) the DHT says; those that we have are kept as long as they answer, since
 each change has to be published. There is no goodbye: leases end by themselves.
 """
@@ -27,6 +28,7 @@ __all__ = ["RendezvousDht", "RendezvousKeeper", "RendezvousSettings", "Rendezvou
 
 log = structlog.get_logger(__name__)
 
+LEASE_BEATS = 3.6  # renewals in a lease: two may get lost
 JITTER = 0.1  # share of the keep-alive, so that nodes started together do not beat in step
 MAX_SHUNNED = 256  # nodes that refused or vanished; a table holds a few hundred
 
@@ -110,6 +112,8 @@ class RendezvousKeeper:
         self._realm, self._families = realm, families
         self.settings = settings or RendezvousSettings()
         self._kept: dict[NodeId, _Kept] = {}
+        self.keep_alive = self.settings.keep_alive
+        """Seconds between renewals at most; another when the lifetime of mappings was measured."""
         self._beat_at = 0.0  # all are renewed together: several that die together are missed together
         self._shunned: OrderedDict[NodeId, float] = OrderedDict()
         self._retry_s = self.settings.retry
@@ -129,6 +133,15 @@ class RendezvousKeeper:
 
     def wake(self) -> None:
         """Look now whether there are more candidates: nodes became known."""
+        self._wake.set()
+
+    def keep_alive_every(self, seconds: float | None) -> None:
+        """Renew after so many seconds at most, None: as set."""
+        self.keep_alive = self.settings.keep_alive if seconds is None else seconds
+        latest = self._network.monotonic() + self.keep_alive
+        self._beat_at = min(self._beat_at, latest)
+        for kept in self._kept.values():
+            kept.due_at = min(kept.due_at, latest)
         self._wake.set()
 
     def renew(self) -> None:
@@ -152,12 +165,12 @@ class RendezvousKeeper:
         """Renew what is due, then ask further nodes until there are enough or no candidates are left."""
         now = self._network.monotonic()
         if now >= self._beat_at:
-            self._beat_at = now + self.settings.keep_alive * (1 - JITTER * self._network.rng.random())
+            self._beat_at = now + self.keep_alive * (1 - JITTER * self._network.rng.random())
         due = [kept for kept in self._kept.values() if kept.due_at <= now]
         if due:
             await asyncio.gather(*(self._renew(kept) for kept in due))
         # A network with fewer servers than wanted is asked less and less often whether it has more.
-        self._retry_s = min(2 * self._retry_s, self.settings.keep_alive)
+        self._retry_s = min(2 * self._retry_s, self.keep_alive)
         while self._network.monotonic() < self._beat_at and (candidates := self._choose()):
             self._retry_s = self.settings.retry
             await asyncio.gather(*(self._try(contact) for contact in candidates))
@@ -216,7 +229,8 @@ class RendezvousKeeper:
 
     async def _register(self, contact: KnownContact) -> Registration | None:
         self._asked += 1
-        granted = await self._dht.register(contact, lease_s=self.settings.lease)
+        lease = max(self.settings.lease, LEASE_BEATS * self.keep_alive)
+        granted = await self._dht.register(contact, lease_s=lease)
         if granted is None:
             self._unanswered += 1
         return granted

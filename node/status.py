@@ -14,7 +14,7 @@ from p2pnode.relay_table import RelayStatistics
 if TYPE_CHECKING:
     from p2pnode.node import Node
 
-__all__ = ["NodeStatus", "Ready", "node_status", "resident_bytes"]
+__all__ = ["FlowBudget", "NodeStatus", "Ready", "node_status", "resident_bytes"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,18 @@ class Ready:
 
 
 @dataclass(frozen=True)
+class FlowBudget:
+    """What it costs to stay reachable. `kept`: flows kept alive, one to each rendezvous node. `keep_alive_s`: how often
+    at least each is used. `mapping_lifetime_s`: how long the router remembers a quiet one, None where that is not
+    measured. `datagrams_per_hour`: both ways."""
+
+    kept: int
+    keep_alive_s: float
+    mapping_lifetime_s: float | None
+    datagrams_per_hour: int
+
+
+@dataclass(frozen=True)
 class NodeStatus:
     """`role`: `server` serves the DHT in every realm it is in, `client` not in the public one. `nat`: `none`,
     `endpoint-independent`, `address-dependent`, `address-and-port-dependent` or `unknown`. `peers`: open sessions."""
@@ -73,6 +85,7 @@ class NodeStatus:
     """Our addresses as others see them, believed; without port where it differs by destination."""
     rendezvous: tuple[str, ...]
     """Addresses of the nodes that forward calls to us."""
+    flows: FlowBudget
     clock_skew_s: float | None
     """How far our clock is ahead of that of a node which refused us for it; None when none did."""
     published: tuple[PublishedRecord, ...]
@@ -104,6 +117,7 @@ def node_status(node: Node) -> NodeStatus:
         resident_bytes(),
         node.reaching.seen_as(),
         tuple(str(contact.address) for contact in node.reaching.rendezvous),
+        node.reaching.flow_budget(),
         statistics.clock_offset_s,
         node.publisher.published() if node.publisher is not None else (),
         node.reaching.port_mapping.status(),

@@ -103,7 +103,7 @@ def test_nobody_is_reached_who_did_not_register_or_whose_lease_ended() -> None:
         await asyncio.sleep(21)
         assert not await caller.dht.forward(via.contact, callee.key.node_id, b"x")
         assert inbox == []
-        assert await callee.dht.register(via.contact, lease_s=1000)  # cut to 120
+        assert await callee.dht.register(via.contact, lease_s=1000)  # cut to 480
         await callee.close()
         before = world.loop.time()
         for blob in (b"1", b"2", b"3"):

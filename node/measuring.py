@@ -1,0 +1,36 @@
+"""What a node says about the network that it is in. Part of `node.Node`."""
+
+from __future__ import annotations
+
+from p2pnode.core.tasks import TaskSet
+from p2pnode.joining import Joiner
+from p2pnode.netcheck import Netcheck
+from p2pnode.netcheck_report import NetcheckReport
+from p2pnode.reaching import Reaching
+from p2pnode.settings import NodeSettings
+from p2pnode.topics import Topical
+
+__all__ = ["Measuring"]
+
+
+class Measuring(Topical):
+    """`Node` sets what is declared here."""
+
+    settings: NodeSettings
+    reaching: Reaching
+    _joiner: Joiner
+    _tasks: TaskSet
+    _netcheck: Netcheck | None = None
+
+    async def netcheck(self) -> NetcheckReport:
+        """Find out what stands between this node and the world: seven seconds, a hundred datagrams. Raise P2PError."""
+        if self._netcheck is None:
+            self._netcheck = Netcheck(
+                network=self.network,
+                dht=self.dht,
+                life=self.reaching.mapping_life,
+                allow_documentation=self.settings.allow_documentation,
+                known_addresses=self._joiner.known_addresses,
+                spawn=self._tasks.spawn,
+            )
+        return await self._netcheck.run()
