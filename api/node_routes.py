@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from p2pnode import P2PError, PresenceChanged, Session, Trace
 from p2pnode.api import types as t
 from p2pnode.api.metrics import CONTENT_TYPE, metrics_text
+from p2pnode.api.netcheck_types import FlowInfo
 from p2pnode.api.routing import Route
 from p2pnode.api.service import Service
 
@@ -31,6 +34,7 @@ async def get_status(service: Service, _request: None) -> t.Status:
         rss_bytes=status.rss_bytes,
         seen_as=list(status.seen_as),
         rendezvous=list(status.rendezvous),
+        flows=FlowInfo(**asdict(status.flows)),
         port_mapping=[
             t.PortMapping(
                 state=each.state,

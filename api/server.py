@@ -24,6 +24,7 @@ from p2pnode import Home, P2PError, Trace, __version__
 from p2pnode.api.chat_routes import ROUTES as CHAT_ROUTES
 from p2pnode.api.guard import MAX_BODY_BYTES, SECURITY_HEADERS, Refusal, judge
 from p2pnode.api.http import MAX_CONNECTIONS, REQUEST_S, HttpServer
+from p2pnode.api.netcheck_routes import ROUTES as NETCHECK_ROUTES
 from p2pnode.api.node_routes import ROUTES as NODE_ROUTES
 from p2pnode.api.node_routes import trace_entries
 from p2pnode.api.openapi import document
@@ -46,6 +47,7 @@ ROUTES: list[Route] = [
     *NODE_ROUTES,
     *CHAT_ROUTES,
     *TOPIC_ROUTES,
+    *NETCHECK_ROUTES,
     Route("GET", "/v1/openapi.json", "The OpenAPI document", openapi),
 ]
 

@@ -11,6 +11,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
+from p2pnode.api.netcheck_types import FlowInfo
 from p2pnode.api.reaching_types import PortMapping, RelayService, RelayUse
 
 __all__ = [
@@ -85,6 +86,7 @@ class Status(Struct, kw_only=True):
     rss_bytes: int
     seen_as: list[str]
     rendezvous: list[str]
+    flows: FlowInfo
     port_mapping: list[PortMapping]
     relay: RelayService
     relayed_sessions: int

@@ -1,4 +1,4 @@
-"""Commands about the running node and the network: status, peers, dht, find, connect, ping."""
+"""Commands about the running node and the network: status, peers, dht, find, connect, ping, netcheck."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from p2pnode.cli.options import JsonOption, PeerArgument, TimeoutOption, example
 from p2pnode.cli.output import age, size, table
 
 if TYPE_CHECKING:
+    from p2pnode.api.netcheck_types import FlowInfo
     from p2pnode.api.types import FindAnswer, PortMapping, PublishedInfo, TraceEntry
 
 __all__ = ["add"]
+
+NETCHECK_TIMEOUT_S = 60.0  # it takes seven, more where many are silent
 
 
 def add(app: typer.Typer) -> None:
@@ -25,7 +28,21 @@ def add(app: typer.Typer) -> None:
     app.command("connect", epilog=examples("p2pnode connect alice", "p2pnode connect 12D3KooW...@192.0.2.7:4747"))(
         _connect
     )
+    app.command("netcheck", epilog=examples("p2pnode netcheck", "p2pnode netcheck --json"))(_netcheck)
     app.command("ping", epilog=examples("p2pnode ping alice -n 10", "p2pnode ping localhost 4747"))(_ping)
+
+
+def _netcheck(ctx: typer.Context, json: JsonOption = None) -> None:
+    """Find out what stands between this node and the world: NAT, firewall, IPv6, and what to do about it."""
+    from p2pnode.api import netcheck_types as t
+    from p2pnode.cli.netcheck_text import netcheck_lines
+
+    invocation = invocation_of(ctx)
+    invocation.config(json=json)
+    client = invocation.client()
+    with invocation.progress("Asking other nodes what they see of this one"):
+        answer = client.get("/v1/netcheck", t.NetcheckAnswer, timeout=NETCHECK_TIMEOUT_S)
+    invocation.emit(answer, *netcheck_lines(answer))
 
 
 def _status(ctx: typer.Context, json: JsonOption = None) -> None:
@@ -48,6 +65,7 @@ def _status(ctx: typer.Context, json: JsonOption = None) -> None:
                 ("addresses", " ".join(status.addresses) or "-"),
                 ("seen as", " ".join(status.seen_as) or "-"),
                 ("rendezvous", " ".join(status.rendezvous) or "-"),
+                ("flows", _flows_text(status.flows)),
                 *(("router's port", _mapping_text(each)) for each in status.port_mapping),
                 ("relayed for others", f"{size(status.relay.bytes)}, {status.relay.flows} flows now"),
                 ("own use of relays", f"{size(status.relayed_bytes)}, {status.relayed_sessions} sessions now"),
@@ -68,6 +86,17 @@ def _mapping_text(mapping: PortMapping) -> str:
         return f"{mapping.state}: {mapping.reason}"
     left = age(mapping.lifetime_left_s)
     return f"{mapping.external} by {mapping.protocol}, {left} left, {mapping.state}: {mapping.reason}"
+
+
+def _flows_text(flows: FlowInfo) -> str:
+    """Say what it costs to stay reachable."""
+    if not flows.kept:
+        return "none to keep alive"
+    life = "not measured yet" if flows.mapping_lifetime_s is None else f"{flows.mapping_lifetime_s:.0f} s"
+    return (
+        f"{flows.kept} kept alive, each used every {flows.keep_alive_s:.0f} s ({flows.datagrams_per_hour} datagrams an"
+        f" hour); quiet ones live {life}"
+    )
 
 
 def _peers(

@@ -147,6 +147,10 @@ def others(seeds: Seeds) -> None:
     seeds["lan_machine"] += [*framed, framed[1] + framed[1], framed[0] + framed[1] + framed[-1]]
     seal = networks.SealedNetwork(networks.NETWORK, bytes(32)).seal
     seeds["network_sealed"] += [seal(packets[0]), seal(b"\x05"), b"\x0e\x01", packets[0]]
+    seeds["netcheck_http"] += [
+        b"HTTP/1.1 302 Found\r\nLocation: http://login.example/?u=1\r\n\r\n", b"HTTP/1.0 511\n\n<html>",
+        b"HTTP/1.1 301 Moved\r\nserver: x\r\nlocation: https://[2001:db8::1]:8443/\r\n\r\n",
+    ]  # fmt: skip
     seeds["network_question"] += [b"\x0e\x01" + bytes(range(48)), b"\x0e\x02" + bytes(17), seal(b"\x05")]
     frames = hexes(each["bytes"] for each in vectors("chat")["frames"].values())
     seeds["chat_frame"] += [frame[4:] for frame in frames]

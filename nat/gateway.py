@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from p2pnode.core.address import Address
@@ -20,6 +21,7 @@ from p2pnode.nat.portmap import LIFETIME_S, Grant
 __all__ = [
     "CONTROL_PORT",
     "GatewayClient",
+    "GatewaySurvey",
     "Mapper",
     "MappingRefusedError",
     "NatPmpMapper",
@@ -27,6 +29,7 @@ __all__ = [
     "UpnpMapper",
     "find_mapper",
     "http_ask",
+    "survey",
 ]
 
 T = TypeVar("T")
@@ -270,6 +273,53 @@ async def find_mapper(client: GatewayClient, nonce: Callable[[Address], bytes]) 
         service = await _search(client)
         mappers = [] if service is None else [UpnpMapper(client.network, service)]
     return mappers
+
+
+@dataclass(frozen=True)
+class GatewaySurvey:
+    """`speaks`: protocols that the gateway answers; `external_ip`: what it calls its outside IPv4 address, or None."""
+
+    speaks: frozenset[str]
+    external_ip: str | None
+
+
+async def survey(client: GatewayClient) -> GatewaySurvey:
+    """Ask an IPv4 gateway which protocols it speaks, all at once, three seconds at most; nothing is opened."""
+
+    def read_pcp(data: bytes) -> bool | None:
+        if data[:1] != bytes((pcp.VERSION,)):
+            return None  # an older gateway's answer: it speaks NAT-PMP only
+        pcp.parse_answer_untrusted(data)
+        return True
+
+    def read_external(data: bytes) -> natpmp.NatPmpAnswer | None:
+        answer = natpmp.parse_answer_untrusted(data)
+        return answer if answer.opcode == natpmp.EXTERNAL else None
+
+    async def by_upnp() -> tuple[bool, str | None]:
+        service = await _search(client)
+        if service is None:
+            return False, None
+        try:
+            answer = await http_ask(client.network, service.control.address, upnp.get_external_ip(service))
+        except MappingRefusedError:
+            return True, None
+        return True, upnp.external_ip_untrusted(answer)
+
+    by_pcp, by_natpmp, igd = await asyncio.gather(
+        client.ask(pcp.announce_request(client.gateway.local), read_pcp),
+        client.ask(natpmp.external_request(), read_external),
+        by_upnp(),
+        return_exceptions=True,
+    )
+    for result in (by_pcp, by_natpmp, igd):
+        if isinstance(result, BaseException) and not isinstance(result, MappingRefusedError):
+            raise result
+    answered = isinstance(by_natpmp, natpmp.NatPmpAnswer)
+    upnp_there, upnp_ip = igd if isinstance(igd, tuple) else (False, None)
+    spoken = {"pcp": by_pcp is True, "nat-pmp": answered, "upnp": upnp_there}
+    ip = by_natpmp.external_ip if isinstance(by_natpmp, natpmp.NatPmpAnswer) else None
+    return GatewaySurvey(frozenset(name for name, there in spoken.items() if there), ip or upnp_ip)
 
 
 async def _search(client: GatewayClient) -> upnp.Service | None:

@@ -129,6 +129,8 @@ if TYPE_CHECKING:
     from p2pnode.home import Home as Home
     from p2pnode.home import default_home as default_home
     from p2pnode.nat import Stream as Stream
+    from p2pnode.netcheck_report import FamilyReport as FamilyReport
+    from p2pnode.netcheck_report import NetcheckReport as NetcheckReport
     from p2pnode.node import Node as Node
     from p2pnode.peerspec import DEFAULT_PORT as DEFAULT_PORT
     from p2pnode.peerspec import PeerSpec as PeerSpec
@@ -170,6 +172,7 @@ _MODULES = {
     "events": "Joined LanPeerSeen NetworkChanged NodeEvent PresenceChanged SessionClosed SessionMoved SessionOpened",
     "home": "Home default_home",
     "nat": "Stream",
+    "netcheck_report": "FamilyReport NetcheckReport",
     "node": "Node",
     "peerspec": "DEFAULT_PORT PeerSpec parse_host_port parse_peer",
     "presence": "FindResult Presence",

@@ -30,6 +30,7 @@ class Measuring(Topical):
                 dht=self.dht,
                 life=self.reaching.mapping_life,
                 allow_documentation=self.settings.allow_documentation,
+                portmap=self.settings.portmap,
                 known_addresses=self._joiner.known_addresses,
                 spawn=self._tasks.spawn,
             )

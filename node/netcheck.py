@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from p2pnode.core.address import Address, Realm, Scope, scope_of
+from p2pnode.core.address import Address, Realm, Scope, realm_of, scope_of
 from p2pnode.core.errors import P2PError
 from p2pnode.core.ids import NodeId
 from p2pnode.core.network import Network
@@ -24,6 +24,7 @@ from p2pnode.dht.probing import ProbeResult
 from p2pnode.dht.wire import dialled_frame
 from p2pnode.interfaces import advertised, classify
 from p2pnode.mapping_life import MappingLife
+from p2pnode.nat.gateway import GatewayClient, survey
 from p2pnode.netcheck_advice import advice_for
 from p2pnode.netcheck_judge import LetIn, View, Voters, judge_allocation, judge_filtering, judge_mapping
 from p2pnode.netcheck_outside import look_outside
@@ -61,13 +62,16 @@ class Netcheck:
         dht: Dht,
         life: MappingLife,
         allow_documentation: bool,
+        portmap: bool,
         known_addresses: Callable[[], Awaitable[list[Address]]],
         spawn: Callable[[Coroutine[None, None, None]], object],
     ) -> None:
-        """`known_addresses()`: where nodes were, to try when nobody answers. `spawn`: runs work while the node does."""
+        """`portmap`: whether the router may be asked. `known_addresses()`: where nodes were, to try when none answers.
+        `spawn`: runs work while the node does."""
         self._network, self._wire, self._dht, self._life = network, dht.network, dht, life
         self._documentation = allow_documentation
         self._known_addresses = known_addresses
+        self._portmap = portmap
         self._spawn = spawn
         self._running: asyncio.Future[NetcheckReport] | None = None
 
@@ -94,7 +98,10 @@ class Netcheck:
         report = NetcheckReport(interfaces=self._interfaces())
         try:
             checks = [_Family(self, ipv6) for ipv6 in (False, True)]
-            report.ipv4, report.ipv6 = await asyncio.gather(*(check.run() for check in checks))
+            report.ipv4, report.ipv6, outside_ip = await asyncio.gather(
+                checks[0].run(), checks[1].run(), self._ask_gateway(report)
+            )
+            _count_routers(report, outside_ip)
             report.helpers = len({helper.node_id for check in checks for helper in check.helpers})
             report.packets = sum(check.packets for check in checks)
             answered = {node_id for check in checks for node_id in check.answered}
@@ -102,7 +109,8 @@ class Netcheck:
                 report.udp, report.internet = True, "yes"
                 report.evidence["udp"] = f"{len(answered)} of {report.helpers} nodes of the public network answered"
             else:
-                outside, packets = await look_outside(self._network, self._wire, await self._known_addresses())
+                known = [each for each in await self._known_addresses() if self._is_public(each)]
+                outside, packets = await look_outside(self._network, self._wire, known)
                 report.udp, report.internet = outside.udp, outside.internet
                 report.evidence["udp"] = outside.evidence
                 report.packets += packets
@@ -113,10 +121,43 @@ class Netcheck:
         log.info("netcheck", udp=report.udp, packets=report.packets, seconds=round(report.seconds, 1))
         return report
 
+    def _is_public(self, address: Address) -> bool:
+        return realm_of(address.ip, allow_documentation=self._documentation) is Realm.PUBLIC
+
+    async def _ask_gateway(self, report: NetcheckReport) -> str | None:
+        """Which port-mapping protocols the router speaks; return what it calls its outside address."""
+        if not self._portmap:
+            report.evidence["portmap"] = "not asked: switched off (--no-portmap)"
+            return None
+        gateways = [gateway for gateway in await self._network.gateways() if ":" not in gateway.ip]
+        if not gateways:
+            report.portmap = dict.fromkeys(report.portmap, False)
+            report.evidence["portmap"] = "there is no router to ask"
+            return None
+        found = await survey(GatewayClient(self._network, gateways[0], lambda _epoch: None))
+        report.portmap = {name: name in found.speaks for name in report.portmap}
+        spoken = ", ".join(sorted(found.speaks)) or "none of the three protocols"
+        said = f"the router {gateways[0].ip} answers by {spoken}"
+        if found.external_ip is not None:
+            said += f", and calls its outside address {found.external_ip}"
+        report.evidence["portmap"] = said
+        return found.external_ip
+
     def _interfaces(self) -> tuple[InterfaceReport, ...]:
         every = self._network.interfaces()
         told = advertised(every)
         return tuple(InterfaceReport(i.name, classify(i).value, i.addresses, i in told) for i in every)
+
+
+def _count_routers(report: NetcheckReport, outside_ip: str | None) -> None:
+    """See whether the router's own outside address is how the world sees us; if not, another translates behind it."""
+    ipv4 = report.ipv4
+    if ipv4 is None or ipv4.nat is None:
+        return
+    if not ipv4.nat:
+        report.routers = 0
+    elif outside_ip is not None:
+        report.routers = 1 if outside_ip == ipv4.public else 2
 
 
 class _Family:

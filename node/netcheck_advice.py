@@ -64,7 +64,11 @@ def _ipv4(report: NetcheckReport, ipv4: FamilyReport) -> list[Advice]:
             f"The router lets in answers only, as most do: most peers are reached directly. {OPEN_PORT} to reach all."
         )
         found.append(Advice("strict_filter", text))
-    if any(scope_of(ip) is Scope.SHARED for i in report.interfaces if i.advertised for ip in i.addresses):
+    shared = any(scope_of(ip) is Scope.SHARED for i in report.interfaces if i.advertised for ip in i.addresses)
+    if report.routers == 2 and not shared:
+        text = "Two routers translate, one behind the other: make one of them a bridge, or open the port in both."
+        found.append(Advice("double_nat", text))
+    if shared:
         text = "The provider translates addresses too (carrier-grade NAT, 100.64.0.0/10): ask it for a public address."
         found.append(Advice("carrier_nat", text))
     if ipv4.firewall:

@@ -64,6 +64,8 @@ class NetcheckReport:
     ipv6: FamilyReport | None = None
     portmap: dict[str, bool | None] = field(default_factory=lambda: {"nat-pmp": None, "pcp": None, "upnp": None})
     """None: not asked."""
+    routers: int | None = None
+    """How many translate one after the other, as far as it shows: 2 means at least 2."""
     interfaces: tuple[InterfaceReport, ...] = ()
     advice: tuple[Advice, ...] = ()
     evidence: dict[str, str] = field(default_factory=dict)

@@ -45,8 +45,9 @@ WITHOUT_IO = tuple(
         "tokens topic_entries topics watches wire",
         "nat": "behaviour close control handshake lifetime natpmp path path_choice pcp portmap probes proof "
         "retry transport upnp",
-        "node": "addresses events evidence fair_share interfaces lan_machine lan_wire offer offer_guard peerspec "
-        "presence reachability relay_choice relay_table relay_wire settings trace vouches",
+        "node": "addresses events evidence fair_share interfaces lan_machine lan_wire netcheck_advice "
+        "netcheck_judge netcheck_report offer offer_guard peerspec presence reachability relay_choice "
+        "relay_table relay_wire settings trace vouches",
         "chat": "contacts hall language limits model outbox protocol",
         "simulations/probing": "messages settings verdict",
         "simulations/routers": "grants http kinds natpmp openings pcp population ports router table tcp_states upnp "

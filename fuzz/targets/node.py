@@ -7,6 +7,7 @@ from p2pnode.core.envelope import signing_input
 from p2pnode.core.errors import BadPacket
 from p2pnode.core.keys import NodeKey
 from p2pnode.core.network_id import network_tag
+from p2pnode.netcheck_outside import read_http_untrusted
 from p2pnode.offer import (
     DOMAIN,
     MAX_BODY_BYTES,
@@ -89,5 +90,6 @@ TARGETS = [
     Target("offer_sealed", read_offer, hold_offer, max_bytes=910),
     Target("offer_text", read_offer_text, hold_message, max_bytes=860),
     Target("offer_body", read_offer_body, hold_message, max_bytes=800),
+    Target("netcheck_http", read_http_untrusted, max_bytes=4_096),
     Target("presence", read_presence, hold_presence, max_bytes=800),
 ]

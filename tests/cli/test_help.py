@@ -22,8 +22,8 @@ def test_every_command_of_the_contract_is_there() -> None:
     """docs/cli.md lists them; later features' commands are absent."""
     names = {path[0] for path in ALL}
     assert names == {
-        "join", "bootstrap", "id", "status", "peers", "dht", "find", "connect", "ping", "send", "messages", "history",
-        "contacts", "doctor", "config", "lab", "simulate", "topic",
+        "join", "bootstrap", "id", "status", "peers", "dht", "find", "connect", "netcheck", "ping", "send", "messages",
+        "history", "contacts", "doctor", "config", "lab", "simulate", "topic",
     }  # fmt: skip
 
 

@@ -91,11 +91,16 @@ def test_every_kind_of_router_is_recognised(name: str) -> None:
         assert report.ipv6.filtering == (INDEPENDENT if kind.ipv6 == "open" else kind.ipv6_filtering)
     for family in (report.ipv4, report.ipv6):
         assert family is None or all(family.evidence[each] for each in ("mapping", "filtering", "allocation"))
+    asked = {name: name in kind.port_mapping for name in ("nat-pmp", "pcp", "upnp")}
+    assert report.portmap == asked
+    assert report.evidence["portmap"]
+    if kind.udp and kind.line:
+        assert report.routers == (0 if not kind.translates else 1 if kind.port_mapping else None)
     codes = [each.code for each in report.advice]
     assert codes[0] == {
         "public": "nothing_to_do", "fullcone": "no_ipv6", "address-restricted": "no_ipv6", "symmetric": "symmetric_nat",
         "symmetric-sequential": "symmetric_nat", "cgnat-symmetric": "symmetric_nat", "udp-blocked": "udp_blocked",
-        "tcp-443": "udp_blocked", "offline": "no_internet",
+        "tcp-443": "udp_blocked", "offline": "no_internet", "upnp": "no_ipv6",
     }.get(name, "strict_filter")  # fmt: skip
 
 
@@ -115,6 +120,16 @@ def test_less_common_routers_are_recognised(kind: RouterKind, seed: int) -> None
     """Whatever is combined, and whatever ports chance gives."""
     wanted = truth(kind)
     assert found(report_of(kind, seed=seed).ipv4, wanted) == wanted
+
+
+def test_two_routers_in_a_row_show_where_the_inner_one_speaks() -> None:
+    """What it calls its outside address is not how the world sees us; without a router nobody is asked."""
+    for protocol in ("nat-pmp", "upnp"):
+        kind = replace(KINDS["upnp"], port_mapping=frozenset((protocol,)), carrier=KINDS["cgnat"].carrier)
+        report = report_of(kind)
+        assert report.routers == 2
+        assert report.portmap == {name: name == protocol for name in ("nat-pmp", "pcp", "upnp")}
+        assert "double_nat" in [each.code for each in report.advice]
 
 
 def test_with_one_other_node_only_it_is_unknown() -> None:

@@ -18,6 +18,7 @@ from p2pnode.api.server import ApiServer
 from p2pnode.api.service import Service
 from p2pnode.chat import ChatStore, Directory
 from p2pnode.relay_table import RelayStatistics
+from p2pnode.status import FlowBudget
 
 __all__ = ["Api", "running_api"]
 
@@ -54,6 +55,7 @@ class FakeNode:
             addresses=("127.0.0.1:4747",), peers=0, routing_table=0, records=0, uptime_s=1.0, rss_bytes=1,
             clock_skew_s=None, seen_as=(), rendezvous=(), port_mapping=(),
             relay=RelayStatistics(0, 0, 0, 0, {}, {}), relayed_sessions=0, relayed_bytes=0,
+            flows=FlowBudget(0, 25.0, None, 0),
         )  # fmt: skip
 
     async def find(self, peer: PeerId, *, timeout: float) -> Any:
