@@ -32,7 +32,7 @@ __all__ = ["KEEP_ALIVE_MAX_S", "Lifetime", "MappingLife", "keep_alive_for"]
 
 log = structlog.get_logger(__name__)
 
-START_S = 60.0  # joining and the first connections come first
+START_S = 120.0  # joining and the first connections come first
 AGAIN_S = 12 * 3600.0
 PAUSE_S = 20.0  # between trials that were void
 VOIDS = 4  # in a row until a search is given up
