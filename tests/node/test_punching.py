@@ -11,6 +11,7 @@ from support.virtual_nodes import make_node
 
 from p2pnode import BothNatsRandomError, Node, P2PError
 from p2pnode.core.address import Address
+from p2pnode.relay_wire import DELIVER, SEND
 from p2pnode.simulations.virtual import VirtualHost, VirtualWorld, run_virtual
 
 EASY = ("fullcone", "address-restricted", "port-restricted")
@@ -163,14 +164,15 @@ def test_ten_percent_loss() -> None:
 
 @pytest.mark.slow
 def test_lost_handshake_is_dialled_again() -> None:
-    """Every QUIC packet is lost for the first 6 s while the checks pass: the candidate is dialled once more."""
+    """Every QUIC packet, relayed ones too, is lost for 6 s while the checks pass: the candidate is dialled once more."""
 
     async def main(world: VirtualWorld) -> float:
         async with street(world) as there:
             a, b = await there.home("port-restricted"), await there.home("port-restricted")
             await asyncio.sleep(5)
             until = world.loop.time() + 6
-            world.loss = lambda _source, _to, data: float(data[0] >= 0x40 and world.loop.time() < until)
+            carries_quic = {*range(0x40, 0x100), SEND, DELIVER}
+            world.loss = lambda _source, _to, data: float(data[0] in carries_quic and world.loop.time() < until)
             return (await reach(world, a, b))[1]
 
     seconds = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
