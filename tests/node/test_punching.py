@@ -164,7 +164,7 @@ def test_ten_percent_loss() -> None:
 
 @pytest.mark.slow
 def test_lost_handshake_is_dialled_again() -> None:
-    """Every QUIC packet, relayed ones too, is lost for 6 s while the checks pass: the candidate is dialled once more."""
+    """Every QUIC packet, relayed ones too, is lost for 6 s while the checks pass: it is dialled once more."""
 
     async def main(world: VirtualWorld) -> float:
         async with street(world) as there:
