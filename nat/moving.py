@@ -40,6 +40,8 @@ class Moving:
         self._paths: Paths | None = None
         self.on_moved: Callable[[Path, Path], None] | None = None
         """Called with the path before and the new one, each time that it changes."""
+        self.on_silent: Callable[[], None] | None = None
+        """Called when nothing is acknowledged for half a second: time to look for further paths."""
 
     @property
     def closed(self) -> bool:
@@ -53,6 +55,15 @@ class Moving:
 
     def _schedule_flush(self) -> None:
         raise NotImplementedError
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether what was sent stays unacknowledged, so that QUIC probes."""
+        return self.transport.probing and not self.closed
+
+    def call_for_paths(self) -> None:
+        if self.on_silent is not None:
+            self._endpoint.call(self.on_silent)
 
     @property
     def remote(self) -> Address:

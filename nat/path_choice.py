@@ -51,6 +51,7 @@ class PathChoice:
         self._known[path].answered_at = now
         self._moved_at = now
         self._suspect_at: float | None = None
+        self._waited_s = 0.0
 
     def __contains__(self, path: Path) -> bool:
         return path in self._known
@@ -96,10 +97,10 @@ class PathChoice:
         if path not in self._known:
             self._known[path] = _Known(path, now)
 
-    def doubt(self, now: float) -> None:
-        """What was sent by the present path stays unacknowledged."""
+    def doubt(self, now: float, *, for_s: float = 0.0) -> None:
+        """What was sent by the present path stays unacknowledged, for so long already."""
         if self._suspect_at is None and len(self._known) > 1:
-            self._suspect_at = now
+            self._suspect_at, self._waited_s = now, for_s
             for known in self._known.values():
                 if known.answered_at is not None:
                     known.next_at = now
@@ -188,7 +189,7 @@ class PathChoice:
             return self.active
         patience = max(SUSPECT_S, 2 * (present.rtt_s or 0.0))
         others = [k for k in self._known.values() if k is not present and k.answered_at and k.answered_at > since]
-        if now - since < patience or not others:
+        if now - since + self._waited_s < patience or not others:
             return self.active
         present.answered_at = None  # it has to answer before it is used again
         present.turn, present.next_at = 0, now

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["Paths"]
 
 
+CALL_AFTER_S = 0.5  # unacknowledged for so long: not the loss of a few packets; further paths are wanted
+
+
 class Paths:
     """Of one proven connection; before that it has one path only."""
 
@@ -35,6 +38,8 @@ class Paths:
         self._theirs: PathKey | None = None
         self._choice = PathChoice(host.path, self._network.monotonic(), chooses=host.initiator)
         self._timer: asyncio.TimerHandle | None = None
+        self._silent_since: float | None = None
+        self._called = False
         self._closed = False
 
     def __contains__(self, path: Path) -> bool:
@@ -60,7 +65,10 @@ class Paths:
 
     def add(self, path: Path) -> None:
         """Probe a path that may work; it takes over when it is better."""
-        self._choice.add(path, self._network.monotonic())
+        now = self._network.monotonic()
+        self._choice.add(path, now)
+        if self._host.in_doubt and self._silent_since is not None:
+            self._choice.doubt(now, for_s=now - self._silent_since)
         self._tick()
 
     def remove(self, path: Path) -> None:
@@ -77,10 +85,17 @@ class Paths:
 
     def unanswered(self, since: float | None) -> None:
         """Packets are unacknowledged since then and QUIC probes; None: all is well."""
+        self._silent_since = since
         if since is None:
             self._choice.trust()
-        elif not self._choice.suspect:
-            self._choice.doubt(self._network.monotonic())
+            self._called = False
+            return
+        now = self._network.monotonic()
+        if not self._called and now - since >= CALL_AFTER_S:
+            self._called = True
+            self._host.call_for_paths()
+        if not self._choice.suspect:
+            self._choice.doubt(now)
             self._tick()
 
     def heard(self, path: Path) -> bool:

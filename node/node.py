@@ -113,22 +113,13 @@ class Node(Measuring):
             local_addresses=self._lan.addresses,
         )  # fmt: skip
         self.reaching = Reaching(
-            key=key,
-            network=network,
-            network_tag=self.tag,
-            allow_documentation=settings.allow_documentation,
-            portmap=settings.portmap,
-            dht=self.dht,
-            mux=self.mux,
-            endpoint=self.endpoint,
-            sessions=self._sessions,
-            own_addresses=self.addresses_by_realm,
-            usable=self._usable,
-            blocked=self._is_blocked,
-            changed=self._reached_otherwise,
-            relay=RelaySettings(enabled=settings.relay),
+            key=key, network=network, network_tag=self.tag, allow_documentation=settings.allow_documentation,
+            portmap=settings.portmap, dht=self.dht, mux=self.mux, endpoint=self.endpoint, sessions=self._sessions,
+            own_addresses=self.addresses_by_realm, usable=self._usable, blocked=self._is_blocked,
+            changed=self._reached_otherwise, relay=RelaySettings(enabled=settings.relay),
             moved=lambda session, before: self.emit(SessionMoved(session, before)),
-        )
+            find=lambda peer: self._finder.find(peer, timeout=5.0),
+        )  # fmt: skip
         self._dialer = Dialer(
             endpoint=self.endpoint, sessions=self._sessions, local_addresses=self._lan.addresses,
             find=lambda peer, timeout, on_found: self._finder.find(peer, timeout=timeout, on_found=on_found),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import structlog
@@ -18,6 +19,8 @@ from p2pnode.relaying import RelayFlow, Relaying
 from p2pnode.session import Session
 
 __all__ = ["Pathways"]
+
+SETTLE_S = 1.0  # until our rendezvous nodes know our new address, and we how it looks from outside
 
 log = structlog.get_logger(__name__)
 
@@ -36,13 +39,16 @@ class Pathways:
         usable: Callable[[Address], bool],
         session: Callable[[PeerId], Session | None],
         is_punched: Callable[[Session], bool],
+        improve: Callable[[PeerId], None],
         moved: Callable[[Session, str], None],
     ) -> None:
-        """`session`: the open one with a peer. `moved(session, before)`: it goes on by another path."""
+        """`session`: the open one with a peer. `improve(peer)`: look for better paths under its session.
+        `moved(session, before)`: it goes on by another path."""
         self._network = network
         self._endpoint = endpoint
         self._session = session
         self._is_punched = is_punched
+        self._improve = improve
         self._moved = moved
         self.relaying = Relaying(
             network=network, dht=dht, send=send, settings=relay, received=self._relayed, paired=endpoint.nudge,
@@ -70,11 +76,12 @@ class Pathways:
         session.punched = not session.connection.path.relayed and self._is_punched(session)
         session.relay_reason = self.dialing.why(session.peer)
         session.connection.on_moved = lambda before, path: self._session_moved(session, before, path)
+        session.connection.on_silent = lambda: self._silent(session)
 
     def found(self, peer: PeerId, path: Path, new: bool) -> None:
         """A check passed. `new`: the peer's router gave it another mapping since."""
         session = self._session(peer)
-        if session is not None and session.connection.path.relayed:
+        if session is not None and (session.connection.path.relayed or session.connection.in_doubt):
             session.connection.add_path(path)
         elif session is not None and new and session.punched:
             session.connection.move_to(path)
@@ -85,6 +92,23 @@ class Pathways:
         session.trace.add(self._network.monotonic(), f"move {path}", f"from {before}: {session.path}")
         log.info("session_moved", peer=str(session.peer), before=name, path=session.path)
         self._moved(session, name)
+
+    async def network_changed(self) -> None:
+        """Our addresses are others: the relays must learn them, and there may be better ways now."""
+        for flow in self.relaying.flows():
+            self.relaying.renew(flow)
+        await asyncio.sleep(SETTLE_S)
+        for peer in {flow.peer for flow in self.relaying.flows()}:
+            session = self._session(peer)
+            if session is not None and session.connection.path.relayed:
+                self._improve(peer)
+
+    def _silent(self, session: Session) -> None:
+        """Nothing comes through: perhaps our router was restarted; and other paths are wanted."""
+        for flow in self.relaying.flows():
+            if flow.peer == session.peer:
+                self.relaying.renew(flow)
+        self._improve(session.peer)
 
     async def _open_flow(self, peer: PeerId, relay: KnownContact) -> Path | None:
         flow = await self.relaying.open(peer, relay)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 
 import structlog
@@ -20,6 +20,7 @@ from p2pnode.core.network import Network
 from p2pnode.core.tasks import TaskSet
 from p2pnode.dht import Dht, KnownContact
 from p2pnode.dialing import DialCandidate
+from p2pnode.improving import Improver
 from p2pnode.mapping_life import MappingLife
 from p2pnode.meetings import OwnSide
 from p2pnode.nat import Connection, IceCandidate, IceEndpoint, QuicEndpoint, StunClient, StunServer, UdpMux
@@ -70,12 +71,14 @@ class Reaching:
         changed: Callable[[], None],
         relay: RelaySettings,
         moved: Callable[[Session, str], None],
+        find: Callable[[PeerId], Awaitable[FindResult]],
     ) -> None:
         """`portmap`: whether to ask the router for a port. `changed`: what we publish is another now. `moved`: as in
         `Pathways`."""
         self._network = network
         self._realm = partial(realm_of, allow_documentation=allow_documentation)
         self._changed = changed
+        self._told_moved = moved
         self._dht = dht
         self._mux = mux
         self._endpoint = endpoint
@@ -106,7 +109,8 @@ class Reaching:
         )
         self.pathways = Pathways(
             network=network, dht=dht, endpoint=endpoint, send=self.send, relay=relay, usable=usable,
-            session=sessions.get, is_punched=lambda session: self._is_punched(session.connection), moved=moved,
+            session=sessions.get, is_punched=lambda session: self._is_punched(session.connection),
+            improve=self._improve, moved=self._session_moved,
         )  # fmt: skip
         self.mapping_life = MappingLife(
             network=network, dht=dht, needed=self._closed_families, changed=self._keeper.keep_alive_every
@@ -136,6 +140,7 @@ class Reaching:
             consent_lost=self._consent_lost,
         )
         dht.probing.answer = self._stun.answer_untrusted
+        self._improver = Improver(network=network, find=find, punch=self.punch, session=sessions.get)
         dht.on_observed = self._observed
         dht.on_deliver = self._signalling.delivered
         dht.has_sent_to = self._sent_to.__contains__
@@ -160,6 +165,7 @@ class Reaching:
         await self.mapping_life.stop()
         await self._guessing.stop()
         await self.port_mapping.stop()
+        await self._improver.stop()
         await self._signalling.stop()
         await self.pathways.stop()
         self._ice.close()
@@ -172,6 +178,7 @@ class Reaching:
         self._dht.addresses_changed()
         self._keeper.renew()
         self._tasks.spawn(self.port_mapping.network_changed())
+        self._tasks.spawn(self.pathways.network_changed())
         self.look()
 
     def look(self) -> None:
@@ -252,6 +259,13 @@ class Reaching:
         if self._dialable(is_ipv6) or any(address.is_ipv6 is is_ipv6 for address in self.port_mapping.addresses()):
             return False
         return self._signalling.is_punched(connection.peer, connection.remote)
+
+    def _improve(self, peer: PeerId) -> None:
+        self._improver.ask(peer)
+
+    def _session_moved(self, session: Session, before: str) -> None:
+        self._signalling.session_opened(session.peer, session.connection.path)
+        self._told_moved(session, before)
 
     def session_opened(self, session: Session) -> None:
         self._signalling.session_opened(session.peer, session.connection.path)

@@ -67,15 +67,17 @@ class RelayDialing:
     async def _run(
         self, peer: PeerId, relays: Sequence[RelayHint], start_s: float, dial: Callable[[Path], None] | None
     ) -> None:
-        """Open flows to `peer` through `relays`, unless a direct session is there after `start_s` seconds.
+        """Open flows to `peer` through `relays`, unless a new direct session is there after `start_s` seconds.
 
         `dial` is called for the first flow, and for the next a second later when there is no session yet; else those
-        are its spares. None: we wait to be dialled.
+        are its spares. None: we wait to be dialled. A session that was there before wants further paths at
+        once, or there would have been no offer.
         """
         if not relays:
             return
-        await asyncio.sleep(start_s)
-        if self._is_direct(peer):
+        before = self._session(peer)
+        await asyncio.sleep(start_s if before is None else 0.0)
+        if self._is_settled(peer, before):
             return
         opening = [asyncio.ensure_future(self._open_flow(peer, hint.contact)) for hint in relays]
         try:
@@ -96,13 +98,14 @@ class RelayDialing:
                 if session is None and dial is not None:
                     dial(path)
                     await asyncio.sleep(NEXT_DIAL_S)
-                elif session is not None and session.connection.path.relayed:
+                elif session is not None and not self._is_settled(peer, before):
                     session.connection.add_path(path)
         finally:
             for each in opening:
                 each.cancel()
             await asyncio.gather(*opening, return_exceptions=True)
 
-    def _is_direct(self, peer: PeerId) -> bool:
+    def _is_settled(self, peer: PeerId, before: Session | None) -> bool:
+        """Whether a session has come by a direct path since `before`."""
         session = self._session(peer)
-        return session is not None and not session.connection.path.relayed
+        return session is not None and session is not before and not session.connection.path.relayed

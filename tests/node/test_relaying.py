@@ -8,6 +8,7 @@ from support.transfer import Receiver, send_file
 
 from p2pnode import BothNatsRandomError, SessionMoved
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
+from p2pnode.simulations.virtual.faults import block
 
 PAIRS = [("symmetric", "symmetric"), ("symmetric", "port-restricted"), ("port-restricted", "symmetric")]
 
@@ -104,3 +105,32 @@ def test_without_relays_the_refusal_says_why() -> None:
             assert a.reaching.pathways.relaying.flows() == []
 
     run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+
+
+def test_punched_session_survives_on_a_relay_when_its_path_dies() -> None:
+    """The hole is gone for good: within 5 s the same session goes on through a relay, with every byte."""
+
+    async def main(world: VirtualWorld) -> float:
+        async with street(world) as there:
+            a, b = await there.home("port-restricted"), await there.home("port-restricted")
+            await asyncio.sleep(5)
+            session, _ = await reach(world, a, b)
+            assert session.path == "punched"
+            assert session.connection.known_paths == [session.connection.path]
+            receiver = Receiver(world, b)
+            content = world.rng.randbytes(2_000_000)
+            sending = asyncio.ensure_future(send_file(session, content, pause=0.03))
+            await receiver.reached(500_000)
+            for one, other in (there.routers, there.routers[::-1]):
+                block(world, [one], [other])
+            async with asyncio.timeout(60):
+                await receiver.done.wait()
+            await sending
+            assert receiver.has(content)
+            assert session.path == "relay"
+            assert a.session(b.peer_id) is session
+            return receiver.gap
+
+    gap = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+    print(f"longest time without a byte {gap:.2f} s")
+    assert gap <= 5
