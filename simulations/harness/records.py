@@ -21,6 +21,7 @@ __all__ = [
     "Written",
     "holds",
     "measure_holders",
+    "miss_all",
     "read_all",
     "read_one",
     "true_holders",
@@ -133,7 +134,7 @@ async def read_all(
     """Read records at random, `rate` per second, each by a node that neither wrote nor holds it.
 
     Figures: `NAME_s` (to the first valid record), `NAME_success`, `datagrams_per_NAME`, `bytes_per_NAME` (medians, the
-    reader's, both directions).
+    reader's, both directions; until the search has ended), the same `_per_first_record` until that is there.
     """
     run.progress.phase(phase, gets)
     found: list[bool] = []
@@ -180,6 +181,8 @@ async def read_one(run: Run[Any], each: Written, reader: Member, name: str) -> b
     if good:
         run.sample(f"{name}_s", result.elapsed_s)
         run.sample(f"{name}_hops", result.hops)
+        run.sample("datagrams_per_first_record", reader.datagrams - datagrams)
+        run.sample("bytes_per_first_record", reader.traffic_bytes - size)
     if not result.settled:
         with contextlib.suppress(TimeoutError):  # of a reader that was killed meanwhile
             async with asyncio.timeout(SEARCH_ENDS_S):
@@ -187,3 +190,25 @@ async def read_one(run: Run[Any], each: Written, reader: Member, name: str) -> b
     run.sample(f"datagrams_per_{name}", reader.datagrams - datagrams)
     run.sample(f"bytes_per_{name}", reader.traffic_bytes - size)
     return good
+
+
+async def miss_all(run: Run[Any], population: Population, *, count: int, rate: float = GETS_PER_S) -> None:
+    """Look up keys that nobody wrote: each is a lookup to the end, as of whoever writes.
+
+    Figures: `missing_s`, `datagrams_per_full_lookup`, `bytes_per_full_lookup` (the reader's, both directions).
+    """
+    run.progress.phase("missing", count)
+
+    async def miss(reader: Member) -> None:
+        datagrams, size = reader.datagrams, reader.traffic_bytes
+        key = NodeKey.generate(run.rng.randbytes).public_raw
+        result = await reader.dht.get(key, SALT, realms=[Realm.PUBLIC])
+        run.sample("missing_s", result.elapsed_s)
+        run.sample("datagrams_per_full_lookup", reader.datagrams - datagrams)
+        run.sample("bytes_per_full_lookup", reader.traffic_bytes - size)
+        run.progress.advance()
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(count):
+            tasks.create_task(miss(population.choice(population.alive)))
+            await asyncio.sleep(run.rng.expovariate(rate))

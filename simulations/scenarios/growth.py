@@ -10,13 +10,16 @@ from typing import Annotated
 from msgspec import Meta
 
 from p2pnode.simulations.harness.population import Population, PopulationSettings
-from p2pnode.simulations.harness.records import read_all, write_all
+from p2pnode.simulations.harness.records import miss_all, read_all, write_all
 from p2pnode.simulations.harness.scenario import Run, Scenario, Table
 
 __all__ = ["SCENARIO", "Settings", "fit"]
 
 FAR = 1_000_000
-COSTS = ("lookup_s", "lookup_hops", "datagrams_per_lookup", "bytes_per_lookup", "put_s")
+COSTS = (
+    "lookup_s", "lookup_hops", "datagrams_per_first_record", "bytes_per_first_record", "datagrams_per_lookup",
+    "bytes_per_lookup", "missing_s", "datagrams_per_full_lookup", "bytes_per_full_lookup", "put_s",
+)  # fmt: skip
 
 
 class Settings(PopulationSettings, frozen=True, kw_only=True):
@@ -56,6 +59,7 @@ async def run(run: Run[Settings]) -> None:
         start = {name: len(run.recorder.samples.get(name, ())) for name in COSTS}
         written = await write_all(run, population, count=settings.records, value_bytes=500)
         await read_all(run, population, written, gets=settings.gets, phase=f"reading at {size}")
+        await miss_all(run, population, count=max(1, settings.gets // 5))
         for name in COSTS:
             medians[name].append(statistics.median(run.recorder.samples[name][start[name] :]))
             run.point(f"{name}_by_nodes", medians[name][-1], size)
