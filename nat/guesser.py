@@ -31,6 +31,8 @@ from p2pnode.nat.mux import UdpMux
 __all__ = ["Guesser"]
 
 LINGER_S = 3.0  # the winner's socket after its session: QUIC says goodbye by it, and drains
+LEFT_TO_OTHERS = 32  # sockets given back when the system allows no more
+LATE_S = 0.1  # who was held up goes on from there: no burst makes up for it
 LOOK_S = 0.2  # how often the side that waits looks whether the session has ended otherwise
 
 
@@ -86,9 +88,11 @@ class Guesser:
     async def _probe(self, session: IceSession, plan: GuessPlan, began: float) -> None:
         check = session.guess()
         for step in probing_steps(plan, self._network.rng):
-            await self._wait_until(began + step.at)
+            late = await self._wait_until(began + step.at)
             if self._is_over(session):
                 break
+            if late > LATE_S:
+                began += late
             self._counts["probes"] += 1
             self._ice.send(check, step.to)
 
@@ -110,10 +114,12 @@ class Guesser:
             await asyncio.wait((sockets.won,), timeout=min(LOOK_S, left))
         return False
 
-    async def _wait_until(self, at: float) -> None:
+    async def _wait_until(self, at: float) -> float:
+        """Return how much later it is than that."""
         pause = at - self._network.monotonic()
         if pause > 0:
             await asyncio.sleep(pause)
+        return self._network.monotonic() - at
 
     @staticmethod
     def _is_over(session: IceSession) -> bool:
@@ -136,7 +142,7 @@ class _Sockets:
         self._winner = -1
 
     async def send(self, step: Step, check: bytes) -> None:
-        """Send by the step's socket, opened when it is used first; once the system gives no more, there are fewer."""
+        """Send by the step's socket, opened when it is used first; where the system gives no more, there are fewer."""
         if self.won.done():
             return
         socket = self._sockets.get(step.socket)
@@ -147,6 +153,7 @@ class _Sockets:
                 socket = await self._network.open_udp(self._local, partial(self._take, step.socket))
             except OSError:
                 self._exhausted = True
+                self._give_back()
                 return
             self.opened += 1
             if self.won.done():  # meanwhile
@@ -154,6 +161,12 @@ class _Sockets:
                 return
             self._sockets[step.socket], self._aims[step.socket] = socket, step.to
         socket.send(check, step.to)
+
+    def _give_back(self) -> None:
+        """Leave some to the rest of the program, which the system would refuse files and sockets as well."""
+        for number in list(self._sockets)[-LEFT_TO_OTHERS:]:
+            self._sockets.pop(number).close()
+            del self._aims[number]
 
     def close_losers(self) -> None:
         for number, socket in self._sockets.items():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -11,6 +13,7 @@ from support.virtual_nodes import network_of
 
 from p2pnode import Node
 from p2pnode.core.address import Address
+from p2pnode.core.network import DatagramHandler, DatagramSocket
 from p2pnode.nat.guessing import SOCKETS
 from p2pnode.simulations.routers.kinds import RouterKind, kind_named
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
@@ -188,5 +191,38 @@ def test_routers_load() -> None:
             assert easy.sessions <= 1400 + 32
             await meet(there, "symmetric", "fullcone")
             assert max(router.sessions for router in there.routers[2:]) < 64
+
+    run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+
+
+def test_fewer_sockets_where_the_system_gives_no_more() -> None:
+    """60 at most: 32 of these are given back at once, so that the rest of the program can go on; still a hit."""
+
+    async def main(world: VirtualWorld) -> None:
+        async with street(world, relay=False) as there:
+            a, b = await there.home_of("symmetric-sequential"), await there.home_of("port-restricted")
+            await asyncio.sleep(5)
+            network = network_of(a)
+            honest, given = network.open_udp, itertools.count()
+
+            async def open_udp(local: Address, handler: DatagramHandler) -> DatagramSocket:
+                if next(given) >= 60:
+                    raise OSError(errno.EMFILE, "Too many open files")
+                return await honest(local, handler)
+
+            network.open_udp = open_udp  # type: ignore[method-assign,assignment]
+            watched: list[int] = []
+
+            async def watch() -> None:
+                while True:
+                    watched.append(sockets_of(a))
+                    await asyncio.sleep(0.005)
+
+            watching = asyncio.ensure_future(watch())
+            session, seconds = await reach(world, a, b)
+            watching.cancel()
+            print(f"with at most {max(watched)} sockets: {seconds:.2f} s")
+            assert session.path == "punched"
+            assert max(watched) <= 62
 
     run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
