@@ -160,6 +160,10 @@ class Driver(Moving):
         if not self._released:
             self._schedule_flush()
 
+    def _ping(self) -> None:
+        self._pinged_at = self._network.monotonic()
+        self._transport_call(self.transport.ping, 0)
+
     def _fire_early(self) -> None:
         due = None if self.closed else self.transport.timer()
         if due is not None and due < self._network.monotonic() + FAR_OFF_S:
@@ -290,8 +294,7 @@ class Driver(Moving):
         elif self._probing_since is not None and now >= self._probing_since + self._settings.lost_after_s:
             self.abandon(CloseReason(CloseCode.LOST, "lost", "lost"))
         elif self.proven.done() and now >= max(self._heard_at, self._pinged_at) + self._keep_alive_s:
-            self._pinged_at = now
-            self._transport_call(self.transport.ping, 0)
+            self._ping()
         self._flush()
 
     def _fail_handshake(self, code: CloseCode, reason: str, error: P2PError | None = None) -> None:

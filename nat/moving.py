@@ -38,6 +38,7 @@ class Moving:
         """The way that its packets take now."""
         self._following = Following(now)
         self._paths: Paths | None = None
+        self._doubted_at: float | None = None
         self.on_moved: Callable[[Path, Path], None] | None = None
         """Called with the path before and the new one, each time that it changes."""
         self.on_silent: Callable[[], None] | None = None
@@ -45,6 +46,9 @@ class Moving:
 
     @property
     def closed(self) -> bool:
+        raise NotImplementedError
+
+    def _ping(self) -> None:
         raise NotImplementedError
 
     def _fire_early(self) -> None:
@@ -58,8 +62,22 @@ class Moving:
 
     @property
     def in_doubt(self) -> bool:
-        """Whether what was sent stays unacknowledged, so that QUIC probes."""
-        return self.transport.probing and not self.closed
+        """Whether what was sent stays unacknowledged, so that QUIC probes, or nothing was heard since `doubt`."""
+        unheard = self._doubted_at is not None and self._heard_at <= self._doubted_at
+        return (unheard or self.transport.probing) and not self.closed
+
+    def doubt(self) -> None:
+        """Our network has changed, or the other side does not hear us: send something by each path, to be answered."""
+        if self.closed or not self.proven.done():
+            return
+        now = self.network.monotonic()
+        if not self.in_doubt:
+            self._doubted_at = now
+        self._ping()
+        self._fire_early()
+        self._schedule_flush()
+        if self._paths is not None:
+            self._paths.unanswered(now)
 
     def call_for_paths(self) -> None:
         if self.on_silent is not None:

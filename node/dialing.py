@@ -318,6 +318,10 @@ class Dialer:
         session = self._sessions.get(peer)
         if session is not None:
             return session
+        return await self.renew(peer, addresses, timeout)
+
+    async def renew(self, peer: PeerId, addresses: Sequence[Address], timeout: float) -> Session:
+        """Return a new session, which takes the place of an open one. Raise P2PError."""
         attempt = self._attempts.get(peer)
         if attempt is None:
             attempt = asyncio.ensure_future(self._dial(peer, addresses, timeout))

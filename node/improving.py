@@ -60,6 +60,10 @@ class Improver:
             del self._tried[next(iter(self._tried))]
         self._tasks.spawn(self._improve(peer))
 
+    def network_changed(self) -> None:
+        """What was tried from another network says nothing about this one."""
+        self._tried.clear()
+
     async def stop(self) -> None:
         await self._tasks.cancel()
 

@@ -57,6 +57,7 @@ log = structlog.get_logger(__name__)
 
 LAN_FIRST_WAIT_S = 1.0  # a LAN answers a query within 0.1 s (RFC 6762, section 6); the first may get lost
 PUBLISH_WAIT_S = 2.0  # `ready` says "can be found"; a silent holder must not hold it up for longer
+RENEW_S = 15.0  # for a new session in the place of one that nobody answers
 GOODBYE_S = 1.0  # of the two seconds that leaving may take
 
 StreamHandler = Callable[[Session, Stream], Awaitable[None]]
@@ -119,6 +120,7 @@ class Node(Measuring):
             changed=self._reached_otherwise, relay=RelaySettings(enabled=settings.relay),
             moved=lambda session, before: self.emit(SessionMoved(session, before)),
             find=lambda peer: self._finder.find(peer, timeout=5.0),
+            renew=lambda peer: self._dialer.renew(peer, (), RENEW_S),
         )  # fmt: skip
         self._dialer = Dialer(
             endpoint=self.endpoint, sessions=self._sessions, local_addresses=self._lan.addresses,
@@ -383,6 +385,7 @@ class Node(Measuring):
     def _interfaces_changed(self) -> None:
         addresses = self.addresses_by_realm()
         if addresses == self._last_addresses:
+            self.reaching.roaming.network_changed()  # another router, or an interface that comes and goes
             return
         self._last_addresses = addresses
         self.reaching.addresses_changed()

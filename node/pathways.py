@@ -81,7 +81,10 @@ class Pathways:
     def found(self, peer: PeerId, path: Path, new: bool) -> None:
         """A check passed. `new`: the peer's router gave it another mapping since."""
         session = self._session(peer)
-        if session is not None and (session.connection.path.relayed or session.connection.in_doubt):
+        if session is not None and path == session.connection.path:
+            if session.connection.in_doubt:
+                session.connection.doubt()  # both routers are open now: what was sent in vain goes again at once
+        elif session is not None and (session.connection.path.relayed or session.connection.in_doubt):
             session.connection.add_path(path)
         elif session is not None and new and session.punched:
             session.connection.move_to(path)

@@ -9,10 +9,11 @@ import contextlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
+from typing import Any
 
 import structlog
 
-from p2pnode.core.address import Address, Realm, Scope, realm_of
+from p2pnode.core.address import Address, Realm, realm_of
 from p2pnode.core.errors import P2PError
 from p2pnode.core.ids import PeerId
 from p2pnode.core.keys import NodeKey
@@ -20,6 +21,7 @@ from p2pnode.core.network import Network
 from p2pnode.core.tasks import TaskSet
 from p2pnode.dht import Dht, KnownContact
 from p2pnode.dialing import DialCandidate
+from p2pnode.dialing_back import dial_back
 from p2pnode.improving import Improver
 from p2pnode.mapping_life import MappingLife
 from p2pnode.meetings import OwnSide
@@ -33,11 +35,11 @@ from p2pnode.presence import FindResult
 from p2pnode.reachability import NatKind, Reachability, Reflexive
 from p2pnode.relay_table import RelaySettings
 from p2pnode.rendezvous import RendezvousKeeper
+from p2pnode.roaming import Roaming
 from p2pnode.session import Session
 from p2pnode.sessions import SessionTable
 from p2pnode.signalling import Signalling
 from p2pnode.status import FlowBudget
-from p2pnode.trace import Trace
 
 __all__ = ["Reaching"]
 
@@ -46,7 +48,8 @@ log = structlog.get_logger(__name__)
 MAX_CANDIDATES = 8  # of the ten that an offer holds
 RENEW_PAUSE_S = 10.0  # on a line that loses a tenth, every fifth check is missed without cause
 CONSENT_S = 30.0  # RFC 7675, section 5.1, "Expiration of Consent"
-MAX_DIALLED_BACK = 4  # a caller's published addresses that we dial
+STUN_SERVERS = 4  # asked where there are no rendezvous nodes: one above the witnesses that a verdict needs
+CALLED_AGAIN_S = 5.0  # offers later than this after a session's beginning are no crossing calls
 MAX_SENT_TO = 4096  # IP addresses that QUIC or ICE sent to, 100 bytes each; one forgotten weakens a dial-back only
 
 
@@ -72,6 +75,7 @@ class Reaching:
         relay: RelaySettings,
         moved: Callable[[Session, str], None],
         find: Callable[[PeerId], Awaitable[FindResult]],
+        renew: Callable[[PeerId], Coroutine[Any, Any, Session]],
     ) -> None:
         """`portmap`: whether to ask the router for a port. `changed`: what we publish is another now. `moved`: as in
         `Pathways`."""
@@ -131,7 +135,8 @@ class Reaching:
             own_side=self._own_side,
             blocked=blocked,
             has_session=lambda peer: sessions.get(peer) is not None,
-            dial_back=self._dial_back,
+            called=self._called,
+            dial_back=partial(dial_back, endpoint=endpoint, sessions=sessions, usable=usable),
             path_to=endpoint.path_to,
             nudge=endpoint.nudge,
             relays=self.pathways.dialing,
@@ -141,6 +146,9 @@ class Reaching:
         )
         dht.probing.answer = self._stun.answer_untrusted
         self._improver = Improver(network=network, find=find, punch=self.punch, session=sessions.get)
+        self.roaming = Roaming(
+            network=network, sessions=sessions.all, improve=self._improve, renew=renew, refresh=self._refresh_now
+        )
         dht.on_observed = self._observed
         dht.on_deliver = self._signalling.delivered
         dht.has_sent_to = self._sent_to.__contains__
@@ -158,10 +166,12 @@ class Reaching:
         """Keep rendezvous nodes, and a port of the router's, from now on."""
         self.port_mapping.start()
         self._tasks.spawn(self._keep_rendezvous())
+        self.roaming.start()
         self.mapping_life.start()
 
     async def stop(self) -> None:
         await self._tasks.cancel()
+        await self.roaming.stop()
         await self.mapping_life.stop()
         await self._guessing.stop()
         await self.port_mapping.stop()
@@ -176,9 +186,8 @@ class Reaching:
         self._guessing.network_changed()
         self.mapping_life.network_changed()
         self._dht.addresses_changed()
-        self._keeper.renew()
         self._tasks.spawn(self.port_mapping.network_changed())
-        self._tasks.spawn(self.pathways.network_changed())
+        self.roaming.network_changed()
         self.look()
 
     def look(self) -> None:
@@ -310,8 +319,9 @@ class Reaching:
 
     def _ask_stun(self) -> None:
         """Ask the rendezvous nodes, each a STUN server on its one socket, how they see us now."""
-        for contact in self._keeper.contacts():
-            self._tasks.spawn(self._ask_one(contact.address))
+        servers = [contact.address for contact in self._keeper.contacts()] or self._stun_servers()[:STUN_SERVERS]
+        for server in servers:
+            self._tasks.spawn(self._ask_one(server))
 
     async def _ask_one(self, server: Address) -> None:
         with contextlib.suppress(P2PError):  # a silent server tells nothing
@@ -350,26 +360,6 @@ class Reaching:
         relays = tuple(RelayHint(*each) for each in self._keeper.relays()[:MAX_RELAYS]) if self._needed() else ()
         return OwnSide(tuple(candidates.values())[:MAX_CANDIDATES], (*dialable, *mapped), self.nat, ports, relays)
 
-    async def _dial_back(self, peer: PeerId, addresses: Sequence[Address]) -> None:
-        """Dial a caller's published addresses: if one works, neither router matters."""
-        tries = [
-            asyncio.ensure_future(self._endpoint.connect(peer, address))
-            for address in addresses[:MAX_DIALLED_BACK]
-            if address.scope is not Scope.LOOPBACK and self._usable(address)
-        ]
-        try:
-            for next_done in asyncio.as_completed(tries):
-                with contextlib.suppress(P2PError):
-                    connection = await next_done
-                    trace = Trace(self._network.monotonic())
-                    trace.add(self._network.monotonic(), f"dial back {connection.remote}", "both keys proven")
-                    self._sessions.adopt(connection, trace)
-                    return
-        finally:
-            for task in tries:
-                task.cancel()
-            await asyncio.gather(*tries, return_exceptions=True)
-
     def _consent_missed(self) -> None:
         """Perhaps our router was restarted: then nobody can call us until we are registered from the new mapping."""
         now = self._network.monotonic()
@@ -377,6 +367,19 @@ class Reaching:
             self._renewed_at = now
             self._keeper.renew()
             self._ask_stun()
+
+    def _refresh_now(self) -> None:
+        """Be registered from where we are now, ask how that is seen, and look for paths from there."""
+        self._renewed_at = float("-inf")
+        self._consent_missed()
+        self._improver.network_changed()
+        self._tasks.spawn(self.pathways.network_changed())
+
+    def _called(self, peer: PeerId) -> None:
+        """A peer made an offer. With a session that is not just beginning: it does not hear us there."""
+        session = self._sessions.get(peer)
+        if session is not None and self._network.monotonic() - session.opened_at > CALLED_AGAIN_S:
+            session.connection.doubt()
 
     def _consent_lost(self, peer: PeerId) -> None:
         """The checks' own path is silent. What QUIC hears, each packet authenticated, is consent as well."""

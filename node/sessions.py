@@ -81,7 +81,10 @@ class SessionTable:
                 self._linger(self._session(connection, trace), "duplicate")
                 return existing
             self._forget(existing, "duplicate" if crossing else "replaced")
-            self._linger(existing, "duplicate" if crossing else "replaced")
+            if existing.connection.in_doubt and not crossing:
+                existing.close("replaced")  # nothing arrives on it, and what waits there is to go by the new one
+            else:
+                self._linger(existing, "duplicate" if crossing else "replaced")
         session = self._session(connection, trace)
         self._take(session)
         return session

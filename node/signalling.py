@@ -69,6 +69,7 @@ class Signalling:
         own_side: Callable[[], OwnSide],
         blocked: Callable[[PeerId], bool],
         has_session: Callable[[PeerId], bool],
+        called: Callable[[PeerId], None],
         dial_back: Callable[[PeerId, Sequence[Address]], Coroutine[None, None, None]],
         path_to: Callable[[Address], Path],
         nudge: Callable[[Path], None],
@@ -77,10 +78,10 @@ class Signalling:
         consent_missed: Callable[[], None],
         consent_lost: Callable[[PeerId], None],
     ) -> None:
-        """`dial_back(peer, addresses)` dials a caller's published addresses; it never raises. `nudge(path)`: a check
-        came by it or was answered, so what QUIC sent by it before may be sent again at once. `rendezvous()`: the nodes
-        that forward to us. `path_found(peer, path, new)`: it works; `new`: the peer's router gave it this mapping only
-        now."""
+        """`called(peer)`: it made an offer. `dial_back(peer, addresses)` dials a caller's published addresses; it never
+        raises. `nudge(path)`: a check came by it or was answered, so what QUIC sent by it before may be sent again at
+        once. `rendezvous()`: the nodes that forward to us. `path_found(peer, path, new)`: it works; `new`: the peer's
+        router gave it this mapping only now."""
         self._key = key
         self._network = network
         self._tag = network_tag
@@ -92,6 +93,7 @@ class Signalling:
         self._own_side = own_side
         self._blocked = blocked
         self._has_session = has_session
+        self._called = called
         self._dial_back = dial_back
         self._path_to = path_to
         self._nudge = nudge
@@ -302,6 +304,7 @@ class Signalling:
         meeting = Meeting(sender, session, Vouches(way.address for way in self._rendezvous()))
         self._meetings[meeting] = None
         self._incoming[sender, remote.ufrag] = meeting
+        self._called(sender)
         meeting.published = frozenset(offer.addresses)
         meeting.relays = self._relays.choose(own, offer)
         self._relays.start(sender, own, offer, meeting.relays, None)
