@@ -122,9 +122,10 @@ class Network(ABC):
 
     @abstractmethod
     async def open_udp(
-        self, local: Address, handler: DatagramHandler, many: SegmentsHandler | None = None
+        self, local: Address, handler: DatagramHandler, many: SegmentsHandler | None = None, *, whole: bool = False
     ) -> DatagramSocket:
         """`many`: gets what the system hands over together, where it can; without, each datagram comes to `handler`.
+        `whole`: nothing is sent in fragments, nor fragmented on its way; what is too large is dropped.
 
         Bind. Port 0: any free one. IPv6 sockets never carry IPv4. Raise OSError (EADDRINUSE, EADDRNOTAVAIL...)."""
 

@@ -48,6 +48,9 @@ MDNS_PORT, MDNS_TTL = 5353, 255
 # Linux' numbers, which the socket module leaves out.
 _SO_RCVBUFFORCE = 33
 _IP_MULTICAST_ALL, _IPV6_MULTICAST_ALL = 49, 29
+_MTU_DISCOVER, _DISCOVER_PROBE = {socket.AF_INET: 10, socket.AF_INET6: 23}, 3
+# Others' "do not fragment", by (IPv4, IPv6)
+_DONT_FRAGMENT = {"win32": (14, 14), "darwin": (28, 62)}
 _SIOCGIFFLAGS, _IFF_UP = 0x8913, 0x1
 
 
@@ -72,10 +75,12 @@ class RealNetwork(Network):
         return os.urandom(count)
 
     async def open_udp(
-        self, local: Address, handler: DatagramHandler, many: SegmentsHandler | None = None
+        self, local: Address, handler: DatagramHandler, many: SegmentsHandler | None = None, *, whole: bool = False
     ) -> DatagramSocket:
         sock = _new_socket(local)
         try:
+            if whole:
+                _never_fragment(sock)
             sock.bind(_sockaddr(local))
             return UdpSocket(sock, handler, many)
         except BaseException:
@@ -244,6 +249,18 @@ def _new_socket(local: Address) -> socket.socket:
         with contextlib.suppress(OSError):  # a system that refuses (BSD, above its maximum) keeps its default
             sock.setsockopt(socket.SOL_SOCKET, option, size)
     return sock
+
+
+def _never_fragment(sock: socket.socket) -> None:
+    """Let everything leave whole, whatever the system knows of paths (RFC 8899, section 3). Raise OSError."""
+    is_ipv6 = sock.family == socket.AF_INET6
+    level = socket.IPPROTO_IPV6 if is_ipv6 else socket.IPPROTO_IP
+    if sys.platform == "linux":
+        sock.setsockopt(level, _MTU_DISCOVER[sock.family], _DISCOVER_PROBE)
+    elif sys.platform in _DONT_FRAGMENT:
+        sock.setsockopt(level, _DONT_FRAGMENT[sys.platform][is_ipv6], 1)
+    else:
+        raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))
 
 
 def _sockaddr(address: Address) -> tuple[str, int] | tuple[str, int, int, int]:

@@ -76,7 +76,7 @@ class SealedNetwork(Network):
             return None
 
     async def open_udp(
-        self, local: Address, handler: DatagramHandler, many: SegmentsHandler | None = None
+        self, local: Address, handler: DatagramHandler, many: SegmentsHandler | None = None, *, whole: bool = False
     ) -> DatagramSocket:
         def received(data: bytes, source: Address) -> None:
             opened = self.open_untrusted(data)
@@ -95,7 +95,8 @@ class SealedNetwork(Network):
                 for data in genuine:
                     handler(data, source)
 
-        return _SealedSocket(self, await self._inner.open_udp(local, received, None if many is None else received_many))
+        together = None if many is None else received_many
+        return _SealedSocket(self, await self._inner.open_udp(local, received, together, whole=whole))
 
     def monotonic(self) -> float:
         return self._inner.monotonic()

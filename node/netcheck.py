@@ -18,6 +18,7 @@ from p2pnode.core.address import Address, Realm, Scope, realm_of, scope_of
 from p2pnode.core.errors import P2PError
 from p2pnode.core.ids import NodeId
 from p2pnode.core.network import Network
+from p2pnode.core.sealed_network import SEAL_OVERHEAD, SealedNetwork
 from p2pnode.dht import Dht, KnownContact
 from p2pnode.dht.messages import NONCE_BYTES
 from p2pnode.dht.probing import ProbeResult
@@ -40,6 +41,9 @@ PROBERS = 4  # of these asked for probes, and to look at new sockets; one of the
 SERIES = 4  # new sockets for each of those
 WAIT_S = 2.0  # for what may not come
 HAIRPINS, HAIRPIN_PAUSE_S = 3, 0.3
+PACKETS = (1500, 1492, 1480, 1460, 1440, 1420, 1400, 1380, 1340, 1280)  # bytes with all headers, tried at once
+PACKET_WAIT_S = 1.0
+UDP_HEADERS = {False: 28, True: 48}  # with IPv4's and IPv6's
 LOWEST_PORT = 1024  # helpers probe none below
 
 
@@ -206,6 +210,7 @@ class _Family:
         report.evidence["mapping"] = mapping.evidence
         series = [await self._series(each.helper) for each in heard]  # in turn: or sequences would mix
         report.allocation, report.step, report.evidence["allocation"] = judge_allocation(series)
+        await self._largest(report, [each.helper for each in heard])
         if report.nat:
             await self._hairpin(report, [each for each in heard if each.seen.ip == report.public])
         elif report.nat is False:
@@ -281,6 +286,32 @@ class _Family:
                 break
             found.append((subject.port, seen))
         return found
+
+    async def _largest(self, report: FamilyReport, answering: Sequence[KnownContact]) -> None:
+        """Which is the largest packet that reaches a node whole; two are asked, one of them may be behind a tunnel."""
+        try:
+            subject = await Subject.open(self._owner._wire, ipv6=self._ipv6, whole=True)
+        except OSError:
+            report.evidence["mtu"] = "this system cannot send packets that nobody fragments"
+            return
+        self._subjects.append(subject)
+        sealed = SEAL_OVERHEAD if isinstance(self._owner._wire, SealedNetwork) else 0
+        around = UDP_HEADERS[self._ipv6] + sealed
+        sizes = [(packet - around) // 4 * 4 for packet in PACKETS]  # STUN counts in words
+        passed: dict[KnownContact, int] = {}
+        for helper in answering[:2]:
+            asks = (subject.ask(helper.address, PACKET_WAIT_S, size=size) for size in sizes)
+            answers = await asyncio.gather(*asks)
+            arrived = [size for size, answer in zip(sizes, answers, strict=True) if answer is not None]
+            if arrived:
+                passed[helper] = max(arrived) + around
+            if arrived and max(arrived) == sizes[0]:
+                break
+        if not passed:
+            report.evidence["mtu"] = "no node answered a large packet"
+            return
+        report.mtu = max(passed.values())
+        report.evidence["mtu"] = ", ".join(f"{size} bytes reached {h.address.ip} whole" for h, size in passed.items())
 
     async def _hairpin(self, report: FamilyReport, heard: Sequence[_Heard]) -> None:
         """Whether two sockets meet at the router's public address; both send, since it may filter."""

@@ -29,10 +29,11 @@ class Subject:
         self._socket: DatagramSocket
 
     @classmethod
-    async def open(cls, network: Network, *, ipv6: bool) -> Subject:
-        """Bind to a free port. Raise OSError."""
+    async def open(cls, network: Network, *, ipv6: bool, whole: bool = False) -> Subject:
+        """Bind to a free port; `whole`: for packets that nobody may fragment. Raise OSError."""
         made = cls(network)
-        made._socket = await network.open_udp(Address("::" if ipv6 else "0.0.0.0", 0), made._received)
+        local = Address("::" if ipv6 else "0.0.0.0", 0)
+        made._socket = await network.open_udp(local, made._received, whole=whole)
         return made
 
     @property

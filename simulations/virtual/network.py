@@ -86,8 +86,10 @@ class VirtualNetwork(Network):
         local: Address,
         handler: DatagramHandler,
         many: SegmentsHandler | None = None,  # noqa: ARG002 - see below
+        *,
+        whole: bool = False,  # noqa: ARG002 - see below
     ) -> DatagramSocket:
-        """Bind. Each datagram comes alone: `many` is never called."""
+        """Bind. Each datagram comes alone: `many` is never called; and whole: there are no fragments."""
         self._check_alive()
         return VirtualDatagramSocket(self.host, self.process, local, handler)
 

@@ -50,8 +50,10 @@ def test_keep_alive_leaves_room_for_a_lost_renewal(low: float, every: float) -> 
     assert keep_alive_for(low) == every
 
 
-@pytest.mark.parametrize("lifetime", [15.0, 30.0, 65.0, 180.0])
-@pytest.mark.parametrize("name", ["port-restricted", "symmetric"])
+@pytest.mark.parametrize(
+    ("name", "lifetime"),
+    [("port-restricted", 15.0), ("symmetric", 30.0), ("symmetric", 65.0), ("port-restricted", 180.0)],
+)
 def test_lifetime_is_found_and_used(name: str, lifetime: float) -> None:
     """To a second or 4 %, within 40 minutes and 250 datagrams; then flows are used as seldom as that allows.
 
@@ -146,7 +148,7 @@ def test_another_network_is_measured_anew() -> None:
     run_virtual(main, delay=ONE_WAY_S, keep_trace=False, until=None)
 
 
-def test_m1_helpers_that_agree_and_send_nothing_do_not_shorten_it() -> None:
+def test_helpers_that_agree_and_send_nothing_do_not_shorten_it() -> None:
     """Two of five: who cannot reach us before is not believed about silence after."""
 
     async def main(world: VirtualWorld) -> None:
@@ -163,7 +165,7 @@ def test_m1_helpers_that_agree_and_send_nothing_do_not_shorten_it() -> None:
     run_virtual(main, delay=ONE_WAY_S, keep_trace=False, until=None)
 
 
-def test_m1_a_helper_that_keeps_the_mapping_alive_does_not_lengthen_it() -> None:
+def test_a_helper_that_keeps_the_mapping_alive_does_not_lengthen_it() -> None:
     """Datagrams that nobody asked for void the trial: nothing is found rather than something false."""
 
     async def main(world: VirtualWorld) -> None:
