@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from p2pnode import DEFAULT_PORT, Home, PeerId, load_or_create_account_key, load_or_create_node_key
 from p2pnode.api.client import Client
+from p2pnode.api.netcheck_types import NetcheckAnswer
 from p2pnode.api.types import ConnectAnswer, ConnectRequest, Contact, ContactAdd, SendAnswer, SendRequest, Status
 from p2pnode.simulations.netns.errors import LabError
 from p2pnode.simulations.netns.topology import Host
@@ -169,6 +170,10 @@ class LabNode:
     def status(self) -> Status:
         """Return addresses, NAT class, counters."""
         return self.call(lambda c: c.get("/v1/status", Status))
+
+    def netcheck(self) -> NetcheckAnswer:
+        """Let it find out what stands before it: seven seconds and more."""
+        return self.call(lambda c: c.get("/v1/netcheck", NetcheckAnswer, timeout=60.0))
 
     def received(self) -> Counter[str]:
         """Return the texts of all messages that its history has from others, and how often each."""

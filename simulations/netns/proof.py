@@ -14,11 +14,11 @@ from p2pnode.simulations.netns.topology import Host
 from p2pnode.simulations.netns.wire_client import WireClient
 from p2pnode.simulations.probing import ProbeServers, ProbeSettings
 
-__all__ = ["Prover", "differences"]
+__all__ = ["ALLOCATION", "Prover", "differences"]
 
 _AT_A_TIME = 8  # probes wait most of the time
 _LONGER = 2  # a wrong verdict is asked for again with longer waits: a busy machine answers late
-_ALLOCATION = {"kept": PRESERVING, "pooled": RANDOM, "random": RANDOM, "sequential": SEQUENTIAL}
+ALLOCATION = {"kept": PRESERVING, "pooled": RANDOM, "random": RANDOM, "sequential": SEQUENTIAL}
 
 
 class Prover:
@@ -73,7 +73,7 @@ def differences(kind: NatKind, verdict: Verdict, public_ip: str) -> Iterator[str
             "nat": kind.is_router,
             "mapping": kind.mapping,
             "filtering": kind.filtering,
-            "allocation": PRESERVING if kind.port_kept else _ALLOCATION[kind.outermost.ports],
+            "allocation": PRESERVING if kind.port_kept else ALLOCATION[kind.outermost.ports],
             "hairpin": kind.outermost.hairpin or not kind.is_router,
             "seen as": public_ip,
         }
