@@ -9,7 +9,12 @@ from p2pnode.core.address import Address, Realm, Scope, realm_of
 from p2pnode.core.network import Interface
 from p2pnode.interfaces import advertised
 
-__all__ = ["own_addresses"]
+__all__ = ["bound_ip", "own_addresses"]
+
+
+def bound_ip(bound: Sequence[Address], *, ipv6: bool) -> str | None:
+    """Return where our socket of a family is bound, the wildcard when to all; None without one."""
+    return next((address.ip for address in bound if address.is_ipv6 is ipv6), None)
 
 
 def own_addresses(

@@ -13,11 +13,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import structlog
 
+from p2pnode.addresses import bound_ip
 from p2pnode.core.address import Address, Realm
 from p2pnode.core.network import Network
 from p2pnode.core.tasks import TaskSet
@@ -97,11 +98,12 @@ class MappingLife:
         dht: Dht,
         needed: Callable[[], Collection[bool]],
         changed: Callable[[float | None], None],
+        bound: Callable[[], Sequence[Address]],
     ) -> None:
         """`needed()`: families (True: IPv6) in which flows have to be kept alive. `changed(keep_alive)`: how often at
-        least, None when that is not known any more."""
+        least, None when that is not known any more. `bound`: where our sockets are."""
         self._network, self._dht = network, dht
-        self._needed, self._changed = needed, changed
+        self._needed, self._changed, self._bound = needed, changed, bound
         self._found: dict[bool, Lifetime] = {}
         self._due: dict[bool, float] = {}
         self._networks = 0
@@ -200,8 +202,11 @@ class MappingLife:
 
     async def _trial(self, ipv6: bool, pause: float) -> _Trial | None:
         """Leave a mapping alone for `pause` seconds; None when that showed nothing."""
+        ip = bound_ip(self._bound(), ipv6=ipv6)
+        if ip is None:
+            return None
         with contextlib.suppress(OSError):
-            subject = await Subject.open(self._dht.network, ipv6=ipv6)
+            subject = await Subject.open(self._dht.network, ip)
             try:
                 return await self._try(subject, ipv6, pause)
             finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from p2pnode.core.tasks import TaskSet
 from p2pnode.joining import Joiner
+from p2pnode.nat import UdpMux
 from p2pnode.netcheck import Netcheck
 from p2pnode.netcheck_report import NetcheckReport
 from p2pnode.reaching import Reaching
@@ -17,6 +18,7 @@ class Measuring(Topical):
     """`Node` sets what is declared here."""
 
     settings: NodeSettings
+    mux: UdpMux
     reaching: Reaching
     _joiner: Joiner
     _tasks: TaskSet
@@ -31,6 +33,7 @@ class Measuring(Topical):
                 life=self.reaching.mapping_life,
                 allow_documentation=self.settings.allow_documentation,
                 portmap=self.settings.portmap,
+                bound=lambda: self.mux.local,
                 known_addresses=self._joiner.known_addresses,
                 spawn=self._tasks.spawn,
             )

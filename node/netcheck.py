@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from p2pnode.addresses import bound_ip
 from p2pnode.core.address import Address, Realm, Scope, realm_of, scope_of
 from p2pnode.core.errors import P2PError
 from p2pnode.core.ids import NodeId
@@ -67,15 +68,16 @@ class Netcheck:
         life: MappingLife,
         allow_documentation: bool,
         portmap: bool,
+        bound: Callable[[], Sequence[Address]],
         known_addresses: Callable[[], Awaitable[list[Address]]],
         spawn: Callable[[Coroutine[None, None, None]], object],
     ) -> None:
-        """`portmap`: whether the router may be asked. `known_addresses()`: where nodes were, to try when none answers.
-        `spawn`: runs work while the node does."""
+        """`portmap`: whether the router may be asked. `bound`: where our sockets are. `known_addresses()`: where nodes
+        were, to try when none answers. `spawn`: runs work while the node does."""
         self._network, self._wire, self._dht, self._life = network, dht.network, dht, life
         self._documentation = allow_documentation
         self._known_addresses = known_addresses
-        self._portmap = portmap
+        self._portmap, self._bound = portmap, bound
         self._spawn = spawn
         self._running: asyncio.Future[NetcheckReport] | None = None
 
@@ -114,7 +116,7 @@ class Netcheck:
                 report.evidence["udp"] = f"{len(answered)} of {report.helpers} nodes of the public network answered"
             else:
                 known = [each for each in await self._known_addresses() if self._is_public(each)]
-                outside, packets = await look_outside(self._network, self._wire, known)
+                outside, packets = await look_outside(self._network, self._wire, self._bound(), known)
                 report.udp, report.internet = outside.udp, outside.internet
                 report.evidence["udp"] = outside.evidence
                 report.packets += packets
@@ -133,7 +135,8 @@ class Netcheck:
         if not self._portmap:
             report.evidence["portmap"] = "not asked: switched off (--no-portmap)"
             return None
-        gateways = [gateway for gateway in await self._network.gateways() if ":" not in gateway.ip]
+        own = bound_ip(self._bound(), ipv6=False)
+        gateways = [each for each in await self._network.gateways() if own in ("0.0.0.0", each.local)]
         if not gateways:
             report.portmap = dict.fromkeys(report.portmap, False)
             report.evidence["portmap"] = "there is no router to ask"
@@ -171,6 +174,7 @@ class _Family:
         self._owner, self._ipv6 = owner, ipv6
         self._network, self._dht = owner._network, owner._dht
         self._subjects: list[Subject] = []
+        self._bound_ip = bound_ip(owner._bound(), ipv6=ipv6)
         self._probes = 0
         self._fresh: dict[KnownContact, Address] = {}
         self.answered: set[NodeId] = set()
@@ -182,7 +186,7 @@ class _Family:
 
     async def run(self) -> FamilyReport | None:
         """Return None without an address that leads anywhere."""
-        if not self._own_ips():
+        if self._bound_ip is None or not self._own_ips():
             return None
         self.helpers = self._dht.rendezvous_candidates(HELPERS, realm=Realm.PUBLIC, families=[self._ipv6])
         self.voters = Voters(helper.address for helper in self.helpers)
@@ -223,8 +227,8 @@ class _Family:
         every = [ip for interface in self._network.interfaces() for ip in interface.addresses]
         return [ip for ip in every if (":" in ip) == self._ipv6 and scope_of(ip) in wanted]
 
-    async def _subject(self) -> Subject:
-        made = await Subject.open(self._owner._wire, ipv6=self._ipv6)
+    async def _subject(self, *, whole: bool = False) -> Subject:
+        made = await Subject.open(self._owner._wire, self._bound_ip or "", whole=whole)
         self._subjects.append(made)
         return made
 
@@ -290,11 +294,10 @@ class _Family:
     async def _largest(self, report: FamilyReport, answering: Sequence[KnownContact]) -> None:
         """Which is the largest packet that reaches a node whole; two are asked, one of them may be behind a tunnel."""
         try:
-            subject = await Subject.open(self._owner._wire, ipv6=self._ipv6, whole=True)
+            subject = await self._subject(whole=True)
         except OSError:
             report.evidence["mtu"] = "this system cannot send packets that nobody fragments"
             return
-        self._subjects.append(subject)
         sealed = SEAL_OVERHEAD if isinstance(self._owner._wire, SealedNetwork) else 0
         around = UDP_HEADERS[self._ipv6] + sealed
         sizes = [(packet - around) // 4 * 4 for packet in PACKETS]  # STUN counts in words

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from p2pnode.addresses import bound_ip
 from p2pnode.core.address import Address
 from p2pnode.core.errors import BadPacket
 from p2pnode.core.network import Network
@@ -111,17 +112,21 @@ def _portal(reached: dict[str, Reached]) -> str:
     return ""
 
 
-async def look_outside(network: Network, wire: Network, addresses: Sequence[Address]) -> tuple[Outside, int]:
+async def look_outside(
+    network: Network, wire: Network, bound: Sequence[Address], addresses: Sequence[Address]
+) -> tuple[Outside, int]:
     """Ask, for about three seconds; return the verdict and how many datagrams were sent.
 
-    `wire`: whose UDP the nodes understand.
+    `wire`: whose UDP the nodes understand; `bound`: where our sockets are.
     """
     chosen = list({address.ip: address for address in reversed(addresses)}.values())[-MAX_ASKED:]
     reached = {address.ip: Reached() for address in chosen}
     subjects: dict[bool, Subject] = {}
     for ipv6 in {address.is_ipv6 for address in chosen}:
+        ip = bound_ip(bound, ipv6=ipv6)
         with contextlib.suppress(OSError):
-            subjects[ipv6] = await Subject.open(wire, ipv6=ipv6)
+            if ip is not None:
+                subjects[ipv6] = await Subject.open(wire, ip)
 
     async def by_udp(address: Address) -> None:
         subject = subjects.get(address.is_ipv6)

@@ -29,11 +29,10 @@ class Subject:
         self._socket: DatagramSocket
 
     @classmethod
-    async def open(cls, network: Network, *, ipv6: bool, whole: bool = False) -> Subject:
-        """Bind to a free port; `whole`: for packets that nobody may fragment. Raise OSError."""
+    async def open(cls, network: Network, ip: str, *, whole: bool = False) -> Subject:
+        """Bind to a free port of `ip`, as the node is; `whole`: for packets that nobody may fragment. Raise OSError."""
         made = cls(network)
-        local = Address("::" if ipv6 else "0.0.0.0", 0)
-        made._socket = await network.open_udp(local, made._received, whole=whole)
+        made._socket = await network.open_udp(Address(ip, 0), made._received, whole=whole)
         return made
 
     @property

@@ -117,8 +117,9 @@ class Reaching:
             improve=self._improve, moved=self._session_moved,
         )  # fmt: skip
         self.mapping_life = MappingLife(
-            network=network, dht=dht, needed=self._closed_families, changed=self._keeper.keep_alive_every
-        )
+            network=network, dht=dht, needed=self._closed_families, changed=self._use_flows_every,
+            bound=lambda: mux.local,
+        )  # fmt: skip
         self._guard = OfferGuard(key=key, network_tag=network_tag, known=self._is_known)
         self._guessing = PortGuessing(
             network=network, mux=mux, ice=self._ice, servers=self._stun_servers, known=self._is_known
@@ -278,12 +279,22 @@ class Reaching:
 
     def session_opened(self, session: Session) -> None:
         self._signalling.session_opened(session.peer, session.connection.path)
+        self._keep_alive(session)
 
     def session_ended(self, peer: PeerId) -> None:
         if self._sessions.get(peer) is None:
             self._signalling.session_ended(peer)
 
     # Parts
+
+    def _use_flows_every(self, seconds: float | None) -> None:
+        """So often the router before us wants to see a flow; None: as usual."""
+        self._keeper.keep_alive_every(seconds)
+        for session in self._sessions.all():
+            self._keep_alive(session)
+
+    def _keep_alive(self, session: Session) -> None:
+        session.connection.keep_alive_s = min(session.connection.keep_alive_s, self._keeper.keep_alive)
 
     def _is_known(self, peer: PeerId) -> bool:
         return self._sessions.get(peer) is not None or self.known(peer)

@@ -88,6 +88,9 @@ def test_lifetime_is_found_and_used(name: str, lifetime: float) -> None:
             assert asked <= 4 * (1200 / (0.9 * budget.keep_alive_s) + 1)
             session = await there.helpers[4].connect(home.peer_id)
             assert await session.ping() > 0
+            own = home.session(there.helpers[4].peer_id)
+            assert own is not None
+            assert own.connection.keep_alive_s == min(20.0, budget.keep_alive_s)
 
     run_virtual(main, delay=ONE_WAY_S, keep_trace=False, until=None)
 
