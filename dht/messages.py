@@ -26,6 +26,7 @@ from p2pnode.dht.error_codes import ErrorCode
 from p2pnode.dht.fields import (
     MAX_BLOB,
     MAX_LEASE,
+    MAX_RELAY_LEASE,
     MAX_WATCH,
     NONCE_BYTES,
     Blob,
@@ -39,6 +40,7 @@ from p2pnode.dht.fields import (
     Order,
     Port,
     PublicKey,
+    RelayLease,
     Seen,
     Seq,
     Token,
@@ -51,12 +53,12 @@ from p2pnode.dht.topic_entries import MAX_DEPTH, Shard, TopicEntry
 from p2pnode.dht.wire import SEALED_REQUEST_MIN
 
 __all__ = [
-    "MAX_BLOB", "MAX_LEASE", "MAX_WATCH", "MAX_WAYS", "NONCE_BYTES", "NOTICE", "PING_BYTES", "SEALED_ONLY",
-    "UNDER_KEYS", "Announce", "Answer", "Changed", "Deliver", "Delivered", "DialBack", "DialBackAccepted",
-    "DialFor", "Error", "ErrorCode", "FindNode", "Forward", "Forwarded", "Get", "ListTopic", "Nodes", "Noticed",
-    "Ping", "Pong", "Probe", "Probed", "Put", "Register", "Registered", "Relay", "Relaying", "Request", "Signal",
-    "Stored", "TopicPage", "Value", "Watch", "Watching", "decode_answer_untrusted", "decode_notice_untrusted",
-    "decode_request_untrusted", "encode", "sealed_size",
+    "MAX_BLOB", "MAX_LEASE", "MAX_RELAY_LEASE", "MAX_WATCH", "MAX_WAYS", "NONCE_BYTES", "NOTICE", "PING_BYTES",
+    "SEALED_ONLY", "UNDER_KEYS", "Announce", "Answer", "Changed", "Deliver", "Delivered", "DialBack",
+    "DialBackAccepted", "DialFor", "Error", "ErrorCode", "FindNode", "Forward", "Forwarded", "Get", "ListTopic",
+    "Nodes", "Noticed", "Ping", "Pong", "Probe", "Probed", "Put", "Register", "Registered", "Relay", "Relaying",
+    "Request", "Signal", "Stored", "TopicPage", "Value", "Watch", "Watching", "decode_answer_untrusted",
+    "decode_notice_untrusted", "decode_request_untrusted", "encode", "sealed_size",
 ]  # fmt: skip
 
 MAX_WAYS = 2
@@ -193,7 +195,7 @@ class Relay(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=
     seconds, 0 ends it."""
 
     peer: Key
-    lease: Annotated[int, msgspec.Meta(ge=0, le=MAX_LEASE)]
+    lease: RelayLease
 
 
 class Pong(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=1):
@@ -299,7 +301,7 @@ class Relaying(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fiel
 
     observed: Observed
     flow: Annotated[int, msgspec.Meta(ge=0, le=65_535)]
-    lease: Annotated[int, msgspec.Meta(ge=0, le=MAX_LEASE)]
+    lease: RelayLease
     paired: bool
 
 

@@ -17,6 +17,7 @@ from p2pnode.dht.members import Members
 from p2pnode.dht.messages import (
     MAX_BLOB,
     MAX_LEASE,
+    MAX_RELAY_LEASE,
     Forward,
     Forwarded,
     Register,
@@ -40,10 +41,12 @@ NEWCOMER_PENALTY = 0.2  # s of round trip that a node known only now is thought 
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A node forwards to us. `relays`: it relays, too. `rtt_s`: what asking took."""
+    """A node forwards to us. `relays`: it relays, too. `rtt_s`: what asking took. `seen`: our address as it sees it, as
+    sent."""
 
     relays: bool
     rtt_s: float
+    seen: bytes = b""
 
 
 class Signalling:
@@ -81,7 +84,7 @@ class Signalling:
         outcome = await self.protocol.request(contact.address, contact.node_id, Register(lease))
         if not isinstance(outcome.answer, Registered):
             return None
-        return Registration(outcome.answer.relays, outcome.rtt_s)
+        return Registration(outcome.answer.relays, outcome.rtt_s, outcome.answer.observed)
 
     # -- relay --------------------------------------------------------------------------------------------------
 
@@ -98,7 +101,7 @@ class Signalling:
         self, contact: KnownContact, peer: NodeId, *, lease_s: float = 100.0, timeout: float | None = None
     ) -> Relaying | None:
         """Ask a node to join us with `peer`, for up to 120 s; 0 ends it. None: it refused or did not answer."""
-        lease = max(0, min(MAX_LEASE, round(lease_s)))
+        lease = max(0, min(MAX_RELAY_LEASE, round(lease_s)))
         outcome = await self.protocol.request(contact.address, contact.node_id, Relay(peer, lease), timeout)
         return outcome.answer if isinstance(outcome.answer, Relaying) else None
 

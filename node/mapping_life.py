@@ -118,6 +118,12 @@ class MappingLife:
     async def stop(self) -> None:
         await self._tasks.cancel()
 
+    def doubt(self) -> None:
+        """The router has forgotten flows that were used as often as it seemed to ask for: measure anew."""
+        if self._found:
+            log.info("mapping_lifetime_doubted", alive_s=self.shortest)
+            self.network_changed()
+
     def network_changed(self) -> None:
         """Another router may stand before us."""
         self._due.clear()
@@ -224,10 +230,11 @@ class MappingLife:
         flows = [flow for flow, seen in zip(flows, again, strict=True) if seen == flow.seen]
         if not flows:
             return None
-        strays = subject.strays
+        strays, wall = subject.strays, self._network.wall()
         await asyncio.sleep(pause)
         asked = now()
-        if subject.strays != strays:
+        slept = abs(self._network.wall() - wall - pause) > WARM_S  # the machine, not only this task
+        if subject.strays != strays or slept:
             return None
         called = await self._call(subject, flows)
         if not called.came and len({flow.voter for flow in called.agreed}) < 2:
@@ -270,5 +277,6 @@ class MappingLife:
             if answer is not None and answer.observed.ip == flow.seen.ip
         }
         at = self._network.monotonic()  # an answer leaves after the frame
-        await subject.wait_for(set(agreed), WAIT_S, all_of_them=False)
+        if agreed:
+            await subject.wait_for(set(agreed), WAIT_S, all_of_them=False)
         return _Called(list(agreed.values()), [flow for nonce, flow in agreed.items() if nonce in subject.arrived], at)

@@ -99,7 +99,13 @@ class Reaching:
         self._stun_client = StunClient(network, self.send)
         self._ice = IceEndpoint(network=network, send=self.send, allow_documentation=allow_documentation)
         self._reachability = Reachability(allow_documentation=allow_documentation)
-        self._keeper = RendezvousKeeper(dht=dht, network=network, changed=changed, families=self._closed_families)
+        self.mapping_life = MappingLife(
+            network=network, dht=dht, needed=self._closed_families, changed=self._use_flows_every,
+            bound=lambda: mux.local,
+        )  # fmt: skip
+        self._keeper = RendezvousKeeper(
+            dht=dht, network=network, changed=changed, families=self._closed_families, moved=self.mapping_life.doubt
+        )
         self.port_mapping = PortMapping(
             enabled=portmap,
             key=key,
@@ -115,10 +121,6 @@ class Reaching:
             network=network, dht=dht, endpoint=endpoint, send=self.send, relay=relay, usable=usable,
             session=sessions.get, is_punched=lambda session: self._is_punched(session.connection),
             improve=self._improve, moved=self._session_moved,
-        )  # fmt: skip
-        self.mapping_life = MappingLife(
-            network=network, dht=dht, needed=self._closed_families, changed=self._use_flows_every,
-            bound=lambda: mux.local,
         )  # fmt: skip
         self._guard = OfferGuard(key=key, network_tag=network_tag, known=self._is_known)
         self._guessing = PortGuessing(

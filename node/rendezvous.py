@@ -101,15 +101,17 @@ class RendezvousKeeper:
         settings: RendezvousSettings | None = None,
         realm: Realm = Realm.PUBLIC,
         families: Callable[[], Collection[bool]] = lambda: (False, True),
+        moved: Callable[[], None] = lambda: None,
     ) -> None:
         """`changed` is called after `contacts()` has become another set; it must not block.
 
-        `families()`: those (True: IPv6) in which somebody has to forward to us.
+        `families()`: those (True: IPv6) in which somebody has to forward to us. `moved()`: several nodes see us
+        elsewhere than at their last renewal: our router has forgotten the flows.
         """
         self._dht = dht
         self._network = network
         self._changed = changed
-        self._realm, self._families = realm, families
+        self._realm, self._families, self._moved = realm, families, moved
         self.settings = settings or RendezvousSettings()
         self._kept: dict[NodeId, _Kept] = {}
         self.keep_alive = self.settings.keep_alive
@@ -168,7 +170,9 @@ class RendezvousKeeper:
             self._beat_at = now + self.keep_alive * (1 - JITTER * self._network.rng.random())
         due = [kept for kept in self._kept.values() if kept.due_at <= now]
         if due:
-            await asyncio.gather(*(self._renew(kept) for kept in due))
+            moved = await asyncio.gather(*(self._renew(kept) for kept in due))
+            if sum(moved) > 1:  # one alone may lie
+                self._moved()
         # A network with fewer servers than wanted is asked less and less often whether it has more.
         self._retry_s = min(2 * self._retry_s, self.keep_alive)
         while self._network.monotonic() < self._beat_at and (candidates := self._choose()):
@@ -212,13 +216,15 @@ class RendezvousKeeper:
         else:
             self._shun(contact.node_id)
 
-    async def _renew(self, kept: _Kept) -> None:
+    async def _renew(self, kept: _Kept) -> bool:
+        """Return whether the node sees us elsewhere than before."""
         granted = await self._register(kept.contact)
         if granted is not None:
+            moved = granted.seen != kept.granted.seen
             kept.granted = granted
             kept.misses = 0
             kept.due_at = self._beat_at
-            return
+            return moved
         kept.misses += 1
         kept.due_at = self._network.monotonic() + self.settings.retry
         if kept.misses >= self.settings.misses:
@@ -226,6 +232,7 @@ class RendezvousKeeper:
             self._given_up += 1
             self._shun(kept.contact.node_id)
             log.info("rendezvous_given_up", address=str(kept.contact.address))
+        return False
 
     async def _register(self, contact: KnownContact) -> Registration | None:
         self._asked += 1

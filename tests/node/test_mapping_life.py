@@ -151,6 +151,24 @@ def test_another_network_is_measured_anew() -> None:
     run_virtual(main, delay=ONE_WAY_S, keep_trace=False, until=None)
 
 
+def test_what_the_router_belies_is_measured_anew() -> None:
+    """It forgets its flows: several rendezvous nodes see us elsewhere, and the keep-alive is short until measured."""
+    kind = KINDS["symmetric"].with_lifetime(100)
+
+    async def main(world: VirtualWorld) -> None:
+        async with checked(world, kind) as there:
+            await measured(there)
+            assert there.home.status().flows.keep_alive_s > 80
+            assert there.place.router is not None
+            there.place.router.reboot()
+            await asyncio.sleep(120)
+            assert there.home.status().flows.keep_alive_s == 25.0
+            await measured(there)
+            assert there.home.status().flows.keep_alive_s > 80
+
+    run_virtual(main, delay=ONE_WAY_S, keep_trace=False, until=None)
+
+
 def test_helpers_that_agree_and_send_nothing_do_not_shorten_it() -> None:
     """Two of five: who cannot reach us before is not believed about silence after."""
 
