@@ -29,14 +29,21 @@ class FakeDht:
         self.dead: set[KnownContact] = set()
         self.refusing: set[KnownContact] = set()
         self.asked: list[tuple[float, KnownContact]] = []
+        self.seen: dict[KnownContact, bytes] = {}
+        self.leases: set[float] = set()
+        self.moves: list[float] = []
         self._now = now
 
     async def register(self, contact: KnownContact, *, lease_s: float = 60.0) -> Registration | None:
-        assert 50 < lease_s <= 120
+        self.leases.add(lease_s)
         self.asked.append((self._now(), contact))
         dead = contact in self.dead
         await asyncio.sleep(3.0 if dead else 0.04)
-        return None if dead or contact in self.refusing else Registration(relays=True, rtt_s=0.04)
+        return (
+            None
+            if dead or contact in self.refusing
+            else Registration(relays=True, rtt_s=0.04, seen=self.seen.get(contact, b""))
+        )
 
     def rendezvous_candidates(
         self, count: int, *, realm: Realm = Realm.PUBLIC, families: Collection[bool] = (False, True)
@@ -57,6 +64,7 @@ async def keeping(
         network=world.host(),
         changed=lambda: told.append(set(keeper.contacts())),
         settings=settings,
+        moved=lambda: dht.moves.append(world.loop.time()),
     )
     task = asyncio.ensure_future(keeper.run())
     try:
@@ -93,6 +101,41 @@ def test_quiet_keep_alive_costs_one_request_per_node_and_25_seconds() -> None:
             print(f"{per_minute:.1f} renewals a minute for 4 nodes, twice as many datagrams")
             assert per_minute <= 11
             assert len(told) == 1
+
+    run_virtual(main)
+
+
+def test_flows_are_used_as_seldom_as_is_allowed() -> None:
+    """Another keep-alive holds at once, also a shorter one; the lease is always longer than three renewals."""
+
+    async def main(world: VirtualWorld) -> None:
+        async with keeping(world, [contact(n) for n in range(1, 10)]) as (keeper, dht, _):
+            assert dht.leases == {90.0}
+            for every, most in ((100.0, 28), (10.0, 275), (None, 110)):
+                keeper.keep_alive_every(every)
+                dht.asked.clear()
+                await asyncio.sleep(600)
+                for node in dht.nodes[:4]:
+                    times = [at for at, asked in dht.asked if asked == node]
+                    assert max(b - a for a, b in itertools.pairwise(times)) <= (every or 25.0) + 0.1
+                assert len(dht.asked) <= most
+            assert max(dht.leases) == 360.0
+
+    run_virtual(main)
+
+
+def test_several_nodes_that_see_us_elsewhere_are_told_of_and_one_is_not() -> None:
+    """One alone may lie; the same address again says nothing."""
+
+    async def main(world: VirtualWorld) -> None:
+        nodes = [contact(n) for n in range(1, 10)]
+        async with keeping(world, nodes) as (_, dht, _told):
+            dht.seen[nodes[0]] = b"another"
+            await asyncio.sleep(60)
+            assert not dht.moves
+            dht.seen.update(dict.fromkeys(nodes, b"elsewhere"))
+            await asyncio.sleep(100)
+            assert len(dht.moves) == 1
 
     run_virtual(main)
 
