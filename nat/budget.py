@@ -98,31 +98,45 @@ class AddressBudget:
 
 
 class Following:
-    """How a connection follows its other side to a new address, and what it may send there unheard (C1)."""
+    """How a connection follows its other side to a new address, and what it may send there unproven (C1, A1).
+
+    That packets come from an address proves nothing: who has the keys can write any source on them (RFC 9000, section
+    9.3.1, "Peer Address Spoofing"). An answered probe does; until then ten packets may go, and three times the bytes
+    that came.
+    """
 
     def __init__(self, now: float) -> None:
         self._moved_at = now
-        self._left: int | None = None  # packets that the new address may still get; None: it was heard
+        self._left: int | None = None  # packets that the new address may still get; None: it has answered a probe
+        self._credit = 0
 
     def move(self, now: float) -> bool:
         """Whether it may move now; taken into account when so."""
         if now - self._moved_at < MOVE_PAUSE_S:
             return False
-        self._moved_at, self._left = now, PACKETS_BEFORE_ANSWER - PROBES
+        self._moved_at, self._left, self._credit = now, PACKETS_BEFORE_ANSWER - PROBES, 0
         return True
 
-    def heard(self) -> None:
-        """The other side was heard from the address that packets go to."""
+    def answered(self) -> None:
+        """The address that packets go to has answered a probe."""
         self._left = None
+
+    def heard(self, size: int) -> None:
+        """So many bytes came from the address that packets go to, whoever sent them."""
+        if self._left is not None:
+            self._credit += 3 * size
 
     @property
     def unlimited(self) -> bool:
         """Whether packets need not be counted."""
         return self._left is None
 
-    def spend(self) -> bool:
+    def spend(self, size: int) -> bool:
         """Whether one more packet may go; counted when so."""
         if self._left is None:
+            return True
+        if self._credit >= size:
+            self._credit -= size
             return True
         self._left -= 1
         return self._left >= 0

@@ -131,7 +131,7 @@ class Driver(Moving):
         except TransportError:
             self._endpoint.dropped("quic_error")
         self._heard_at = now
-        self._following.heard()
+        self._following.heard(len(data))
         self._process()
         if not self.initiator and not self.proven.done() and self._initials_seen.repeated(data):
             for _ in range(3):  # one per packet number space
@@ -155,7 +155,7 @@ class Driver(Moving):
                 with contextlib.suppress(TransportError):
                     self.transport.receive(data, now)
         self._heard_at = now
-        self._following.heard()
+        self._following.heard(len(buffer))
         self._process()
         if not self._released:
             self._schedule_flush()
@@ -243,7 +243,7 @@ class Driver(Moving):
         if self.spend is not None and not self.spend(self.path.remote):
             self._endpoint.dropped("budget")
             return
-        if not self._following.spend():
+        if not self._following.spend(len(data)):
             self._endpoint.dropped("budget")
             return
         self.bytes_sent += len(data)

@@ -36,6 +36,8 @@ class Moving:
     def _begin_on(self, path: Path, now: float) -> None:
         self.path = path
         """The way that its packets take now."""
+        self.first_path = path
+        """Where the handshake proved both sides."""
         self._following = Following(now)
         self._paths: Paths | None = None
         self._doubted_at: float | None = None
@@ -103,10 +105,13 @@ class Moving:
         paths = self._paths
         return [] if paths is None else [p for p in paths.all if p != self.path and paths.is_validated(p)]
 
-    def add_path(self, path: Path) -> None:
-        """Probe a path to the other side; it takes over when it is better than the one in use, or when that dies."""
+    def add_path(self, path: Path, *, doubt: bool = False) -> None:
+        """Probe a path to the other side; it takes over when it is better than the one in use, or when that dies.
+
+        `doubt`: the one in use may have died just now; it is probed as well.
+        """
         if self._paths is not None and not self.closed:
-            self._paths.add(path)
+            self._paths.add(path, doubt=doubt)
 
     def remove_path(self, path: Path) -> None:
         """This path leads nowhere any more."""
@@ -117,6 +122,8 @@ class Moving:
         """Both sides are proven: from now on there may be several."""
         self._paths = Paths(self, self.network.token_bytes(PATH_KEY_BYTES))
         self._endpoint.paths_opened(self._paths)
+        if self.path != self.first_path:
+            self._paths.moved()
         return self._paths
 
     @property
@@ -129,8 +136,8 @@ class Moving:
         """Take a genuine packet that came by another path, and follow the other side if it has moved there.
 
         RFC 9000, section 9.3, "Responding to Connection Migration". Difference: no PATH_CHALLENGE, since qh3 knows of
-        one path only; instead a new path gets at most ten packets, probes included, until more comes by it or it
-        answers a probe, and a packet by the old one leads back. Never raises.
+        one path only; instead a new path gets at most ten packets, probes included, and three times what comes by it
+        until it answers a probe; if it does not, or by a packet, the connection goes back. Never raises.
         """
         now = self.network.monotonic()
         try:
@@ -157,7 +164,7 @@ class Moving:
     def path_answered(self, path: Path) -> None:
         """A probe was answered there: the other side wants packets at that address."""
         if path == self.path:
-            self._following.heard()
+            self._following.answered()
 
     def take_path(self, path: Path) -> None:
         """Send by `path` from now on, and what is unacknowledged at once."""
@@ -165,7 +172,7 @@ class Moving:
         self._endpoint.moved += 1
         if self._paths is not None:
             if self._paths.is_validated(path):
-                self._following.heard()
+                self._following.answered()
             self._paths.moved()
         self._fire_early()
         if self.on_moved is not None:

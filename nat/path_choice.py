@@ -11,6 +11,7 @@ magicsock (better by a margin, trust in a path ends after 6.5 s).
 
 from __future__ import annotations
 
+from p2pnode.nat.budget import Pace
 from p2pnode.nat.path import Path
 
 __all__ = ["MAX_PATHS", "PathChoice"]
@@ -20,7 +21,9 @@ FIRST_PROBES_S = (0.1, 0.2, 0.4, 0.8, 1.6)  # pauses after each of the first pro
 SPARE_EVERY_S = 20.0  # below the shortest common mapping time-out (30 s)
 SUSPECT_EVERY_S = 0.2  # pauses between probes while the present path may be dead
 SUSPECT_S = 0.4  # so long the present path has to answer, or twice its round trip
+MISSES = 3  # probes unanswered in a row: the path is not used
 FORGET_S = 30.0  # a path that never answered is not probed again before that, whoever asks for it (C1)
+VALIDATE_S = 2.0  # so long a path that the other side was followed to has to answer (RFC 9000, section 9.3.2)
 MAX_OUTSTANDING = 8  # numbers of probes that may still be answered, per path
 BETTER = 0.8  # of the present round trip: who is not clearly faster is not worth a move
 BETTER_BY_S = 0.005
@@ -49,9 +52,11 @@ class PathChoice:
         self._chooses = chooses
         self._known = {path: _Known(path, now)}
         self._known[path].answered_at = now
-        self._moved_at = now
+        self._moved_at = self._asked_at = now
         self._suspect_at: float | None = None
         self._waited_s = 0.0
+        # Frames and packets name their source, and can be copied (A1): what they teach us is probed at this pace.
+        self._learning = Pace(MAX_PATHS / FORGET_S, MAX_PATHS)
 
     def __contains__(self, path: Path) -> bool:
         return path in self._known
@@ -66,8 +71,9 @@ class PathChoice:
         return self._suspect_at is not None
 
     def has_answered(self, path: Path) -> bool:
+        """Whether it answered of late."""
         known = self._known.get(path)
-        return known is not None and known.answered_at is not None
+        return known is not None and known.answered_at is not None and known.misses < MISSES
 
     def rtt_s(self, path: Path) -> float | None:
         known = self._known.get(path)
@@ -80,6 +86,20 @@ class PathChoice:
             return
         if len(self._known) >= MAX_PATHS and not self._forget_one():
             return
+        self._begin(path, now)
+
+    def learn(self, path: Path, now: float) -> bool:
+        """Something came by this path, from whomever: probe it. Return whether it is known now."""
+        if path not in self._known and self._learning.allow(now):
+            self.add(path, now)
+        return path in self._known
+
+    def has_failed(self, path: Path) -> bool:
+        """Whether all of its first probes went unanswered."""
+        known = self._known.get(path)
+        return known is not None and known.answered_at is None and known.turn >= len(FIRST_PROBES_S)
+
+    def _begin(self, path: Path, now: float) -> None:
         self._known[path] = _Known(path, now)
         if len(self._known) == 2:
             self._known[self.active].next_at = now  # its round trip is to be compared
@@ -95,7 +115,13 @@ class PathChoice:
         self._moved_at = now
         self._suspect_at = None
         if path not in self._known:
-            self._known[path] = _Known(path, now)
+            if len(self._known) >= MAX_PATHS and not self._forget_one():
+                del self._known[min(self._known.values(), key=lambda known: known.answered_at or 0.0).path]
+            self._begin(path, now)
+        elif not self.has_answered(path):
+            known = self._known[path]
+            known.answered_at = None
+            known.turn, known.next_at = 0, now
 
     def doubt(self, now: float, *, for_s: float = 0.0) -> None:
         """What was sent by the present path stays unacknowledged, for so long already."""
@@ -150,11 +176,14 @@ class PathChoice:
 
     def choose(self, now: float) -> Path:
         """Return the path to use."""
+        self._asked_at = now
         if self._suspect_at is not None:
             return self._escape(self._suspect_at, now)
+        present = self._known[self.active]
+        if present.answered_at is None and now - self._moved_at >= VALIDATE_S:
+            return min(self._usable(), key=_rank, default=present).path  # it was followed in vain
         if not self._chooses:
             return self.active
-        present = self._known[self.active]
         best = min(self._usable(), key=_rank, default=present)
         if best.path == self.active:
             return self.active
@@ -171,7 +200,10 @@ class PathChoice:
         """Return when `due` or `choose` may say something new."""
         if len(self._known) < 2:
             return None
-        return min(known.next_at for known in self._known.values())
+        at = min(known.next_at for known in self._known.values())
+        if self._known[self.active].answered_at is None and self._moved_at + VALIDATE_S > self._asked_at:
+            at = min(at, self._moved_at + VALIDATE_S)
+        return at
 
     def _pause(self, known: _Known) -> float:
         if known.answered_at is None:
@@ -180,7 +212,7 @@ class PathChoice:
 
     def _usable(self) -> list[_Known]:
         """Those that answered; with three probes unanswered in a row one is out until it answers again."""
-        return [known for known in self._known.values() if known.answered_at is not None and known.misses < 3]
+        return [known for known in self._known.values() if self.has_answered(known.path)]
 
     def _escape(self, since: float, now: float) -> Path:
         present = self._known[self.active]

@@ -3,7 +3,7 @@
 QUIC's own packets may come by any known path; they are taken, whichever is in use. A genuine packet by another path
 than that means that the other side has moved: the side that accepted the connection follows at once; its initiator only
 where it does not know the path (a router was restarted), else it probes and decides, so two sides never chase each
-other.
+other. Neither is led to where all probes of late went unanswered.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Paths:
         self._network = host.network
         self._loop = asyncio.get_running_loop()
         self._theirs: PathKey | None = None
-        self._choice = PathChoice(host.path, self._network.monotonic(), chooses=host.initiator)
+        self._choice = PathChoice(host.first_path, self._network.monotonic(), chooses=host.initiator)
         self._timer: asyncio.TimerHandle | None = None
         self._silent_since: float | None = None
         self._called = False
@@ -63,12 +63,13 @@ class Paths:
             self._theirs = PathKey(raw)
             self._tick()
 
-    def add(self, path: Path) -> None:
-        """Probe a path that may work; it takes over when it is better."""
+    def add(self, path: Path, *, doubt: bool = False) -> None:
+        """Probe a path that may work; it takes over when it is better. `doubt`: the present one may be dead."""
         now = self._network.monotonic()
         self._choice.add(path, now)
-        if self._host.in_doubt and self._silent_since is not None:
-            self._choice.doubt(now, for_s=now - self._silent_since)
+        self._look_back(now)
+        if doubt:
+            self._choice.doubt(now)
         self._tick()
 
     def remove(self, path: Path) -> None:
@@ -100,17 +101,24 @@ class Paths:
 
     def heard(self, path: Path) -> bool:
         """A genuine packet came by `path`, another than the one in use. Return whether to follow."""
-        if path in self._choice and self._host.initiator:
-            self._choice.doubt(self._network.monotonic())
-            self._tick()
+        now = self._network.monotonic()
+        if self._choice.has_failed(path) and not path.relayed:  # a relay's is proven; it may have paired late
             return False
-        self.add(path)
-        return True
+        follows = path not in self._choice or not self._host.initiator
+        if follows:
+            self._choice.learn(path, now)
+            self._look_back(now)
+        else:
+            self._choice.doubt(now)
+        self._tick()
+        return follows
 
     def frame_received_untrusted(self, frame: ProbeFrame, path: Path) -> None:
-        """Take a frame that bears our tag. Raise BadPacket: `bad_mac`, `unasked_answer`."""
+        """Take a frame that bears our tag. Raise BadPacket: `bad_mac`, `other_way`, `unasked_answer`, `many_paths`."""
         if not self.key.accepts(frame):
             raise BadPacket("bad_mac")
+        if frame.relayed != path.relayed:
+            raise BadPacket("other_way")
         now = self._network.monotonic()
         if frame.is_answer:
             if not self._choice.answered(path, frame.number, now):
@@ -119,14 +127,22 @@ class Paths:
             self._tick()
             return
         if self._theirs is not None:
-            path.send(self._theirs.frame(frame.number, is_answer=True))
-            self.add(path)
+            if not self._choice.learn(path, now):
+                raise BadPacket("many_paths")
+            self._look_back(now)
+            path.send(self._theirs.frame(frame.number, is_answer=True, relayed=path.relayed))
+            self._tick()
 
     def close(self) -> None:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _look_back(self, now: float) -> None:
+        """There is a choice now: was the only path silent before?"""
+        if self._host.in_doubt and self._silent_since is not None:
+            self._choice.doubt(now, for_s=now - self._silent_since)
 
     def _tick(self) -> None:
         """Send the probes that are due, and move where that is better."""
@@ -137,7 +153,7 @@ class Paths:
             for path in self._choice.due(now):
                 number = self._network.token_bytes(8)
                 self._choice.sent(path, number, now)
-                path.send(self._theirs.frame(number, is_answer=False))
+                path.send(self._theirs.frame(number, is_answer=False, relayed=path.relayed))
         chosen = self._choice.choose(now)
         if chosen != self._host.path:
             self._host.take_path(chosen)

@@ -1,12 +1,14 @@
 """Path probes: does this way work, and how fast? Bytes to fields and back; docs/protocol/session.md, "Paths".
 
-    0x0D · type (1: 0 probe, 1 answer) · tag (8) · number (8) · MAC (16)
+    0x0D · type (1: 0 probe, 1 answer; 2 more by a relay) · tag (8) · number (8) · MAC (16)
 
 Each side of a connection tells the other a random path key on the control stream; its first 8 bytes are the tag by
 which it knows frames of that connection, the other 24 the key of the MAC (BLAKE2b, 16 bytes, over type and number). A
-frame is made under the *receiver's* key. Like RFC 9000's PATH_CHALLENGE and PATH_RESPONSE (section 8.2), outside of
-QUIC because qh3 knows one path only; an answer is as long as its probe. Not padded to 1,200: nothing that we send is
-longer than what every path must carry.
+frame is made under the *receiver's* key. It says whether it was given to a relay: so a relay cannot hand it over from
+its own address, or from a victim's, as if that were a direct path.
+
+Like RFC 9000's PATH_CHALLENGE and PATH_RESPONSE (section 8.2), outside of QUIC because qh3 knows one path only; an
+answer is as long as its probe. Not padded to 1,200: nothing that we send is longer than what every path must carry.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ class ProbeFrame(NamedTuple):
     """`number`: 8 unguessable bytes of the prober's. `mac`: not checked yet."""
 
     is_answer: bool
+    relayed: bool
     tag: bytes
     number: bytes
     mac: bytes
@@ -38,9 +41,9 @@ def parse_probe_untrusted(data: bytes) -> ProbeFrame:
     """Raise BadPacket: `bad_length`, `unknown_type`."""
     if len(data) != FRAME_BYTES:
         raise BadPacket("bad_length")
-    if data[0] != PROBE or data[1] > 1:
+    if data[0] != PROBE or data[1] > 3:
         raise BadPacket("unknown_type")
-    return ProbeFrame(data[1] == 1, data[2:10], data[10:18], data[18:])
+    return ProbeFrame(bool(data[1] & 1), bool(data[1] & 2), data[2:10], data[10:18], data[18:])
 
 
 class PathKey:
@@ -53,13 +56,14 @@ class PathKey:
         self.tag = raw[:TAG_BYTES]
         self._key = raw[TAG_BYTES:]
 
-    def frame(self, number: bytes, *, is_answer: bool) -> bytes:
+    def frame(self, number: bytes, *, is_answer: bool, relayed: bool) -> bytes:
         """Return a frame for the side whose key this is."""
-        return bytes((PROBE, is_answer)) + self.tag + number + self._mac(number, is_answer=is_answer)
+        kind = is_answer + 2 * relayed
+        return bytes((PROBE, kind)) + self.tag + number + self._mac(number, kind)
 
     def accepts(self, frame: ProbeFrame) -> bool:
         """Whether who made this frame knows the key."""
-        return hmac.compare_digest(frame.mac, self._mac(frame.number, is_answer=frame.is_answer))
+        return hmac.compare_digest(frame.mac, self._mac(frame.number, frame.is_answer + 2 * frame.relayed))
 
-    def _mac(self, number: bytes, *, is_answer: bool) -> bytes:
-        return hashlib.blake2b(bytes((is_answer,)) + number, key=self._key, digest_size=MAC_BYTES).digest()
+    def _mac(self, number: bytes, kind: int) -> bytes:
+        return hashlib.blake2b(bytes((kind,)) + number, key=self._key, digest_size=MAC_BYTES).digest()

@@ -87,7 +87,8 @@ class Pathways:
         elif session is not None and (session.connection.path.relayed or session.connection.in_doubt):
             session.connection.add_path(path)
         elif session is not None and new and session.punched:
-            session.connection.move_to(path)
+            # Probed first: a check says who made it, but not that it was sent from where it came.
+            session.connection.add_path(path, doubt=True)
 
     def _session_moved(self, session: Session, before: Path, path: Path) -> None:
         name = session.path_by(before)

@@ -25,9 +25,9 @@ def hold_frame(data: bytes, frame: tuple[int, int, bytes]) -> None:
 
 def hold_probe(data: bytes, frame: ProbeFrame) -> None:
     """Only the key's owner can make it."""
-    made = _KEY.frame(frame.number, is_answer=frame.is_answer)
+    made = _KEY.frame(frame.number, is_answer=frame.is_answer, relayed=frame.relayed)
     assert _KEY.accepts(frame) is (frame.mac == made[18:])
-    assert parse_probe_untrusted(made)[2] == frame.number
+    assert parse_probe_untrusted(made).number == frame.number
     assert len(made) == len(data)
 
 

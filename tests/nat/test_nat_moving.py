@@ -2,38 +2,10 @@
 
 import asyncio
 
-from support.nat_peers import TAG
+from support.moving_peers import connected
 
 from p2pnode.core.address import Address
-from p2pnode.core.keys import NodeKey
-from p2pnode.nat import QuicEndpoint
-from p2pnode.simulations.virtual import VirtualNetwork, VirtualWorld, run_virtual
-
-
-class Peer:
-    """A QUIC endpoint on a socket that can be exchanged for another one, as a restarted router does to a mapping."""
-
-    def __init__(self, network: VirtualNetwork, seed: int) -> None:
-        self.network = network
-        key = NodeKey(bytes([seed]) * 32, bytes([seed]) * 32)
-        self.endpoint = QuicEndpoint(key=key, network=network, send=self.send, network_tag=TAG)
-        self.peer_id = key.peer_id
-        self.sent: list[tuple[bytes, Address]] = []
-
-    async def open(self, port: int) -> None:
-        self.socket = await self.network.open_udp(Address("0.0.0.0", port), self.endpoint.datagram_received)
-
-    def send(self, data: bytes, to: Address) -> None:
-        self.sent.append((data, to))
-        self.socket.send(data, to)
-
-
-async def connected(world: VirtualWorld) -> tuple[Peer, Peer]:
-    one, other = Peer(world.host("10.0.0.1"), 1), Peer(world.host("10.0.0.2"), 2)
-    await one.open(1000)
-    await other.open(2000)
-    await one.endpoint.connect(other.peer_id, Address("10.0.0.2", 2000))
-    return one, other
+from p2pnode.simulations.virtual import VirtualWorld, run_virtual
 
 
 def test_connection_follows_a_new_mapping() -> None:

@@ -31,6 +31,7 @@ CLIENT = NodeKey(bytes(range(32, 64)), bytes(32))
 NONCE = hashlib.sha256(b"p2pnode session vector nonce").digest()
 TAG = bytes.fromhex("0102030405060708")
 PATH_KEY = PathKey(bytes(range(32)))
+PROBES = ("probe", "answer", "relayed_probe", "relayed_answer")
 FRAMES: list[Credit | PathKeyFrame | Ping | Pong] = [
     Credit(4, 1_114_112), Ping(1), Pong(1), PathKeyFrame(bytes(range(32)))
 ]  # fmt: skip
@@ -73,8 +74,12 @@ def make_vectors(certificate: bytes) -> dict[str, Any]:
         "path_probes": {
             "key": PATH_KEY.raw.hex(),
             "number": bytes(range(8)).hex(),
-            "probe": PATH_KEY.frame(bytes(range(8)), is_answer=False).hex(),
-            "answer": PATH_KEY.frame(bytes(range(8)), is_answer=True).hex(),
+            **{
+                name: PATH_KEY.frame(
+                    bytes(range(8)), is_answer=name.endswith("answer"), relayed="relayed" in name
+                ).hex()
+                for name in PROBES
+            },
         },
         "stun": {
             "request": binding_request(transaction).hex(),
@@ -108,9 +113,10 @@ def test_session_vectors_are_what_we_read() -> None:
     for header in stored["stream_headers"]:
         data = bytes.fromhex(header["bytes"])
         assert read_stream_header_untrusted(data + b"rest") == (header["protocol"], len(data))
-    for kind in ("probe", "answer"):
+    for kind in PROBES:
         frame = parse_probe_untrusted(bytes.fromhex(stored["path_probes"][kind]))
-        assert (frame.is_answer, frame.tag, frame.number) == (kind == "answer", PATH_KEY.tag, bytes(range(8)))
+        assert (frame.is_answer, frame.relayed) == (kind.endswith("answer"), "relayed" in kind)
+        assert (frame.tag, frame.number) == (PATH_KEY.tag, bytes(range(8)))
         assert PATH_KEY.accepts(frame)
     assert ControlReader().feed_untrusted(b"".join(bytes.fromhex(f["bytes"]) for f in stored["control"])) == FRAMES
     assert parse_stun_untrusted(bytes.fromhex(stored["stun"]["request"])).kind == 1
