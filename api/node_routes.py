@@ -116,7 +116,7 @@ def _relay_use(service: Service, session: Session) -> t.RelayUse | None:
     sent, received = service.node.reaching.pathways.relaying.usage(session.peer)
     if session.path != "relay" and not sent + received:
         return None
-    return t.RelayUse(reason=session.relay_reason, bytes_sent=sent, bytes_received=received)
+    return t.RelayUse(reason=service.node.reaching.explain(session).text, bytes_sent=sent, bytes_received=received)
 
 
 async def list_peers(service: Service, _request: None) -> t.Peers:
@@ -125,6 +125,7 @@ async def list_peers(service: Service, _request: None) -> t.Peers:
     petnames = {device: c.petname for c in directory.contacts() for device in directory.devices_of(c.party)}
     infos = []
     for session in service.node.sessions():
+        why = service.node.reaching.explain(session)
         user = service.chat.user_of(session.peer)
         infos.append(
             t.SessionInfo(
@@ -139,6 +140,8 @@ async def list_peers(service: Service, _request: None) -> t.Peers:
                 bytes_received=session.bytes_received,
                 initiator=session.initiator,
                 relay=_relay_use(service, session),
+                reason=why.reason.value,
+                explanation=why.text,
                 trace=trace_entries(session.trace),
             )
         )
@@ -213,8 +216,11 @@ async def connect(service: Service, request: t.ConnectRequest) -> t.ConnectAnswe
                 raise
             continue  # it ended while it was being proven, or gave way to another one
         break
+    why = service.node.reaching.explain(session)
     return t.ConnectAnswer(
         connected=True,
+        reason=why.reason.value,
+        explanation=why.text,
         peer=str(session.peer),
         path=session.path,
         seconds=round(service.now - started, 4),

@@ -95,7 +95,8 @@ class Status(Struct, kw_only=True):
 
 
 class SessionInfo(Struct, kw_only=True):
-    """One open session."""
+    """One open session. `reason`: why its path is what it is, a stable word (docs/reasons.md); `explanation`: the same
+    in a sentence or two."""
 
     peer: str
     name: str
@@ -108,6 +109,8 @@ class SessionInfo(Struct, kw_only=True):
     bytes_received: int
     initiator: bool
     relay: RelayUse | None
+    reason: str
+    explanation: str
     trace: list[TraceEntry]
 
 
@@ -223,13 +226,16 @@ class ConnectRequest(Struct):
 
 
 class ConnectAnswer(Struct, kw_only=True):
-    """`seconds`: from the request to a byte echoed by the proven peer, lookup included."""
+    """`seconds`: from the request to a byte echoed by the proven peer, lookup included. `reason`, `explanation`: as in
+    SessionInfo."""
 
     connected: bool
     peer: str
     path: str
     seconds: float
     rtt_ms: float | None
+    reason: str
+    explanation: str
     trace: list[TraceEntry]
 
 

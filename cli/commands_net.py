@@ -8,7 +8,7 @@ import typer
 
 from p2pnode.cli.invocation import Invocation, invocation_of
 from p2pnode.cli.options import JsonOption, PeerArgument, TimeoutOption, examples
-from p2pnode.cli.output import age, size, table
+from p2pnode.cli.output import age, fold, size, steps, table
 
 if TYPE_CHECKING:
     from p2pnode.api.netcheck_types import FlowInfo
@@ -134,14 +134,13 @@ def _peers(
         for p in answer.peers:
             lines += ["", f"{p.peer}: {p.path}"]
             if p.relay is not None:
-                amount = f"{size(p.relay.bytes_sent)} sent, {size(p.relay.bytes_received)} received through relays"
-                lines.append(f"{amount}. {p.relay.reason}".rstrip())
-            lines += _trace_lines(p.trace)
+                lines.append(f"{size(p.relay.bytes_sent)} sent, {size(p.relay.bytes_received)} received through relays")
+            lines += [*_trace_lines(invocation, p.trace), *fold(p.explanation, invocation.stdout)]
     invocation.emit(answer, *lines)
 
 
-def _trace_lines(trace: list[TraceEntry]) -> list[str]:
-    return list(table([(f"{step.at_s:8.3f} s", step.step, step.result) for step in trace]))
+def _trace_lines(invocation: Invocation, trace: list[TraceEntry]) -> list[str]:
+    return steps([(f"{step.at_s:8.3f} s", step.step, step.result) for step in trace], invocation.stdout)
 
 
 def _dht(ctx: typer.Context, json: JsonOption = None) -> None:
@@ -237,8 +236,9 @@ def _connect(ctx: typer.Context, peer: PeerArgument, timeout: TimeoutOption = No
     rtt = "" if answer.rtt_ms is None else f", round trip {answer.rtt_ms:.1f} ms"
     invocation.emit(
         answer,
-        f"Connected to {answer.peer}: {answer.path}, {answer.seconds:.2f} s{rtt}",
-        *_trace_lines(answer.trace),
+        *fold(f"Connected to {answer.peer}: {answer.path}, {answer.seconds:.2f} s{rtt}", invocation.stdout),
+        *_trace_lines(invocation, answer.trace),
+        *fold(answer.explanation, invocation.stdout),
     )
 
 

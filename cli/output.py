@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from collections.abc import Sequence
+from typing import TextIO
 
 import typer
 
 from p2pnode import clean
 
-__all__ = ["age", "size", "table", "usage_error"]
+__all__ = ["age", "fold", "size", "steps", "table", "usage_error"]
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -18,6 +21,28 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
         return []
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     return ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def fold(text: str, stream: TextIO, *, indent: str = "") -> list[str]:
+    """Return text as lines that fit a terminal; one line where `stream` is none, for scripts. Made harmless (X1)."""
+    text = clean(text, limit=1000)
+    if not stream.isatty():
+        return [indent + text]
+    width = max(40, shutil.get_terminal_size().columns)
+    return textwrap.wrap(
+        text, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def steps(rows: Sequence[tuple[str, str, str]], stream: TextIO) -> list[str]:
+    """Return rows of time, step and result as aligned lines; on a narrow terminal the result goes below the step."""
+    lines = table(rows)
+    if not stream.isatty() or max(map(len, lines), default=0) <= shutil.get_terminal_size().columns:
+        return lines
+    found = []
+    for at, step, result in rows:
+        found += [f"{at}  {clean(step, limit=400)}", *fold(result, stream, indent=" " * (len(at) + 4))]
+    return found
 
 
 def age(seconds: float) -> str:

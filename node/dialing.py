@@ -163,8 +163,6 @@ class DialAttempt:
             return None
         session = self._sessions.adopt(connection, self.trace)
         self._note(f"dial {path}", f"connected ({session.path}), both keys proven")
-        if session.path == "relay":
-            self._note(f"relayed through {session.remote}", session.relay_reason)
         return session
 
     def _punch_ended(self, punching: asyncio.Task[None]) -> None:
@@ -202,7 +200,7 @@ class DialAttempt:
         before, self._found = self._found, found
         if before is None or _ways(found) != _ways(before):
             state = "online" if found.online else "offline"
-            self._note("lookup", f"{state} {found.age_s:.0f} s ago, {len(found.addresses)} addresses")
+            self._note("lookup", f"{state} {found.age_s:.0f} s ago, addresses: {len(found.addresses)}")
         if self._looked_up:
             self._note("lookup", f"ended, {found.queried} nodes asked")
         at_most = MAX_ADDRESSES if self._looked_up else MAX_UNCONFIRMED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -11,6 +11,8 @@ from p2pnode.core.address import Address
 from p2pnode.core.ids import PeerId
 from p2pnode.core.network import Network
 from p2pnode.dht import Dht, KnownContact
+from p2pnode.explaining import Explanation, PathView, explain
+from p2pnode.mapped_port import PortMappingStatus
 from p2pnode.nat import PROBE, Path, QuicEndpoint, kind_of
 from p2pnode.relay_dialing import RelayDialing
 from p2pnode.relay_table import RelaySettings
@@ -74,9 +76,20 @@ class Pathways:
     def session_began(self, session: Session) -> None:
         """Say what kind of path it has, from now on."""
         session.punched = not session.connection.path.relayed and self._is_punched(session)
-        session.relay_reason = self.dialing.why(session.peer)
+        session.was_direct = not session.connection.path.relayed
         session.connection.on_moved = lambda before, path: self._session_moved(session, before, path)
         session.connection.on_silent = lambda: self._silent(session)
+
+    def explain(self, session: Session, mappings: Sequence[PortMappingStatus]) -> Explanation:
+        """Why it has the path that it has. `mappings`: what became of the ports that our routers were asked for."""
+        is_ipv6 = session.remote.is_ipv6
+        states = [each.state for each in mappings if each.internal is None or ("[" in each.internal) is is_ipv6]
+        return explain(
+            PathView(
+                session.path, session.remote, session.initiator, self.dialing.between(session.peer),
+                session.was_direct, states[0] if states else "no-gateway",
+            )
+        )  # fmt: skip
 
     def found(self, peer: PeerId, path: Path, new: bool) -> None:
         """A check passed. `new`: the peer's router gave it another mapping since."""
@@ -92,6 +105,7 @@ class Pathways:
 
     def _session_moved(self, session: Session, before: Path, path: Path) -> None:
         name = session.path_by(before)
+        session.was_direct |= not path.relayed
         session.punched = not path.relayed and self._is_punched(session)
         session.trace.add(self._network.monotonic(), f"move {path}", f"from {before}: {session.path}")
         log.info("session_moved", peer=str(session.peer), before=name, path=session.path)

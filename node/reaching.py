@@ -22,6 +22,7 @@ from p2pnode.core.tasks import TaskSet
 from p2pnode.dht import Dht, KnownContact
 from p2pnode.dialing import DialCandidate
 from p2pnode.dialing_back import dial_back
+from p2pnode.explaining import Explanation
 from p2pnode.improving import Improver
 from p2pnode.mapping_life import MappingLife
 from p2pnode.meetings import OwnSide
@@ -271,6 +272,10 @@ class Reaching:
         if self._dialable(is_ipv6) or any(address.is_ipv6 is is_ipv6 for address in self.port_mapping.addresses()):
             return False
         return self._signalling.is_punched(connection.peer, connection.remote)
+
+    def explain(self, session: Session) -> Explanation:
+        """Why a session has the path that it has."""
+        return self.pathways.explain(session, self.port_mapping.status())
 
     def _improve(self, peer: PeerId) -> None:
         self._improver.ask(peer)

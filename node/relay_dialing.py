@@ -10,7 +10,8 @@ from p2pnode.core.address import Address
 from p2pnode.core.ids import PeerId
 from p2pnode.core.tasks import TaskSet
 from p2pnode.dht import KnownContact
-from p2pnode.meetings import OwnSide, no_path
+from p2pnode.explaining import Between
+from p2pnode.meetings import OwnSide
 from p2pnode.nat import Path
 from p2pnode.offer import Answer, Offer, RelayHint
 from p2pnode.relay_choice import FLOWS, choose_relays, head_start
@@ -19,7 +20,7 @@ from p2pnode.session import Session
 __all__ = ["RelayDialing"]
 
 NEXT_DIAL_S = 1.0  # a relay that is there carries a handshake's first round trip in less
-MAX_WHYS = 256  # peers of whom we remember what stood between us, 300 bytes each
+MAX_MET = 1024  # peers of whom we remember what stood between us, 200 bytes each
 
 
 class RelayDialing:
@@ -37,7 +38,7 @@ class RelayDialing:
         self._usable = usable
         self._session = session
         self._tasks = TaskSet()
-        self._whys: dict[PeerId, str] = {}
+        self._between: dict[PeerId, Between] = {}
 
     def choose(self, own: OwnSide, offer: Offer) -> tuple[RelayHint, ...]:
         """The callee's choice, for its answer."""
@@ -49,17 +50,17 @@ class RelayDialing:
         dial: Callable[[Path], None] | None,
     ) -> asyncio.Task[None]:  # fmt: skip
         """Begin with the relays of the answer. `said`: by the other side. `dial`: the caller's; see `_run`."""
-        self._whys.pop(peer, None)
-        self._whys[peer] = no_path(peer, own.nat, said.nat, guessed=False).message
-        if len(self._whys) > MAX_WHYS:
-            del self._whys[next(iter(self._whys))]
+        self._between.pop(peer, None)
+        self._between[peer] = Between(own.nat, said.nat)
+        if len(self._between) > MAX_MET:
+            del self._between[next(iter(self._between))]
         start_s = head_start(own.nat, said.nat, dialable=bool(own.published or said.addresses))
         usable = [hint for hint in relays[:FLOWS] if self._usable(hint.contact.address)]
         return self._tasks.spawn(self._run(peer, usable, start_s, dial))
 
-    def why(self, peer: PeerId) -> str:
-        """What stood between us and a peer when we last met, one sentence; empty when nothing is known."""
-        return self._whys.get(peer, "")
+    def between(self, peer: PeerId) -> Between | None:
+        """What stood between us and a peer when we last met; None when we never did, or long ago."""
+        return self._between.get(peer)
 
     async def stop(self) -> None:
         await self._tasks.cancel()

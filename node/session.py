@@ -34,8 +34,8 @@ class Session:
         """`clock`: `Network.monotonic`; the loop's own may count whole milliseconds (uvloop)."""
         self.punched = False
         """Whether it goes through a hole in a NAT that both sides made."""
-        self.relay_reason = ""
-        """Why it was relayed when it was last, one sentence; empty: it never was, or nobody knows."""
+        self.was_direct = False
+        """Whether it had a direct path at some time."""
         self.connection = connection
         self._clock = clock
         self.trace = trace

@@ -108,7 +108,7 @@ def test_two_peers_talk_through_the_command_line(started: Processes) -> None:
     assert (found["state"], found["evidence"]) == ("online", "record")
     assert found["holders"] >= 1
     connected = alice.cli("connect", bob.user, "--json").json
-    assert {"connected", "peer", "path", "seconds", "rtt_ms", "trace"} == set(connected)
+    assert {"connected", "peer", "path", "seconds", "rtt_ms", "reason", "explanation", "trace"} == set(connected)
     assert (connected["peer"], connected["path"]) == (bob.id, "lan")
     assert {"at_s", "step", "result"} == set(connected["trace"][0])
     sent = alice.cli("send", bob.user, "hello \u00e9", "--json").json

@@ -26,8 +26,8 @@ def test_pairs_that_need_guessing_are_relayed_within_a_second(caller: str, calle
             other = b.session(a.peer_id)
             assert other is not None
             assert other.path == "relay"
-            for each in (session, other):
-                assert "symmetric NAT" in each.relay_reason
+            for node, each in ((a, session), (b, other)):
+                assert "symmetric NAT" in node.reaching.explain(each).text
             return seconds
 
     seconds = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
