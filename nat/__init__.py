@@ -1,5 +1,6 @@
 """The mux, STUN, ICE and QUIC sessions; knows nothing of the DHT."""
 
+from p2pnode.nat.budget import AddressBudget
 from p2pnode.nat.candidates import IceCandidate, IceParameters
 from p2pnode.nat.close import CloseCode, CloseReason
 from p2pnode.nat.connection import Connection
@@ -20,6 +21,7 @@ __all__ = [
     "ATTEMPT_S",
     "MAX_DATAGRAM_BYTES",
     "PROBE",
+    "AddressBudget",
     "Carrier",
     "CheckReport",
     "CloseCode",

@@ -19,12 +19,13 @@ MAX_DIALLED_BACK = 4  # a caller's published addresses that we dial
 
 
 async def dial_back(
-    peer: PeerId, addresses: Sequence[Address], *, endpoint: QuicEndpoint, sessions: SessionTable,
-    usable: Callable[[Address], bool],
+    peer: PeerId, addresses: Sequence[Address], spend: Callable[[Address], bool], *, endpoint: QuicEndpoint,
+    sessions: SessionTable, usable: Callable[[Address], bool],
 ) -> None:  # fmt: skip
-    """Dial them at once; the first connection becomes a session. Never raises."""
+    """Dial them at once; the first connection becomes a session. `spend`: as in `QuicEndpoint.connect` (C1): many
+    callers may name one victim. Never raises."""
     tries = [
-        asyncio.ensure_future(endpoint.connect(peer, address))
+        asyncio.ensure_future(endpoint.connect(peer, address, spend=spend))
         for address in addresses[:MAX_DIALLED_BACK]
         if address.scope is not Scope.LOOPBACK and usable(address)
     ]

@@ -13,7 +13,7 @@ from p2pnode.core.network import Network
 from p2pnode.dht import Dht, KnownContact
 from p2pnode.explaining import Explanation, PathView, explain
 from p2pnode.mapped_port import PortMappingStatus
-from p2pnode.nat import PROBE, Path, QuicEndpoint, kind_of
+from p2pnode.nat import PROBE, AddressBudget, Path, QuicEndpoint, kind_of
 from p2pnode.relay_dialing import RelayDialing
 from p2pnode.relay_table import RelaySettings
 from p2pnode.relay_wire import DELIVER, SEND
@@ -43,9 +43,10 @@ class Pathways:
         is_punched: Callable[[Session], bool],
         improve: Callable[[PeerId], None],
         moved: Callable[[Session, str], None],
+        budget: AddressBudget,
     ) -> None:
         """`session`: the open one with a peer. `improve(peer)`: look for better paths under its session.
-        `moved(session, before)`: it goes on by another path."""
+        `moved(session, before)`: it goes on by another path. `budget`: that of the checks."""
         self._network = network
         self._endpoint = endpoint
         self._session = session
@@ -57,7 +58,9 @@ class Pathways:
             in_use=lambda flow: any(flow.path in each.known_paths for each in endpoint.connections()),
             ended=self._flow_ended,
         )  # fmt: skip
-        self.dialing = RelayDialing(open_flow=self._open_flow, usable=usable, session=session)
+        self.dialing = RelayDialing(
+            open_flow=self._open_flow, usable=usable, session=session, budget=budget, now=network.monotonic
+        )
 
     async def stop(self) -> None:
         await self.dialing.stop()

@@ -121,7 +121,7 @@ class Reaching:
         self.pathways = Pathways(
             network=network, dht=dht, endpoint=endpoint, send=self.send, relay=relay, usable=usable,
             session=sessions.get, is_punched=lambda session: self._is_punched(session.connection),
-            improve=self._improve, moved=self._session_moved,
+            improve=self._improve, moved=self._session_moved, budget=self._ice.budget,
         )  # fmt: skip
         self._guard = OfferGuard(key=key, network_tag=network_tag, known=self._is_known)
         self._guessing = PortGuessing(

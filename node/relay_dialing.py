@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any
 
 from p2pnode.core.address import Address
@@ -12,7 +12,7 @@ from p2pnode.core.tasks import TaskSet
 from p2pnode.dht import KnownContact
 from p2pnode.explaining import Between
 from p2pnode.meetings import OwnSide
-from p2pnode.nat import Path
+from p2pnode.nat import AddressBudget, Path
 from p2pnode.offer import Answer, Offer, RelayHint
 from p2pnode.relay_choice import FLOWS, choose_relays, head_start
 from p2pnode.session import Session
@@ -20,6 +20,7 @@ from p2pnode.session import Session
 __all__ = ["RelayDialing"]
 
 NEXT_DIAL_S = 1.0  # a relay that is there carries a handshake's first round trip in less
+PACKETS_OF_ASKING = 3  # to a relay that does not answer: a request and two repetitions
 MAX_MET = 1024  # peers of whom we remember what stood between us, 200 bytes each
 
 
@@ -32,11 +33,15 @@ class RelayDialing:
         open_flow: Callable[[PeerId, KnownContact], Coroutine[Any, Any, Path | None]],
         usable: Callable[[Address], bool],
         session: Callable[[PeerId], Session | None],
+        budget: AddressBudget,
+        now: Callable[[], float],
     ) -> None:
-        """`usable`: whether packets may go to an address that a peer names. `session`: the open one with a peer."""
+        """`usable`: whether packets may go to an address that a peer names. `session`: the open one with a peer.
+        `budget`: that of the checks (C1): a peer's relay may be a victim. `now`: monotonic seconds."""
         self._open_flow = open_flow
         self._usable = usable
         self._session = session
+        self._budget, self._now = budget, now
         self._tasks = TaskSet()
         self._between: dict[PeerId, Between] = {}
 
@@ -56,7 +61,8 @@ class RelayDialing:
             del self._between[next(iter(self._between))]
         start_s = head_start(own.nat, said.nat, dialable=bool(own.published or said.addresses))
         usable = [hint for hint in relays[:FLOWS] if self._usable(hint.contact.address)]
-        return self._tasks.spawn(self._run(peer, usable, start_s, dial))
+        known = frozenset(hint.contact for hint in own.relays)
+        return self._tasks.spawn(self._run(peer, usable, known, start_s, dial))
 
     def between(self, peer: PeerId) -> Between | None:
         """What stood between us and a peer when we last met; None when we never did, or long ago."""
@@ -66,8 +72,9 @@ class RelayDialing:
         await self._tasks.cancel()
 
     async def _run(
-        self, peer: PeerId, relays: Sequence[RelayHint], start_s: float, dial: Callable[[Path], None] | None
-    ) -> None:
+        self, peer: PeerId, relays: Sequence[RelayHint], known: Collection[KnownContact], start_s: float,
+        dial: Callable[[Path], None] | None,
+    ) -> None:  # fmt: skip
         """Open flows to `peer` through `relays`, unless a new direct session is there after `start_s` seconds.
 
         `dial` is called for the first flow, and for the next a second later when there is no session yet; else those
@@ -80,7 +87,8 @@ class RelayDialing:
         await asyncio.sleep(start_s if before is None else 0.0)
         if self._is_settled(peer, before):
             return
-        opening = [asyncio.ensure_future(self._open_flow(peer, hint.contact)) for hint in relays]
+        contacts = [hint.contact for hint in relays if hint.contact in known or self._may_ask(hint.contact.address)]
+        opening = [asyncio.ensure_future(self._open(peer, contact)) for contact in contacts]
         try:
             later: list[Path] = []
             dialled = False
@@ -105,6 +113,15 @@ class RelayDialing:
             for each in opening:
                 each.cancel()
             await asyncio.gather(*opening, return_exceptions=True)
+
+    def _may_ask(self, address: Address) -> bool:
+        return all(self._budget.spend(address, self._now()) for _ in range(PACKETS_OF_ASKING))
+
+    async def _open(self, peer: PeerId, relay: KnownContact) -> Path | None:
+        path = await self._open_flow(peer, relay)
+        if path is not None:
+            self._budget.answered(relay.address, self._now())
+        return path
 
     def _is_settled(self, peer: PeerId, before: Session | None) -> bool:
         """Whether a session has come by a direct path since `before`."""

@@ -70,7 +70,7 @@ class Signalling:
         blocked: Callable[[PeerId], bool],
         has_session: Callable[[PeerId], bool],
         called: Callable[[PeerId], None],
-        dial_back: Callable[[PeerId, Sequence[Address]], Coroutine[None, None, None]],
+        dial_back: Callable[[PeerId, Sequence[Address], Callable[[Address], bool]], Coroutine[None, None, None]],
         path_to: Callable[[Address], Path],
         nudge: Callable[[Path], None],
         relays: RelayDialing,
@@ -78,7 +78,7 @@ class Signalling:
         consent_missed: Callable[[], None],
         consent_lost: Callable[[PeerId], None],
     ) -> None:
-        """`called(peer)`: it made an offer. `dial_back(peer, addresses)` dials a caller's published addresses; it never
+        """`called(peer)`: it made an offer. `dial_back(peer, addresses, spend)` dials what a caller published; it never
         raises. `nudge(path)`: a check came by it or was answered, so what QUIC sent by it before may be sent again at
         once. `rendezvous()`: the nodes that forward to us. `path_found(peer, path, new)`: it works; `new`: the peer's
         router gave it this mapping only now."""
@@ -313,7 +313,7 @@ class Signalling:
         if meeting.guessing:
             meeting.consent = self._tasks.spawn(self._agree(meeting, remote, own, offer.nat))
         if offer.addresses:
-            self._tasks.spawn(self._dial_back(sender, offer.addresses))
+            self._tasks.spawn(self._dial_back(sender, offer.addresses, session.spend))
         return Refusal.NONE, meeting
 
     async def _agree(self, meeting: Meeting, remote: IceParameters, own: OwnSide, their_nat: NatKind) -> None:

@@ -1,0 +1,99 @@
+"""C1: whole nodes, whose checks somebody on the path has copied, or whom many callers send to one victim."""
+
+import asyncio
+from collections import Counter
+from dataclasses import replace
+
+from support.street import ONE_WAY_S, reach, street
+
+from p2pnode import Node
+from p2pnode.core.address import Address
+from p2pnode.core.keys import NodeKey
+from p2pnode.dht import KnownContact
+from p2pnode.meetings import OwnSide
+from p2pnode.nat import IceCandidate
+from p2pnode.offer import RelayHint
+from p2pnode.simulations.virtual import VirtualWorld, run_virtual
+
+VICTIM = Address("77.1.0.1", 53)
+CHECK = b"\x00\x01"
+
+
+def test_c1_a_copied_check_does_not_move_a_session() -> None:
+    """A check of the peer, seen once, comes again from somebody's address: the session does not go there."""
+
+    async def main(world: VirtualWorld) -> None:
+        async with street(world) as there:
+            a, b = await there.home("fullcone"), await there.home("port-restricted")
+            await asyncio.sleep(5)
+            checks: list[tuple[bytes, Address]] = []
+
+            def look(_source: Address, to: Address, data: bytes) -> float:
+                if to.ip == "11.20.0.1" and data[:2] == CHECK and data[20:22] == b"\x00\x06":
+                    checks.append((data, to))
+                return 0.0
+
+            world.loss = look
+            session, _ = await reach(world, a, b)
+            assert session.path == "punched"
+            await asyncio.sleep(10)
+            thief = await world.host("9.99.0.1").open_udp(Address("0.0.0.0", 9), lambda _data, _source: None)
+            at = session.connection.remote
+            got = []
+            thief.send(*checks[-1])
+            for _ in range(30):
+                await asyncio.sleep(0.05)
+                got.append(session.connection.remote)
+            thief.close()
+            await session.ping()
+            assert set(got) == {at}
+
+    run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+
+
+def test_c1_many_offers_that_name_one_victim_draw_what_one_does() -> None:
+    """Six callers publish a victim's address, have it as candidate, and name it as their relay: ten packets within
+    twelve seconds, whoever asked for them."""
+
+    async def main(world: VirtualWorld) -> tuple[int, Counter[int]]:
+        async with street(world) as there:
+            callee = await there.home("port-restricted")
+            liars = [await there.home("fullcone") for _ in range(6)]
+            await asyncio.sleep(5)
+            drawn: Counter[int] = Counter()
+            begin = world.loop.time()
+
+            def look(_source: Address, to: Address, data: bytes) -> float:
+                if to == VICTIM:
+                    drawn[data[0]] += 1
+                return 0.0
+
+            world.loss = look
+            for number, liar in enumerate(liars):
+                aim(liar, number)
+            calls = [asyncio.ensure_future(liar.connect(callee.peer_id)) for liar in liars]
+            await asyncio.sleep(11.5)
+            assert world.loop.time() - begin < 12
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            return drawn.total(), drawn
+
+    total, by_kind = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+    print(f"C1: six offers drew {total} packets to one victim: {dict(by_kind)}")
+    assert total <= 10
+
+
+def aim(node: Node, number: int) -> None:
+    """Have a node tell a victim's address as its own, and as its relay's."""
+    signalling = node.reaching._signalling
+    honest = signalling._own_side
+    relay = NodeKey(bytes([100 + number]) * 32, bytes([100 + number]) * 32).peer_id
+
+    def own_side() -> OwnSide:
+        hint = RelayHint(KnownContact(relay, relay.node_id, VICTIM), 0.0)
+        candidates = (IceCandidate(VICTIM, "srflx"),)
+        return replace(honest(), candidates=candidates, published=(VICTIM,), relays=(hint,))
+
+    signalling._own_side = own_side
+    node.reaching.pathways.dialing.start = lambda *_args: asyncio.ensure_future(asyncio.sleep(0))  # type: ignore[assignment,misc]
