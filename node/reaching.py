@@ -108,16 +108,10 @@ class Reaching:
             dht=dht, network=network, changed=changed, families=self._closed_families, moved=self.mapping_life.doubt
         )
         self.port_mapping = PortMapping(
-            enabled=portmap,
-            key=key,
-            network=network,
-            dht=dht,
-            bound=lambda: mux.local,
-            outside_ip=lambda is_ipv6: self.verdict(ipv6=is_ipv6).ip,
-            dialable=self._dialable,
-            allow_documentation=allow_documentation,
-            changed=changed,
-        )
+            enabled=portmap, key=key, network=network, dht=dht, bound=lambda: mux.local,
+            outside_ip=lambda is_ipv6: self.verdict(ipv6=is_ipv6).ip, dialable=self._dialable,
+            allow_documentation=allow_documentation, changed=changed,
+        )  # fmt: skip
         self.pathways = Pathways(
             network=network, dht=dht, endpoint=endpoint, send=self.send, relay=relay, usable=usable,
             session=sessions.get, is_punched=lambda session: self._is_punched(session.connection),
