@@ -122,26 +122,13 @@ class Reaching:
             network=network, mux=mux, ice=self._ice, servers=self._stun_servers, known=self._is_known
         )
         self._signalling = Signalling(
-            key=key,
-            network=network,
-            network_tag=network_tag,
-            dht=dht,
-            ice=self._ice,
-            guard=self._guard,
-            guessing=self._guessing,
-            rendezvous=self._keeper.contacts,
-            own_side=self._own_side,
-            blocked=blocked,
-            has_session=lambda peer: sessions.get(peer) is not None,
-            called=self._called,
+            key=key, network=network, network_tag=network_tag, dht=dht, ice=self._ice, guard=self._guard,
+            guessing=self._guessing, rendezvous=self._keeper.contacts, own_side=self._own_side, blocked=blocked,
+            has_session=lambda peer: sessions.get(peer) is not None, called=self._called,
             dial_back=partial(dial_back, endpoint=endpoint, sessions=sessions, usable=usable),
-            path_to=endpoint.path_to,
-            nudge=endpoint.nudge,
-            relays=self.pathways.dialing,
-            path_found=self.pathways.found,
-            consent_missed=self._consent_missed,
-            consent_lost=self._consent_lost,
-        )
+            path_to=endpoint.path_to, nudge=endpoint.nudge, relays=self.pathways.dialing,
+            path_found=self.pathways.found, consent_missed=self._consent_missed, consent_lost=self._consent_lost,
+        )  # fmt: skip
         dht.probing.answer = self._stun.answer_untrusted
         self._improver = Improver(network=network, find=find, punch=self.punch, session=sessions.get)
         self.roaming = Roaming(
