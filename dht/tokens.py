@@ -72,7 +72,8 @@ class PutTokens:
             stale = now >= self._rotate_at + PUT_TOKEN_LIFE  # nobody asked for a whole period: the old one is too old
             self._previous = self._token_bytes(32) if stale else self._current
             self._current = self._token_bytes(32)
-            self._rotate_at = now + PUT_TOKEN_LIFE
+            # From when it was due, not from now: else what was given out just after the last one lives for three.
+            self._rotate_at = now + PUT_TOKEN_LIFE if stale else self._rotate_at + PUT_TOKEN_LIFE
 
 
 def _put_mac(secret: bytes, packed_address: bytes, key: bytes) -> bytes:

@@ -115,8 +115,9 @@ class RelayTable:
                 self._refused[reason] += 1
                 return None
             side = self._begin(node, other, address)
-        elif side.address != address:
-            self._move(side, address)
+        elif side.address != address and not self._move(side, address):
+            self._refused["too_many"] += 1
+            return None
         side.until = now + lease
         self._by_flow.move_to_end(side.flow)
         twin = side.twin
@@ -182,10 +183,15 @@ class RelayTable:
         self._of_prefix[side.prefix] += 1
         return side
 
-    def _move(self, side: _Side, address: Address) -> None:
+    def _move(self, side: _Side, address: Address) -> bool:
+        """Whether its new block has room for one more."""
+        prefix = prefix_of(address.ip)
+        if prefix != side.prefix and self._of_prefix.get(prefix, 0) >= self.settings.max_flows_of_prefix:
+            return False
         _less(self._of_prefix, side.prefix)
-        side.address, side.prefix = address, prefix_of(address.ip)
-        self._of_prefix[side.prefix] += 1
+        side.address, side.prefix = address, prefix
+        self._of_prefix[prefix] += 1
+        return True
 
     def _end(self, side: _Side) -> None:
         del self._by_flow[side.flow], self._by_pair[side.node, side.other]

@@ -59,6 +59,21 @@ def test_t1_ten_thousand_flows_of_one_block_take_its_share_only() -> None:
     pair(table, 7_000_000, Address("5.5.5.5", 5), Address("5.4.4.4", 4), now + 41)
 
 
+def test_t1_sides_that_move_into_one_block_are_held_to_its_limit() -> None:
+    """Opened from eight blocks, renewed from one: 128 go there, the others stay where they are until they end."""
+    table = table_of()
+    opened = [number for number in range(400) if at_block(table, number, f"9.{number % 8}.0.1", 0.1 * number)]
+    moved = sum(at_block(table, number, "9.77.0.1", 50.0) for number in opened)
+    print(f"T1: {len(opened)} sides of eight blocks, {moved} moved into one")
+    assert len(opened) == 400
+    assert moved == 128
+    assert table.statistics().refused == {"too_many": 272}
+
+
+def at_block(table: RelayTable, number: int, ip: str, now: float) -> bool:
+    return table.open(node_id(10 + number), node_id(5), Address(ip, 1 + number), 120, now) is not None
+
+
 def test_t1_full_speed_leaves_others_their_share() -> None:
     """One floods with 20 MB/s, three blocks send 300 kB/s each: these lose nothing, the flood gets its limit."""
     table = table_of()

@@ -73,6 +73,15 @@ def test_put_tokens_hold_for_address_and_key_for_one_to_two_hours() -> None:
     assert not tokens.check(token, HERE, b"k" * 20, 18_000.0)
 
 
+def test_put_tokens_live_two_hours_at_most_however_seldom_they_are_asked_for() -> None:
+    """One given out just after a change of secrets; the next use of any is an hour and 59 minutes later."""
+    tokens = PutTokens(random.Random(1).randbytes)
+    tokens.issue(bytes(6), bytes(32), 0.0)
+    token = tokens.issue(bytes(6), bytes(32), 1.0)
+    assert tokens.check(token, bytes(6), bytes(32), 7_190.0)
+    assert not tokens.check(token, bytes(6), bytes(32), 7_205.0)
+
+
 def test_retry_tokens_hold_for_one_address_and_a_minute() -> None:
     """Another address, another node's secret, or a later time refuses."""
     tokens = RetryTokens(random.Random(1).randbytes)
