@@ -61,15 +61,17 @@ class _Candidate:
 
 
 class _Path:
-    """What one path knows, nearest first. `idle`: nothing to ask until something changes."""
+    """What one path knows, nearest first. `idle`: nothing to ask until something changes. `crowded`: some block of
+    addresses may have had more than its share in it; where none has, which is usual, nobody need count them."""
 
-    __slots__ = ("bit", "candidates", "distances", "idle")
+    __slots__ = ("bit", "candidates", "crowded", "distances", "idle", "present")
 
     def __init__(self, number: int) -> None:
         self.bit = 1 << number
         self.candidates: list[_Candidate] = []
         self.distances: list[int] = []
-        self.idle = False
+        self.idle = self.crowded = False
+        self.present = Diversity()
 
 
 class Lookup:
@@ -258,12 +260,15 @@ class Lookup:
         path.distances.insert(at, distance)
         path.candidates.insert(at, candidate)
         path.idle = False
+        if self._diverse and not path.crowded:
+            path.crowded = path.present.crowded(contact.prefix)
+            path.present.count(contact.prefix)
         return int(new)
 
     def _next_of(self, path: _Path) -> _Candidate | None:
         """Return whom the path should ask: the nearest of its k nearest live ones that nobody has asked."""
         taken = 0
-        present = Diversity()
+        present = Diversity() if path.crowded else None
         spare: list[_Candidate] = []
         for candidate in path.candidates:
             state = candidate.state
@@ -271,18 +276,17 @@ class Lookup:
                 continue
             if self._is_enough(taken, candidate):
                 break
-            if self._diverse:
-                prefix = candidate.contact.prefix
-                if present.crowded(prefix):
-                    spare.append(candidate)
-                    continue
-                if state is _NEW and self._is_silent(candidate):
-                    if candidate.state is _NEW:
-                        spare.append(candidate)
-                    continue
-                present.count(prefix)
+            if present is not None and present.crowded(candidate.contact.prefix):
+                spare.append(candidate)
+                continue
             if state is _NEW:
-                return candidate
+                if not self._diverse or not self._is_silent(candidate):
+                    return candidate
+                if candidate.state is _NEW:
+                    spare.append(candidate)
+                continue
+            if present is not None:
+                present.count(candidate.contact.prefix)
             taken += 1
         for candidate in spare[: max(0, self._ksize - taken)]:
             if candidate.state is _NEW and not self._is_silent_ip(candidate):

@@ -335,7 +335,8 @@ class Reaching:
 
     def _observed(self, observer: PeerId, at: Address, own: Address) -> None:
         if self._reachability.report(observer.raw, at, own, self._network.monotonic()):
-            self._guessing.look(self.nat)
+            if own not in self._own_addresses().get(Realm.PUBLIC, ()):  # else there is no router to get to know
+                self._guessing.look(self.nat)
             self.port_mapping.seen(own)
 
     def _own_side(self) -> OwnSide:
