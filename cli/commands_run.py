@@ -181,6 +181,14 @@ def _bootstrap(
         ),
     ] = None,
     idle_timeout: _IdleTimeout = None,
+    tcp: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tcp",
+            metavar="HOST:443",
+            help="Let in by TLS whom UDP does not reach; besides TCP at the UDP port's number.  [env: P2PNODE_TCP]",
+        ),
+    ] = None,
     metrics: Annotated[
         str | None,
         typer.Option(
@@ -209,6 +217,7 @@ def _bootstrap(
         "portmap": False if no_portmap else None,
         "relay": relay,
         "idle_timeout": idle_timeout,
+        "tcp": tcp,
         "metrics": metrics,
         "allow_doc_addresses": allow_doc_addresses or None,
     }
@@ -255,6 +264,9 @@ def settings_of(config: Config, role: str, *, network_secret: str, records_db: s
         lookup_paths=config["paths"],
         listen=listen,
         listen_explicit=config.explicit("listen"),
+        tcp=config["tcp"],
+        proxy=config["proxy"],
+        no_proxy=config["no-proxy"],
         bootstrap=config["bootstrap"],
         lan=config["lan"],
         portmap=config["portmap"],

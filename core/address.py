@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 from p2pnode.core.errors import BadPacket
 
-__all__ = ["DEFAULT_PORT", "Address", "Realm", "Scope", "realm_of", "scope_of", "split_host_port"]
+__all__ = ["DEFAULT_PORT", "Address", "Realm", "Scope", "link_address", "realm_of", "scope_of", "split_host_port"]
 
 
 DEFAULT_PORT = 4747
+_LINK_ZONE = "%tcp"
 
 
 class Scope(enum.Enum):
@@ -124,7 +125,14 @@ class Address(NamedTuple):
     def scope(self) -> Scope:
         return scope_of(self.ip)
 
+    @property
+    def is_link(self) -> bool:
+        """Whether this is the far end of a TLS link (`link_address`), which no datagram socket reaches."""
+        return self.ip.endswith(_LINK_ZONE)
+
     def __str__(self) -> str:
+        if self.is_link:
+            return f"tcp:{self._replace(ip=self.ip.removesuffix(_LINK_ZONE))}"
         return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
 
     @classmethod
@@ -160,6 +168,15 @@ class Address(NamedTuple):
         if port == 0 or _canonical(ip) != ip:
             raise BadPacket("bad_address")
         return cls(ip, port)
+
+
+def link_address(remote: Address) -> Address:
+    """Return the name by which this process calls the far end of a TLS link: the address of its TCP connection, with a
+    zone that keeps it apart from the UDP address with the same numbers, which may be somebody else's.
+
+    Scope, realm, address block and packed form are those of the TCP address. It never leaves the process.
+    """
+    return Address(remote.ip.partition("%")[0] + _LINK_ZONE, remote.port)
 
 
 @lru_cache(maxsize=16_384)  # every answer of the DHT tells the asker its address: a tenth of the CPU without

@@ -388,5 +388,7 @@ class Asking:
             return None
         if contact is not None and not contact.misses and now - contact.last_seen < 1.0:
             return contact  # the hot path: nothing to renew
+        if source.is_link:
+            return None  # nobody else can ask it there
         contact = session.paths[source] = self.members.seen(session.peer_id, source, overlay, now, contact)
         return contact

@@ -154,7 +154,7 @@ class DialBacks:
         return DialBackAccepted(observed) if admitted else Error(observed, ErrorCode.BUSY, 0)
 
     def _help(self, request: DialBack, asked: Asked, now: float, wall: float) -> bool:
-        if not self._askers.take(prefix_of(asked.source.ip), now):
+        if asked.source.is_link or not self._askers.take(prefix_of(asked.source.ip), now):
             return False
         address = asked.source._replace(port=request.port or asked.source.port)
         third = self._third(asked)

@@ -86,6 +86,7 @@ class Rendezvous:
             settings.deliver_rate,
             2 * settings.deliver_rate,
         )
+        self._unasked_budgets = PrefixBudgets(Budget(2.0, 8.0), 0.2, 4.0)
         self._recent: OrderedDict[bytes, _Forwarding] = OrderedDict()
         self._pending = 0
         self._vias: OrderedDict[tuple[bytes, Address], float] = OrderedDict()
@@ -152,6 +153,8 @@ class Rendezvous:
             return self._hand_over(sender, request.blob, asked.source, asked, Forwarded(observed))
         self._expect_answers(sender.node_id, request.target, asked, now)
         lease = self.registered.find(request.target, now) or self.visitors.find(request.target, now)
+        if lease is None and asked.source.is_link:
+            lease = self._known_server(request.target, asked, now)
         if lease is None or request.target == sender.node_id:
             return Error(observed, ErrorCode.NOT_HERE, 0)
         if self._pending >= MAX_PENDING or not lease.admit(sender.node_id, now):
@@ -165,6 +168,15 @@ class Rendezvous:
             timeout=DELIVERY_TIMEOUT, on_done=lambda outcome: self._done(key, forwarding, lease, outcome),
         )  # fmt: skip
         return None
+
+    def _known_server(self, target: bytes, asked: Asked, now: float) -> Lease | None:
+        """A sender whom UDP does not reach may have no other way to a node that strangers dial, so has no rendezvous:
+        we hand its offer over, when we know that node."""
+        contact = self._engine.members.tables[asked.overlay].find(target)
+        if contact is None or contact.misses:
+            return None
+        self.visitors.grant(target, contact.address, now + CONVERSATION_LIFE, now)
+        return self.visitors.find(target, now)
 
     def _expect_answers(self, sender: bytes, target: bytes, asked: Asked, now: float) -> None:
         """The sender can be forwarded to for a while, and the target is welcome to."""
@@ -208,8 +220,7 @@ class Rendezvous:
     def _deliver(self, request: Deliver, asked: Asked, now: float) -> Answer | None:
         observed = pack_address(asked.source)
         via = asked.session.peer_id
-        if self._vias.get((via.node_id, asked.source), 0.0) <= now:
-            # We never asked this node to forward: nobody may use it to speak under another's name.
+        if self._vias.get((via.node_id, asked.source), 0.0) <= now and not self._unasked(request, asked, now):
             self._engine.counters.drops["unasked_delivery"] += 1
             return Error(observed, ErrorCode.NOT_HERE, 0)
         digest = _digest(via.node_id, request.sender, request.blob)
@@ -223,6 +234,14 @@ class Rendezvous:
         if len(self._handed) > MAX_HANDED:
             self._handed.popitem(last=False)
         return self._hand_over(sender, request.blob, seen, asked, Delivered(observed))
+
+    def _unasked(self, request: Deliver, asked: Asked, now: float) -> bool:
+        """Whether a node that we never asked to forward may hand us an offer: where strangers may send us their own,
+        but few: whoever asked through us is not crowded out. The offer itself proves who made it; a notice has to come
+        the way we left."""
+        if asked.overlay not in self._engine.members.serving or request.blob[0] >= NOTICE[0]:
+            return False
+        return self._unasked_budgets.take(prefix_of(asked.source.ip), now)
 
     def _hand_over(
         self, sender: PeerId, blob: bytes, seen: Address | None, asked: Asked, answer: Answer

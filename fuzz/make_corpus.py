@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from targets import TARGETS, dht_node, ice, nat, networks, quic
+from targets import TARGETS, dht_node, ice, links, nat, networks, quic
 from targets.api import TAKING
 from targets.dht import ANNOUNCE_HEAD
 
@@ -194,10 +194,21 @@ def relay(seeds: Seeds) -> None:
     seeds["relay_table"] += [opened + sent, opened + sent + bytes((0x21, 0, 1, 2, 0x10, 1, 0, 2, 0x19, 1, 0, 1)) + sent]
 
 
+def linked(seeds: Seeds) -> None:
+    data = vectors("links")
+    frame, alive, greeting = hexes((data["frame"], data["alive"], data["greeting"]))
+    seeds["link_frames"] += [frame, alive, frame + alive + frame]
+    seeds["link_greeting"] += [greeting, greeting[:3] + b"\0"]
+    seeds["link_certificate"].append(links.certificate_seed())
+    seeds["proxy_reply"] += [
+        b"HTTP/1.1 200 Connection established\r\n\r\n", b"HTTP/1.0 407 Denied\r\nProxy-Authenticate: Basic\r\n\r\n",
+    ]  # fmt: skip
+
+
 def all_seeds() -> Seeds:
     """Return what the vectors give, by target."""
     seeds: Seeds = defaultdict(list)
-    for part in (identity, dht, session, relay, others, gateways):
+    for part in (identity, dht, session, relay, others, gateways, linked):
         part(seeds)
     return seeds
 

@@ -9,12 +9,14 @@ from p2pnode.nat.guesser import Guesser
 from p2pnode.nat.guessing import ATTEMPT_S, GuessPlan, GuessTerms, Role, role_of, terms_of
 from p2pnode.nat.ice import IceEndpoint, IceSession
 from p2pnode.nat.ice_reports import CheckReport, IceStatistics
+from p2pnode.nat.link import Link
 from p2pnode.nat.mux import Kind, MuxStatistics, UdpMux, kind_of
 from p2pnode.nat.path import Carrier, Path, PathKind
 from p2pnode.nat.probes import PROBE
 from p2pnode.nat.quic import QuicEndpoint, QuicSettings, QuicStatistics
 from p2pnode.nat.streams import Stream
 from p2pnode.nat.stun import StunClient, StunServer
+from p2pnode.nat.tls import TlsChannel, client_context, server_context
 from p2pnode.nat.transport import MAX_DATAGRAM_BYTES
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "IceSession",
     "IceStatistics",
     "Kind",
+    "Link",
     "MuxStatistics",
     "Path",
     "PathKind",
@@ -49,8 +52,11 @@ __all__ = [
     "StreamResetError",
     "StunClient",
     "StunServer",
+    "TlsChannel",
     "UdpMux",
+    "client_context",
     "kind_of",
     "role_of",
+    "server_context",
     "terms_of",
 ]

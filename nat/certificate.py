@@ -4,10 +4,11 @@ A self-signed P-256 certificate with the extension of libp2p's TLS handshake (li
 Authentication"): the node key's signature over the certificate's public key. Whoever holds the certificate's private
 key speaks for the node key named in the extension.
 
-Rules we check: one certificate, signed by its own key, an ECDSA P-256 key, exactly one such extension, no critical
-extension that we do not know, an Ed25519 node key that is not of small order, a valid signature.
+Rules we check: one certificate, signed by its own key, an ECDSA P-256 key (TLS links over TCP: an Ed25519 key), exactly
+one such extension, no critical extension that we do not know, an Ed25519 node key that is not of small order, a valid
+signature.
 
-Differences from the libp2p specification: only P-256 certificates and only Ed25519 node keys; validity dates are
+Differences from the libp2p specification: only these certificates and only Ed25519 node keys; validity dates are
 ignored on both sides (a node with a wrong clock must still work, and the certificate lives no longer than its
 process); they are constants, so the certificate does not tell the node's clock.
 """
@@ -22,14 +23,21 @@ from dataclasses import dataclass
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 from p2pnode.core.errors import BadPacket
 from p2pnode.core.ids import PeerId
 from p2pnode.core.keys import NodeKey
 
-__all__ = ["NodeCertificate", "make_certificate", "peer_of_certificate_untrusted"]
+__all__ = ["NodeCertificate", "make_certificate", "make_link_certificate", "peer_of_certificate_untrusted"]
 
 # Fixed by the specification
 EXTENSION_OID = x509.ObjectIdentifier("1.3.6.1.4.1.53594.1.1")
@@ -63,32 +71,56 @@ def make_certificate(key: NodeKey, token_bytes: Callable[[int], bytes]) -> NodeC
     # 48 bytes reduced modulo n - 1: the bias is below 2^-128 (FIPS 186-5, A.2.1, "extra random bits")
     secret = int.from_bytes(token_bytes(48), "big") % (_P256_ORDER - 1) + 1
     private = ec.derive_private_key(secret, ec.SECP256R1())
-    spki = private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    builder = _builder(key, private.public_key(), token_bytes)
+    certificate = builder.sign(private, hashes.SHA256())
+    while len(certificate.signature) != _SIGNATURE_BYTES:
+        certificate = builder.sign(private, hashes.SHA256())
+    return _node_certificate(certificate, private, NoEncryption())
+
+
+def make_link_certificate(key: NodeKey, token_bytes: Callable[[int], bytes], password: bytes) -> NodeCertificate:
+    """Return a fresh certificate for TLS over TCP: with an Ed25519 key, so that each handshake has the same size.
+
+    `key_pem` is encrypted with `password`, because OpenSSL reads it from a file.
+    """
+    private = ed25519.Ed25519PrivateKey.from_private_bytes(token_bytes(32))
+    certificate = _builder(key, private.public_key(), token_bytes).sign(private, None)
+    return _node_certificate(certificate, private, BestAvailableEncryption(password))
+
+
+def _node_certificate(
+    certificate: x509.Certificate,
+    private: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey,
+    encryption: KeySerializationEncryption,
+) -> NodeCertificate:
+    return NodeCertificate(
+        der=certificate.public_bytes(Encoding.DER),
+        pem=certificate.public_bytes(Encoding.PEM),
+        key_pem=private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption),
+    )
+
+
+def _builder(
+    key: NodeKey, public: ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey, token_bytes: Callable[[int], bytes]
+) -> x509.CertificateBuilder:
+    spki = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     signature = key.sign(SIGNATURE_PREFIX + spki)  # libp2p's format; its prefix separates it from all our domains
     value = _signed_key(key.public_raw, signature)
     name = x509.Name([])
-    builder = (
+    return (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
-        .public_key(private.public_key())
+        .public_key(public)
         .serial_number(int.from_bytes(token_bytes(8), "big") >> 1 | 1)
         .not_valid_before(_NOT_BEFORE)
         .not_valid_after(_NOT_AFTER)
         .add_extension(x509.UnrecognizedExtension(EXTENSION_OID, value), critical=False)
     )
-    certificate = builder.sign(private, hashes.SHA256())
-    while len(certificate.signature) != _SIGNATURE_BYTES:
-        certificate = builder.sign(private, hashes.SHA256())
-    return NodeCertificate(
-        der=certificate.public_bytes(Encoding.DER),
-        pem=certificate.public_bytes(Encoding.PEM),
-        key_pem=private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
-    )
 
 
-def peer_of_certificate_untrusted(der: bytes) -> PeerId:
-    """Return the node key that this certificate proves.
+def peer_of_certificate_untrusted(der: bytes, *, link: bool = False) -> PeerId:
+    """Return the node key that this certificate proves. `link`: one of `make_link_certificate`'s kind is wanted.
 
     Raise BadPacket: `bad_certificate` (not such a certificate, not signed by itself), `bad_extension` (missing, twice,
     wrong layout), `bad_key`, `bad_signature`. About 0.4 ms.
@@ -98,8 +130,11 @@ def peer_of_certificate_untrusted(der: bytes) -> PeerId:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # what a future version refuses is refused now, and no stranger fills stderr
-            certificate, public, extensions = _parse_untrusted(der)
-        public.verify(certificate.signature, certificate.tbs_certificate_bytes, ec.ECDSA(hashes.SHA256()))
+            certificate, public, extensions = _parse_untrusted(der, link)
+        if isinstance(public, ec.EllipticCurvePublicKey):
+            public.verify(certificate.signature, certificate.tbs_certificate_bytes, ec.ECDSA(hashes.SHA256()))
+        else:
+            public.verify(certificate.signature, certificate.tbs_certificate_bytes)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.InvalidVersion, Warning) as exc:
         raise BadPacket("bad_certificate") from exc
     except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as exc:
@@ -121,11 +156,17 @@ def peer_of_certificate_untrusted(der: bytes) -> PeerId:
 
 
 def _parse_untrusted(
-    der: bytes,
-) -> tuple[x509.Certificate, ec.EllipticCurvePublicKey, list[x509.Extension[x509.ExtensionType]]]:
-    """Return (certificate, its P-256 key, its extensions); raises BadPacket and whatever cryptography does."""
+    der: bytes, link: bool
+) -> tuple[
+    x509.Certificate, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey, list[x509.Extension[x509.ExtensionType]]
+]:
+    """Return (certificate, its key, its extensions); raises BadPacket and whatever cryptography does."""
     certificate = x509.load_der_x509_certificate(der)
     public = certificate.public_key()
+    if link:
+        if not isinstance(public, ed25519.Ed25519PublicKey):
+            raise BadPacket("bad_certificate")
+        return certificate, public, list(certificate.extensions)
     if not isinstance(public, ec.EllipticCurvePublicKey) or not isinstance(public.curve, ec.SECP256R1):
         raise BadPacket("bad_certificate")
     if not isinstance(certificate.signature_hash_algorithm, hashes.SHA256):

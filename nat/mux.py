@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
@@ -79,6 +79,8 @@ class UdpMux:
         self._many: SegmentsHandler | None = None
         self._sockets: dict[bool, DatagramSocket] = {}
         self._beside: dict[Address, DatagramSocket] = {}
+        self.instead: Callable[[bytes, Address], None] | None = None
+        """Where UDP does not pass: takes a copy of what goes to an address that has no socket or link of its own."""
         self._refused_by_closed = 0
         self._datagrams_in: Counter[str] = Counter()
         self._datagrams_out: Counter[str] = Counter()
@@ -125,6 +127,8 @@ class UdpMux:
 
     def send(self, data: bytes, to: Address) -> None:
         """Send from the socket of the address's family. Never raises; counts."""
+        if self.instead is not None and to not in self._beside:
+            self.instead(data, to)
         socket = self._socket_for(to)
         if socket is None:
             self._dropped["no_socket"] += 1
@@ -136,6 +140,9 @@ class UdpMux:
 
     def send_many(self, datagrams: Sequence[bytes], to: Address) -> None:
         """Send datagrams of one kind, of at least a byte each, in order. Never raises; counts."""
+        if self.instead is not None and to not in self._beside:
+            for data in datagrams:
+                self.instead(data, to)
         socket = self._socket_for(to)
         if socket is None or not datagrams:
             self._dropped["no_socket"] += len(datagrams)
@@ -147,7 +154,9 @@ class UdpMux:
 
     def _socket_for(self, to: Address) -> DatagramSocket | None:
         socket = self._beside.get(to) if self._beside else None
-        return socket or self._sockets.get(":" in to.ip)
+        if socket is not None or ("%" in to.ip and to.is_link):
+            return socket  # a link that has ended leads nowhere
+        return self._sockets.get(":" in to.ip)
 
     def adopt(self, address: Address, socket: DatagramSocket) -> None:
         """Send to `address` by this socket from now on, until it is released; `received` is its handler.
@@ -164,6 +173,18 @@ class UdpMux:
             del self._beside[address]
             self._refused_by_closed += socket.dropped
             socket.close()
+
+    def let_go(self, address: Address, socket: DatagramSocket) -> None:
+        """Send to `address` by UDP again; the adopted socket goes on receiving until its owner closes it."""
+        if self._beside.get(address) is socket:
+            del self._beside[address]
+            self._refused_by_closed += socket.dropped
+
+    def send_by_udp(self, data: bytes, to: Address) -> None:
+        """Send one datagram by the node's own UDP socket, whatever was adopted: to see whether UDP passes."""
+        socket = self._sockets.get(to.is_ipv6)
+        if socket is not None:
+            socket.send(data, to)
 
     @property
     def local(self) -> list[Address]:

@@ -7,6 +7,7 @@ setting, with the names of the command line (`idle-timeout` or `idle_timeout`; `
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 import tomllib
@@ -20,6 +21,11 @@ from p2pnode.core.errors import InvalidConfigError
 
 __all__ = ["Config", "Setting"]
 
+_OF_OTHERS = {
+    "proxy": ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"),
+    "no-proxy": ("NO_PROXY", "no_proxy"),
+}
+"""Variables that other programs read as well, the first that is set counts."""
 _MAX_FILE_BYTES = 256 * 1024  # a settings file is typed by hand; anything larger is a mistake
 
 
@@ -92,6 +98,12 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Setting]:
             value = _parsed(option, environ[variable], place=variable, variable=variable)
             found[name] = Setting(option, value, "environment", variable)
             continue
+        for variable in _OF_OTHERS.get(name, ()):
+            # Other programs' variable: what means nothing to us is no error.
+            with contextlib.suppress(ValueError):
+                if environ.get(variable) and (value := option.parse(environ[variable])):
+                    found[name] = Setting(option, value, "environment", variable)
+                    break
         negated = "P2PNODE_NO_" + name.replace("-", "_").upper()
         if option.kind == "flag" and environ.get(negated):
             value = not _parsed(option, environ[negated], place=negated, variable=negated)

@@ -120,7 +120,7 @@ def _bootstrap(raw: Any) -> PeerSpec:
         spec = parse_peer(_text(raw))
     except InvalidPeerError as exc:
         raise ValueError(exc.message.rstrip(".")) from exc
-    if not spec.hosts or (spec.user is None and spec.peer is None):
+    if not (spec.hosts or spec.tcp_hosts) or (spec.user is None and spec.peer is None):
         raise ValueError(f"{spec.text[:120]!r} is not ID@HOST:PORT, the line that a bootstrap node prints")
     if spec.peer is None:
         raise ValueError(f"{spec.text[:120]!r} names a user; a bootstrap node is named by its peer id (12D3KooW...)")
@@ -168,6 +168,14 @@ def parse_metrics(raw: Any) -> Address:
     return parse_listen(text)[0]
 
 
+def _proxy(raw: Any) -> str:
+    from p2pnode.proxy import parse_proxy
+
+    text = _text(raw)
+    parse_proxy(text)
+    return text
+
+
 def _path(raw: Any) -> Path:
     return Path(_text(raw)).expanduser()
 
@@ -207,6 +215,11 @@ OPTIONS: dict[str, Option] = {
                "one", lambda path: None if path is None else str(path)),
         Option("paths", "node-disjoint paths of a lookup; one liar misleads at most one", 2, _paths),
         Option("listen", "where to receive, IP:PORT (UDP)", _ALL_ADDRESSES, parse_listen, "many", str),
+        Option("tcp", "where to let in nodes that UDP does not reach, IP:PORT (TLS on TCP)", (), parse_listen, "many",
+               str),
+        Option("proxy", "HTTP proxy for TLS on TCP, http://HOST:PORT", "", _proxy, "one",
+               lambda proxy: MASK if "@" in proxy else proxy),
+        Option("no-proxy", "hosts and domains that are dialled without the proxy, separated by commas", "", _text),
         Option("metrics", "where to serve the counters to Prometheus, IP:PORT (HTTP, read by whoever can reach it)",
                None, parse_metrics, "one", lambda address: "" if address is None else str(address)),
         Option("lan", "find peers on the local network by multicast", True, kind="flag"),

@@ -21,6 +21,7 @@ from p2pnode.core.errors import (
     WrongNetworkError,
 )
 from p2pnode.core.ids import PeerId
+from p2pnode.dht import KnownContact
 from p2pnode.dial_pace import DialPace
 from p2pnode.nat import Connection, Path, QuicEndpoint
 from p2pnode.presence import FindResult
@@ -64,8 +65,10 @@ class DialAttempt:
         usable: Callable[[Address], bool],
         allow_documentation: bool,
         pace: DialPace | None = None,
+        ways: Callable[[FindResult], tuple[KnownContact, ...]] = lambda found: found.rendezvous,
     ) -> None:
-        """`pace`: shared by all attempts of a node."""
+        """`pace`: shared by all attempts of a node. `ways`: through whom the peer can be met."""
+        self._ways_to = ways
         self._peer = peer
         self._punch = punch
         self._endpoint = endpoint
@@ -205,11 +208,12 @@ class DialAttempt:
             self._note("lookup", f"ended, {found.queried} nodes asked")
         at_most = MAX_ADDRESSES if self._looked_up else MAX_UNCONFIRMED
         self._dial_addresses(found.addresses, "published address", at_most=at_most)
-        if self._punch is None or not found.rendezvous or (before and before.rendezvous == found.rendezvous):
+        ways = self._ways_to(found)
+        if self._punch is None or not ways or (before and self._ways_to(before) == ways):
             return
         if self._punching is not None:  # through rendezvous nodes that the peer has left
             self._punching.cancel()
-        self._note("punch", f"offer sent through {len(found.rendezvous)} rendezvous nodes")
+        self._note("punch", f"offer sent through {len(ways)} rendezvous nodes")
         self._punching = self._watch(asyncio.ensure_future(self._punch(found, self._dial_candidate)))
         self._punches.append(self._punching)
 
@@ -299,8 +303,10 @@ class Dialer:
         punch: Punch | None = None,
         usable: Callable[[Address], bool],
         allow_documentation: bool,
+        ways: Callable[[FindResult], tuple[KnownContact, ...]] = lambda found: found.rendezvous,
     ) -> None:
-        """`find(peer, timeout, on_found)` looks a peer up; `local_addresses` is what the LAN told of it."""
+        """`find(peer, timeout, on_found)` looks a peer up; `ways` as in `DialAttempt`;
+        `local_addresses` is what the LAN told of it."""
         self._endpoint = endpoint
         self._sessions = sessions
         self._find = find
@@ -308,6 +314,7 @@ class Dialer:
         self._punch = punch
         self._usable = usable
         self._allow_documentation = allow_documentation
+        self._ways = ways
         self._pace = DialPace()
         self._attempts: dict[PeerId, asyncio.Task[Session]] = {}
 
@@ -345,6 +352,7 @@ class Dialer:
             usable=self._usable,
             allow_documentation=self._allow_documentation,
             pace=self._pace,
+            ways=self._ways,
         )
         return await attempt.run([*addresses, *self._local_addresses(peer)], timeout=timeout)
 

@@ -29,6 +29,8 @@ class PathReason(enum.Enum):
     RELAY_BOTH_RANDOM = "relay_both_random"
     RELAY_OUR_RANDOM_PORT = "relay_our_random_port"
     RELAY_THEIR_RANDOM_PORT = "relay_their_random_port"
+    RELAY_OUR_UDP_BLOCKED = "relay_our_udp_blocked"
+    RELAY_THEIR_UDP_BLOCKED = "relay_their_udp_blocked"
     RELAY_NOTHING_PASSED = "relay_nothing_passed"
     RELAY_PATH_DIED = "relay_path_died"
 
@@ -119,6 +121,14 @@ def _relayed(view: PathView) -> Explanation:
             PathReason.RELAY_PATH_DIED if view.was_direct else PathReason.RELAY_NOTHING_PASSED,
             f"{start} {'the direct path has died' if view.was_direct else 'no direct way has worked so far'}."
             " A direct one is taken as soon as there is one.",
+        )
+    if NatKind.UDP_BLOCKED in (between.own, between.theirs):
+        ours = between.own is NatKind.UDP_BLOCKED
+        whose = "our" if ours else "the peer's"
+        return Explanation(
+            PathReason.RELAY_OUR_UDP_BLOCKED if ours else PathReason.RELAY_THEIR_UDP_BLOCKED,
+            f"{start} {whose} network lets no UDP pass; everything goes by TLS on TCP there. A firewall that lets UDP"
+            " out would make it direct.",
         )
     ours, theirs = between.own in DEPENDENT, between.theirs in DEPENDENT
     if ours and theirs:

@@ -13,6 +13,7 @@ from p2pnode.core.errors import P2PError, WrongKeyError, WrongNetworkError
 from p2pnode.core.ids import NodeId, PeerId
 from p2pnode.core.network import Network
 from p2pnode.dht import Dht, HelloResult, KnownContact
+from p2pnode.links import Links
 from p2pnode.other_network import NetworkQuestions
 from p2pnode.peerspec import PeerSpec
 from p2pnode.state import NodeState, RememberedContact
@@ -26,6 +27,8 @@ LAST_RETRY_S = 60.0
 SAME_MACHINE_S = 0.5  # nothing on this machine is farther away
 MAX_OWN_ADDRESSES = 4  # interfaces that lead anywhere; a machine with dozens of container bridges has no more of those
 SAVE_EVERY_S = 120.0
+BLOCKED_S = 1.0  # without any answer by UDP, TLS over TCP is tried as well
+MAX_LINKED = 8  # addresses that are tried so at once
 CHECK_S = 30.0  # how often a joined node looks whether it still knows anybody
 
 
@@ -42,7 +45,9 @@ class Joiner:
         state: NodeState,
         bootstrap: tuple[PeerSpec, ...],
         own_addresses: Callable[[], dict[Realm, tuple[Address, ...]]],
+        links: Links,
     ) -> None:
+        self._links = links
         self._network = network
         self._dht = dht
         self._questions = questions
@@ -161,6 +166,7 @@ class Joiner:
         remembered = self._remembered()
         if remembered:
             sources.append(self._warm(remembered))
+        sources.append(self._by_links(remembered))
         tasks = [asyncio.ensure_future(source) for source in sources]
         try:
             for task in asyncio.as_completed(tasks):
@@ -203,6 +209,42 @@ class Joiner:
             for host, port in spec.hosts:
                 found += await self._network.resolve(host, port)
         return [*found, *(contact.address for contact in self._remembered())]
+
+    async def _by_links(self, remembered: list[KnownContact]) -> bool:
+        """Where nobody answers by UDP: join through TLS links to the same nodes. When one works, UDP is blocked."""
+        if any(spec.hosts for spec in self._bootstrap) or remembered:
+            await asyncio.sleep(BLOCKED_S)
+        if self._dht.in_touch():
+            return False
+        ways = [(*way, spec.peer) for spec in self._bootstrap for way in spec.tcp_hosts]
+        ways += [(*way, spec.peer) for spec in self._bootstrap for way in spec.hosts]
+        ways += [(c.address.ip, c.address.port, c.peer_id) for c in remembered]
+        tries = [asyncio.ensure_future(self._by_link(*way)) for way in ways[:MAX_LINKED]]
+        worked = False
+        try:
+            for done in asyncio.as_completed(tries):
+                worked = await done or worked
+        finally:
+            for each in tries:
+                each.cancel()
+            await asyncio.gather(*tries, return_exceptions=True)
+        return worked
+
+    async def _by_link(self, host: str, port: int, peer: PeerId | None) -> bool:
+        try:
+            address = await self._links.open(host, port, peer)
+            if self._dht.in_touch() and not self._links.blocked:
+                return False
+            self._links.block()
+            result = await self._dht.hello(address, expect=peer)
+        except (WrongKeyError, WrongNetworkError) as exc:
+            self.wrong_nodes.append(exc)
+            return False
+        except P2PError as exc:
+            log.info("link_failed", host=host, port=port, why=exc.message)
+            return False
+        self.reached.append(result.peer_id)
+        return await self._dht.bootstrap([KnownContact(result.peer_id, result.peer_id.node_id, address)]) > 0
 
     async def _warm(self, contacts: list[KnownContact]) -> bool:
         return await self._dht.bootstrap(contacts) > 0

@@ -50,6 +50,9 @@ class Meeting:
 
 def no_path(peer: PeerId, own: NatKind, theirs: NatKind, *, guessed: bool) -> P2PError:
     """Return why the checks failed. `guessed`: ports were guessed as well."""
+    if NatKind.UDP_BLOCKED in (own, theirs):
+        whose = "Our network" if own is NatKind.UDP_BLOCKED else f"The network of {peer}"
+        return NoPathError(f"{whose} lets no UDP pass (udp-blocked).", peer=str(peer))
     if own in DEPENDENT and theirs in DEPENDENT:
         return BothNatsRandomError(
             f"Both routers, ours and that of {peer}, choose a new port for each destination (symmetric NAT), so neither"

@@ -35,6 +35,7 @@ from p2pnode.events import (
 from p2pnode.finding import Finder
 from p2pnode.joining import Joiner
 from p2pnode.lan_peers import LanPeers
+from p2pnode.links import Links
 from p2pnode.measuring import Measuring
 from p2pnode.membership import Membership
 from p2pnode.nat import Connection, QuicEndpoint, Stream, UdpMux
@@ -100,8 +101,9 @@ class Node(Measuring):
         self.questions = NetworkQuestions(
             self.peer_id, self.membership, network, self.mux.send, allow_documentation=settings.allow_documentation
         )
+        self.links = Links(key=key, network=wire, mux=self.mux, addresses=self.addresses, settings=settings)
         self._joiner = Joiner(
-            network=network, dht=self.dht, questions=self.questions, state=self.state,
+            network=network, dht=self.dht, questions=self.questions, state=self.state, links=self.links,
             bootstrap=settings.bootstrap, own_addresses=self.addresses_by_realm,
         )  # fmt: skip
         self._lan = LanPeers(
@@ -117,7 +119,7 @@ class Node(Measuring):
             key=key, network=network, network_tag=self.tag, allow_documentation=settings.allow_documentation,
             portmap=settings.portmap, dht=self.dht, mux=self.mux, endpoint=self.endpoint, sessions=self._sessions,
             own_addresses=self.addresses_by_realm, usable=self._usable, blocked=self._is_blocked,
-            changed=self._reached_otherwise, relay=RelaySettings(enabled=settings.relay),
+            changed=self._reached_otherwise, relay=RelaySettings(enabled=settings.relay), links=self.links,
             moved=lambda session, before: self.emit(SessionMoved(session, before)),
             find=lambda peer: self._finder.find(peer, timeout=5.0),
             renew=lambda peer: self._dialer.renew(peer, (), RENEW_S),
@@ -125,7 +127,8 @@ class Node(Measuring):
         self._dialer = Dialer(
             endpoint=self.endpoint, sessions=self._sessions, local_addresses=self._lan.addresses,
             find=lambda peer, timeout, on_found: self._finder.find(peer, timeout=timeout, on_found=on_found),
-            punch=self.reaching.punch, usable=self._usable, allow_documentation=settings.allow_documentation,
+            punch=self.reaching.punch, ways=self.reaching.ways, usable=self._usable,
+            allow_documentation=settings.allow_documentation,
         )  # fmt: skip
         self._presence = PresenceBoard(
             dht=self.dht, network=network, state=self.state, sessions=self._sessions, reaching=self.reaching,
@@ -155,6 +158,7 @@ class Node(Measuring):
         self.dht.on_contact = self._realm_joined
         self.endpoint.on_connection = self._incoming
         await self.dht.start()
+        await self.links.start(serve=self.settings.role == "bootstrap")
         self.publisher = Publisher(
             key=self.key,
             account=self.account,
@@ -204,6 +208,7 @@ class Node(Measuring):
         self.endpoint.close()
         await self._joiner.save()
         await self.dht.stop()
+        await self.links.stop()
         self.mux.close()
 
     # What applications call

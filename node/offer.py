@@ -62,6 +62,7 @@ _NATS = (
     NatKind.ENDPOINT_INDEPENDENT,
     NatKind.ADDRESS_DEPENDENT,
     NatKind.ADDRESS_AND_PORT_DEPENDENT,
+    NatKind.UDP_BLOCKED,
 )  # the index is the number on the wire
 
 

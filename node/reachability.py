@@ -46,6 +46,7 @@ class NatKind(enum.Enum):
     ENDPOINT_INDEPENDENT = "endpoint-independent"
     ADDRESS_DEPENDENT = "address-dependent"
     ADDRESS_AND_PORT_DEPENDENT = "address-and-port-dependent"
+    UDP_BLOCKED = "udp-blocked"
 
     @property
     def predictable(self) -> bool:

@@ -24,6 +24,7 @@ from p2pnode.dialing import DialCandidate
 from p2pnode.dialing_back import dial_back
 from p2pnode.explaining import Explanation
 from p2pnode.improving import Improver
+from p2pnode.links import Links
 from p2pnode.mapping_life import MappingLife
 from p2pnode.meetings import OwnSide
 from p2pnode.nat import Connection, IceCandidate, IceEndpoint, QuicEndpoint, StunClient, StunServer, UdpMux
@@ -58,29 +59,18 @@ class Reaching:
     """Rendezvous, offers, ICE, and the verdict about the NAT before us."""
 
     def __init__(
-        self,
-        *,
-        key: NodeKey,
-        network: Network,
-        network_tag: bytes,
-        allow_documentation: bool,
-        portmap: bool,
-        dht: Dht,
-        mux: UdpMux,
-        endpoint: QuicEndpoint,
-        sessions: SessionTable,
-        own_addresses: Callable[[], dict[Realm, tuple[Address, ...]]],
-        usable: Callable[[Address], bool],
-        blocked: Callable[[PeerId], bool],
-        changed: Callable[[], None],
-        relay: RelaySettings,
-        moved: Callable[[Session, str], None],
-        find: Callable[[PeerId], Awaitable[FindResult]],
-        renew: Callable[[PeerId], Coroutine[Any, Any, Session]],
-    ) -> None:
+        self, *, key: NodeKey, network: Network, network_tag: bytes, allow_documentation: bool, portmap: bool, dht: Dht,
+        mux: UdpMux, endpoint: QuicEndpoint, sessions: SessionTable,
+        own_addresses: Callable[[], dict[Realm, tuple[Address, ...]]], usable: Callable[[Address], bool],
+        blocked: Callable[[PeerId], bool], changed: Callable[[], None], relay: RelaySettings,
+        moved: Callable[[Session, str], None], find: Callable[[PeerId], Awaitable[FindResult]],
+        renew: Callable[[PeerId], Coroutine[Any, Any, Session]], links: Links,
+    ) -> None:  # fmt: skip
         """`portmap`: whether to ask the router for a port. `changed`: what we publish is another now. `moved`: as in
         `Pathways`."""
         self._network = network
+        self._links = links
+        links.changed = self.addresses_changed
         self._realm = partial(realm_of, allow_documentation=allow_documentation)
         self._changed = changed
         self._told_moved = moved
@@ -180,6 +170,7 @@ class Reaching:
         self._look.set()
         self.port_mapping.look()
         self._changed()
+        self._links.serve_if(any(self._dht.serves(Realm.PUBLIC, is_ipv6=each) for each in (False, True)))
 
     # Datagrams
 
@@ -201,8 +192,10 @@ class Reaching:
 
     def stun_received(self, data: bytes, source: Address) -> None:
         """Take a STUN datagram: of an ICE session, an answer to us, or a stranger's question for his address."""
-        if not (self._ice.datagram_received(data, source) or self._stun_client.datagram_received(data, source)):
-            self._stun.datagram_received(data, source)
+        for part in (self._ice, self._stun_client, self._links.stun):
+            if part.datagram_received(data, source):
+                return
+        self._stun.datagram_received(data, source)
 
     # What the node asks
 
@@ -232,6 +225,8 @@ class Reaching:
     @property
     def nat(self) -> NatKind:
         """What is between us and the public network (IPv4's, where both families have a verdict)."""
+        if self._links.blocked:
+            return NatKind.UDP_BLOCKED
         for is_ipv6 in (False, True):
             if self._dialable(is_ipv6):
                 return NatKind.NONE
@@ -242,7 +237,12 @@ class Reaching:
 
     def punch(self, found: FindResult, dial: DialCandidate) -> Coroutine[None, None, None]:
         """Meet a peer through its rendezvous nodes."""
-        return self._signalling.punch(found, found.rendezvous, dial)
+        return self._signalling.punch(found, self.ways(found), dial)
+
+    def ways(self, found: FindResult) -> tuple[KnownContact, ...]:
+        """Return through whom a peer can be met: its rendezvous nodes; where UDP is blocked and it has none, since
+        anybody may dial it, ours."""
+        return found.rendezvous or (self._keeper.contacts() if self._links.blocked and found.addresses else ())
 
     def _is_punched(self, connection: Connection) -> bool:
         """Whether a direct connection goes through a hole that both sides made.
@@ -303,7 +303,7 @@ class Reaching:
         Capabilities in Customer Premises Equipment"); any other, to be open.
         """
         own = self._own_addresses()
-        if not any(address.is_ipv6 is is_ipv6 for address in own.get(Realm.PUBLIC, ())):
+        if self._links.blocked or not any(address.is_ipv6 is is_ipv6 for address in own.get(Realm.PUBLIC, ())):
             return False
         if self._dht.serves(Realm.PUBLIC, is_ipv6=is_ipv6):
             return True
@@ -318,6 +318,8 @@ class Reaching:
 
     def _ask_stun(self) -> None:
         """Ask the rendezvous nodes, each a STUN server on its one socket, how they see us now."""
+        if self._links.blocked:
+            return
         servers = [contact.address for contact in self._keeper.contacts()] or self._stun_servers()[:STUN_SERVERS]
         for server in servers:
             self._tasks.spawn(self._ask_one(server))
@@ -334,6 +336,8 @@ class Reaching:
         return list({address.ip: address for address in reversed(usable)}.values())[::-1]
 
     def _observed(self, observer: PeerId, at: Address, own: Address) -> None:
+        if self._links.blocked:
+            return  # a link's TCP address says nothing of our UDP socket
         if self._reachability.report(observer.raw, at, own, self._network.monotonic()):
             if own not in self._own_addresses().get(Realm.PUBLIC, ()):  # else there is no router to get to know
                 self._guessing.look(self.nat)

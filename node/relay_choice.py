@@ -16,14 +16,18 @@ UNKNOWN_RTT_S = 0.1  # of a node that we have not measured: half the way round t
 
 DEPENDENT = (NatKind.ADDRESS_DEPENDENT, NatKind.ADDRESS_AND_PORT_DEPENDENT)
 # What a relay waits for direct ways once both sides' candidates are known: a check and a handshake's first round trip
-# on a long line. Where both routers are random no check can pass; where one is, it passes at once or not at all.
+# on a long line. Where both routers are random, or UDP is blocked, no check can pass; where one is random, it passes at
+# once or not at all.
 START_S = 0.5
 START_ONE_RANDOM_S = 0.15
 START_DIALABLE_S = 1.0  # somebody only has to be dialled
+START_TLS_S = 0.25  # by TLS on TCP, which began before the offer
 
 
 def head_start(own: NatKind, theirs: NatKind, *, dialable: bool) -> float:
     """Return for how many seconds direct ways are tried alone. `dialable`: one side has published an address."""
+    if NatKind.UDP_BLOCKED in (own, theirs):
+        return START_TLS_S if dialable else 0.0
     if dialable:
         return START_DIALABLE_S
     random = (own in DEPENDENT) + (theirs in DEPENDENT)

@@ -26,6 +26,12 @@ class NodeSettings:
     """Where the UDP sockets are bound, at most one per address family."""
     listen_explicit: bool = False
     """False: when the port is taken, any other will do; True: it is an error."""
+    tcp: tuple[Address, ...] = ()
+    """Where to let in TLS links (nodes that UDP does not reach), besides the UDP port's number where we are public."""
+    proxy: str = field(default="", repr=False)
+    """HTTP proxy for TLS links, `http://[USER:PASSWORD@]HOST:PORT`; empty: none."""
+    no_proxy: str = ""
+    """Hosts and domains that are dialled without it, separated by commas."""
     bootstrap: tuple[PeerSpec, ...] = ()
     """Nodes to join through, `ID@HOST:PORT`."""
     lan: bool = True

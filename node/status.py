@@ -69,7 +69,8 @@ class FlowBudget:
 @dataclass(frozen=True)
 class NodeStatus:
     """`role`: `server` serves the DHT in every realm it is in, `client` not in the public one. `nat`: `none`,
-    `endpoint-independent`, `address-dependent`, `address-and-port-dependent` or `unknown`. `peers`: open sessions."""
+    `endpoint-independent`, `address-dependent`, `address-and-port-dependent`, `udp-blocked` or `unknown`. `peers`:
+    open sessions."""
 
     peer_id: str
     user_id: str

@@ -46,10 +46,8 @@ GUESSED = Expected(("punched", "relay"), direct_within_s=15.0)
 """By relay first; 98 of 100 move to a guessed port."""
 RELAYED = Expected(("relay",))
 """Neither side can know the other's next public port."""
-# What nodes cannot do yet. These cells become connections when they can; until then the refusal must be honest.
-NO_UDP = Expected(
-    ("peer_not_found",), "UDP does not pass, so nobody is ever met: this needs a relay over TLS, which nodes lack yet"
-)
+BY_TLS = Expected(("direct", "relay"))
+"""To a public node over TLS on TCP; until strangers have dialled that node back, it waits to be called, by relay."""
 NO_LINE = Expected(("peer_not_found",), "there is no internet")
 
 SHARED = {
@@ -80,7 +78,7 @@ def expected(a: str, b: str) -> Expected:
     if not all(kind.line for kind in kinds):
         return NO_LINE
     if not all(kind.udp for kind in kinds):
-        return NO_UDP
+        return BY_TLS if PUBLIC in (a, b) and all(kind.tcp == "all" for kind in kinds) else RELAYED
     if PUBLIC in (a, b) or any(kind.port_mapping for kind in kinds):
         return DIRECT
     easy = [kind for kind in kinds if kind.mapping == INDEPENDENT]

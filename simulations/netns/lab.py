@@ -189,9 +189,16 @@ class Lab:
         return any(self.wire.answered(a, b, "quic") for a in one.public_ips for b in other.public_ips)
 
     def relay_seen(self, host: Host) -> bool:
-        """Whether the wire carried relay frames of a host's, or for it."""
+        """Whether the wire carried relay frames of a host's and for it, which where UDP is blocked are inside TLS."""
         counts = self.counts(host)
+        if not host.udp:
+            return self.tcp_seen(host)
         return counts.sent["udp:0b"] > 0 and counts.received["udp:0c"] > 0
+
+    def tcp_seen(self, host: Host) -> bool:
+        """Whether the wire carried TCP both ways between a host and anybody."""
+        counts = self.counts(host)
+        return counts.sent["tcp"] > 0 and counts.received["tcp"] > 0
 
     # Nodes
 
@@ -210,10 +217,11 @@ class Lab:
     def bootstrap(self, count: int = 3) -> list[LabNode]:
         """Start bootstrap nodes boot1, boot2, ... on public hosts, all at once, each knowing the others."""
         made = [self.node(f"boot{i}", self.public(f"boot{i}")) for i in range(1, count + 1)]
-        lines = [node.bootstrap_line for node in made]
+        lines = {node: f"{node.bootstrap_line},tcp:{node.host.public_ip}:443" for node in made}
         for node in made:
-            node.start("bootstrap", *_options("--bootstrap", (line for line in lines if line != node.bootstrap_line)))
-        self._bootstrap_lines = lines
+            others = (line for other, line in lines.items() if other is not node)
+            node.start("bootstrap", "--tcp", "443", *_options("--bootstrap", others))
+        self._bootstrap_lines = list(lines.values())
         return made
 
     def join(self, name: str, host: Host, *arguments: str) -> LabNode:

@@ -97,7 +97,7 @@ class Attempt:
     """One pair of nodes. `seconds`: of `connect`, lookup included, or until it gave up.
 
     `witnessed`: whether the wire saw answered QUIC between the two public addresses; none for two hosts behind one
-    router; none, but relay frames of both, for a relayed pair. `code`: why it failed.
+    router; none, but relay frames of both, for a relayed pair; where UDP is blocked, TCP. `code`: why it failed.
     `path`: the last one. `direct_seconds`: until a relayed connection had a direct path, None when it got none.
     """
 
@@ -229,6 +229,9 @@ def attempt(lab: Lab, a: LabNode, b: LabNode, *, timeout_s: float, direct_within
             made.direct_seconds = time.monotonic() - began
     if made.path == "relay":
         made.witnessed = not lab.quic_seen(a.host, b.host) and lab.relay_seen(a.host) and lab.relay_seen(b.host)
+        return made
+    if not (a.host.udp and b.host.udp):
+        made.witnessed = not lab.quic_seen(a.host, b.host) and lab.tcp_seen(a.host) and lab.tcp_seen(b.host)
         return made
     if made.direct_seconds is not None:
         # What was sent before went by the relay; the wire has to see messages on the new path. Who was called follows

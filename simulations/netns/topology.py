@@ -41,6 +41,11 @@ class Host:
         return self.router.kind.name if self.router is not None else PUBLIC
 
     @property
+    def udp(self) -> bool:
+        """Whether UDP passes between it and the wire."""
+        return self.router is None or self.router.kind.udp
+
+    @property
     def public_ip(self) -> str:
         return self.router.public_ip if self.router is not None else self.ip
 

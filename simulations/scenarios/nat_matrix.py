@@ -26,7 +26,7 @@ from p2pnode.simulations.virtual.router import Home, VirtualRouter
 __all__ = ["MATRIX", "SCENARIO", "Settings", "names"]
 
 MATRIX = "Paths"
-PORT = 4747
+PORT, TLS_PORT = 4747, 443
 BOOTSTRAP, PUBLIC = 3, 4
 MAPPED_S, MAPPED_FOUND_S = 30, 2.0  # most seconds until a router's port is proven; until others find it
 SETTLE_S = 15.0  # the public peers are dialled back and become servers
@@ -96,7 +96,12 @@ class Builder:
             if number < BOOTSTRAP:
                 address = peer.node.addresses()[0]
                 self.servers.append(
-                    PeerSpec(f"{peer.node.peer_id}@{address}", peer=peer.node.peer_id, hosts=((address.ip, PORT),))
+                    PeerSpec(
+                        f"{peer.node.peer_id}@{address},tcp:{address.ip}:{TLS_PORT}",
+                        peer=peer.node.peer_id,
+                        hosts=((address.ip, PORT),),
+                        tcp_hosts=((address.ip, TLS_PORT),),
+                    )
                 )
         await asyncio.sleep(SETTLE_S)
 
@@ -148,6 +153,7 @@ class Builder:
             account=AccountKey.generate(rng.randbytes),
             settings=NodeSettings(
                 listen=(Address("0.0.0.0", PORT), Address("::", PORT)), listen_explicit=True, role=role,
+                tcp=(Address("0.0.0.0", TLS_PORT), Address("::", TLS_PORT)) if role == "bootstrap" else (),
                 bootstrap=tuple(self.servers),
             ),
             network=network,

@@ -61,6 +61,8 @@ def test_each_situation_has_its_reason() -> None:
         "relay_both_random": view("relay", between=Between(HARD, HARD)),
         "relay_our_random_port": view("relay", between=Between(HARD, EASY)),
         "relay_their_random_port": view("relay", between=Between(EASY, HARD)),
+        "relay_our_udp_blocked": view("relay", between=Between(NatKind.UDP_BLOCKED, EASY)),
+        "relay_their_udp_blocked": view("relay", between=Between(HARD, NatKind.UDP_BLOCKED)),
         "relay_nothing_passed": view("relay", between=Between(EASY, EASY)),
         "relay_path_died": view("relay", between=Between(EASY, EASY), was_direct=True),
     }

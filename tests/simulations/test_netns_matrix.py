@@ -43,11 +43,12 @@ NOBODY = {"peer_not_found"}
         ("public", "symmetric", {"direct"}),
         ("upnp", "symmetric", {"direct"}),
         ("upnp", "upnp", {"direct"}),
-        ("upnp", "udp-blocked", NOBODY),
+        ("upnp", "udp-blocked", RELAYED),
         ("public", "ipv6-firewall", {"direct"}),
         ("public", "public", {"direct"}),
-        ("udp-blocked", "public", NOBODY),
-        ("udp-blocked", "tcp-443", NOBODY),
+        ("udp-blocked", "public", {"direct", "relay"}),
+        ("tcp-443", "public", RELAYED),
+        ("udp-blocked", "tcp-443", RELAYED),
         ("offline", "fullcone", NOBODY),
         ("one-router", "one-router", {"lan"}),
         ("one-hairpin-router", "one-hairpin-router", {"lan"}),
@@ -85,7 +86,8 @@ def test_refusals_and_shared_routers_are_sampled_once() -> None:
     plan = Plan(FULL.cells, samples=5)
     assert plan.samples_of(("fullcone", "cgnat")) == 5
     assert plan.samples_of(("symmetric", "symmetric")) == 5
-    assert plan.samples_of(("udp-blocked", "symmetric")) == plan.samples_of(("offline", "public")) == 1
+    assert plan.samples_of(("udp-blocked", "symmetric")) == 5
+    assert plan.samples_of(("offline", "public")) == 1
     assert plan.samples_of(("one-router", "one-router")) == 1
     assert plan.hosts_per_kind()["offline"] == 2
 
@@ -131,12 +133,12 @@ def test_a_path_counts_only_with_witness_and_message(change: dict[str, Any], rig
 
 
 def test_an_honest_refusal_is_right_where_nothing_can_work() -> None:
-    """`peer_not_found` is, where UDP does not pass; a time-out is not, and neither is a connection that nobody saw."""
+    """`peer_not_found` is, where there is no line; a time-out is not, and neither is a connection that nobody saw."""
     made = {"connected": False, "path": None, "witnessed": False}
     for code, right in (("peer_not_found", True), ("no_path", False), ("timeout", False)):
         attempt = Attempt(**{**GOOD.__dict__, **made, "code": code})
-        assert Cell("udp-blocked", "symmetric", [attempt]).as_expected is right
-    assert not Cell("udp-blocked", "symmetric", []).as_expected
+        assert Cell("offline", "symmetric", [attempt]).as_expected is right
+    assert not Cell("offline", "symmetric", []).as_expected
 
 
 def test_a_relayed_cell_is_right_only_with_a_relay() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from support.virtual_nat import router_of
-from support.virtual_nodes import make_node
+from support.virtual_nodes import make_node, spec_of
 
-from p2pnode import Node, Session
+from p2pnode import Address, Node, Session
 from p2pnode.simulations.routers.kinds import RouterKind
 from p2pnode.simulations.virtual import VirtualNetwork, VirtualWorld
 from p2pnode.simulations.virtual.router import Home, VirtualRouter
@@ -22,10 +23,13 @@ ONE_WAY_S = 0.04  # 80 ms round trip between any two routers or public hosts
 class Street:
     """Seven public nodes, and homes behind routers, one node in each."""
 
-    def __init__(self, world: VirtualWorld, *, relay: bool = True) -> None:
-        """`relay`: whether the public nodes relay."""
+    def __init__(self, world: VirtualWorld, *, relay: bool = True, tls_port: int = 0, **settings: Any) -> None:
+        """`relay`: whether the public nodes relay. `tls_port`: where the bootstrap nodes let in TLS links as well.
+        `settings`: of all nodes."""
         self.world = world
         self.relay = relay
+        self.tls_port = tls_port
+        self.settings = settings
         self.public: list[Node] = []
         self.homes: list[Node] = []
         self.routers: list[VirtualRouter] = []
@@ -34,7 +38,9 @@ class Street:
         for number in range(7):
             network = self.world.host(f"9.{number}.0.1")
             role = "bootstrap" if number < 3 else "peer"
-            node = make_node(network, number, through=self.public[:1], role=role, relay=self.relay)
+            tcp = (Address("0.0.0.0", self.tls_port),) if self.tls_port and role == "bootstrap" else ()
+            through = self.public[:1]
+            node = make_node(network, number, through=through, role=role, relay=self.relay, tcp=tcp, **self.settings)
             await node.start()
             self.public.append(node)
         await asyncio.sleep(10)  # the four peers are dialled back and become servers
@@ -52,22 +58,27 @@ class Street:
         home = Home.build(self.world, kind, f"11.{number}.0.1", f"11.{number}.0.2")
         assert home.router is not None
         self.routers.append(home.router)
-        return await self._start(home.host())
+        return await self.start(home.host())
 
     async def move_in(self, router: VirtualRouter, ip: str) -> Node:
-        return await self._start(router.host(ip))
+        return await self.start(router.host(ip))
 
-    async def _start(self, network: VirtualNetwork) -> Node:
-        node = make_node(network, 20 + len(self.homes), through=self.public[:3])
+    async def start(self, network: VirtualNetwork, **settings: Any) -> Node:
+        """A node that joins through the bootstrap nodes."""
+        specs = tuple(spec_of(node, self.tls_port) for node in self.public[:3])
+        settings = {**self.settings, **settings}
+        node = make_node(network, 20 + len(self.homes), bootstrap=specs, **settings)
         await node.start()
         self.homes.append(node)
         return node
 
 
 @asynccontextmanager
-async def street(world: VirtualWorld, *, relay: bool = True) -> AsyncIterator[Street]:
+async def street(
+    world: VirtualWorld, *, relay: bool = True, tls_port: int = 0, **settings: Any
+) -> AsyncIterator[Street]:
     """Opened; all is stopped afterwards."""
-    made = Street(world, relay=relay)
+    made = Street(world, relay=relay, tls_port=tls_port, **settings)
     try:
         await made.open()
         yield made

@@ -12,10 +12,12 @@ from p2pnode import AccountKey, Address, Node, NodeKey, NodeSettings, PeerSpec
 from p2pnode.simulations.virtual import VirtualNetwork, VirtualWorld
 
 
-def spec_of(node: Node) -> PeerSpec:
-    """`ID@HOST:PORT` of a running node."""
+def spec_of(node: Node, tls_port: int = 0) -> PeerSpec:
+    """`ID@HOST:PORT` of a running node, with `tcp:HOST:PORT` if it has a port for TLS."""
     address = node.addresses()[0]
-    return PeerSpec(f"{node.peer_id}@{address}", peer=node.peer_id, hosts=((address.ip, address.port),))
+    tcp = ((address.ip, tls_port),) if tls_port else ()
+    text = f"{node.peer_id}@{address}" + "".join(f",tcp:{ip}:{port}" for ip, port in tcp)
+    return PeerSpec(text, peer=node.peer_id, hosts=((address.ip, address.port),), tcp_hosts=tcp)
 
 
 def network_of(node: Node) -> VirtualNetwork:

@@ -43,10 +43,11 @@ def bootstrap_gone(report: Report) -> None:
 
 
 def udp_blocked(report: Report) -> None:
-    """Alone, and each connect is refused in a sentence; once UDP passes the node joins by itself and is reached."""
-    said = [row[1:] for row in report.found.tables[0].rows]
-    assert said == [["yes", "unknown", "peer_not_found", "peer_not_found"]] * 2
-    assert report.found.figures["joined_after_unblock_s"] <= 90
+    """Joined by TLS, and calls are relayed; once UDP passes the node notices by itself and is reached directly."""
+    rows = report.found.tables[0].rows
+    assert [row[1:3] for row in rows[:2]] == [["no", "udp-blocked"]] * 2
+    assert [row[-1] for row in rows] == ["relay"] * 3
+    assert report.found.figures["noticed_after_unblock_s"] <= 30
 
 
 CHECKS: dict[str, Callable[[Report], None]] = {

@@ -1,0 +1,377 @@
+"""TLS links: how a node speaks where UDP is blocked, and how public nodes let it; docs/protocol/links.md.
+
+A link carries the mux's datagrams between two nodes, and only those that the two say to each other: nothing that comes
+by a link makes us send to a third address but what any datagram would (a relayed flow that both ends asked for). On the
+client the link stands for the server's UDP address, so DHT, rendezvous, relays and QUIC work as if UDP passed; on the
+server the client is called by `link_address`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import ssl
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from typing import Any
+
+import structlog
+
+from p2pnode.core.address import Address, Realm, link_address, realm_of
+from p2pnode.core.errors import BadPacket, P2PError, PortInUseError, WrongKeyError
+from p2pnode.core.ids import PeerId
+from p2pnode.core.keys import NodeKey
+from p2pnode.core.network import Cancel, Network, TcpStream
+from p2pnode.core.sealed_network import SealedNetwork
+from p2pnode.core.tasks import TaskSet
+from p2pnode.link_gate import LinkGate, LinkLimits
+from p2pnode.nat import Link, StunClient, TlsChannel, UdpMux, client_context, kind_of, server_context
+from p2pnode.nat.certificate import peer_of_certificate_untrusted
+from p2pnode.nat.link_wire import GREETING, greeting, read_greeting_untrusted
+from p2pnode.proxy import connect_request, parse_proxy, passes_by, read_reply_untrusted
+from p2pnode.settings import NodeSettings
+
+__all__ = ["Links"]
+
+_Way = tuple[str, int, PeerId | None]  # host, TCP port, whose
+
+log = structlog.get_logger(__name__)
+
+OPEN_S = 5.0  # for TCP, proxy, TLS and greeting together
+MAX_LINKS = 64  # of our own; the one unused for longest goes, so rendezvous nodes and relays stay
+MAX_WAITING = 4  # datagrams for a link that is being opened; senders repeat what matters
+FAILED_S = 60.0  # an address where no link could be opened is left alone for so long
+MAX_FAILED = 512
+MAX_WAYS = 256  # TLS ports of nodes that we had links to, 300 bytes each
+UDP_AGAIN_S = 5.0  # how often we look whether UDP passes again
+UDP_ANSWER_S = 2.0
+LINGER_S = 30.0  # a link that is not needed any more still takes what is under way
+
+
+class Links:
+    """All links of a node, as client and as server."""
+
+    def __init__(
+        self, *, key: NodeKey, network: Network, mux: UdpMux,
+        addresses: Callable[[], tuple[Address, ...]], settings: NodeSettings, limits: LinkLimits | None = None,
+    ) -> None:  # fmt: skip
+        """`network`: the one that the UDP sockets are opened in, which seals where it is private. `addresses`: of ours,
+        for greetings."""
+        self._key = key
+        self._network = network
+        self._mux = mux
+        self._addresses = addresses
+        self._settings = settings
+        self._proxy = parse_proxy(settings.proxy)
+        sealed = network if isinstance(network, SealedNetwork) else None
+        self._seal: Callable[[bytes], bytes] = sealed.seal if sealed else lambda data: data
+        self._open: Callable[[bytes], bytes | None] = sealed.open_untrusted if sealed else lambda data: data
+        self.gate: LinkGate[TcpStream] = LinkGate(limits or LinkLimits())
+        self._public = False
+        self.blocked = False
+        """No UDP passes here: everything goes by links."""
+        self.changed: Callable[[], None] = lambda: None
+        """Called when `blocked` has changed."""
+        self._context: ssl.SSLContext | None = None
+        self._listening: dict[Address, Cancel] = {}
+        self._served: dict[Address, Link] = {}
+        self._links: dict[Address, Link] = {}
+        self._opening: dict[Address, list[bytes]] = {}
+        self._ways: OrderedDict[Address, _Way] = OrderedDict()
+        self._failed: OrderedDict[Address, float] = OrderedDict()
+        self.stun = StunClient(network, mux.send_by_udp)
+        """Asks whether UDP passes again."""
+        self._tasks = TaskSet()
+
+    # Server
+
+    async def start(self, *, serve: bool) -> None:
+        """Serve links where the settings say so; `serve`: at the number of the UDP port, too. Raise P2PError."""
+        if self._settings.tcp:
+            await self.listen(self._settings.tcp)
+        if serve:
+            await self.listen(self._mux.local, optional=True)
+
+    def serve_if(self, public: bool) -> None:
+        """Serve links at the number of the UDP port too, once strangers can dial us."""
+        if public and not self._public:
+            self._public = True
+            self._tasks.spawn(self.listen(self._mux.local, optional=True))
+
+    async def listen(self, addresses: Collection[Address], *, optional: bool = False) -> None:
+        """Serve links at these addresses as well. `optional`: leave out what the system refuses. Raise P2PError."""
+        if all(address in self._listening for address in addresses):
+            return
+        if self._context is None:
+            self._context = server_context(self._key, self._network.token_bytes)
+        context = self._context
+
+        def accepted(stream: TcpStream) -> None:
+            if self.gate.arrived(stream, stream.remote.ip, self._network.monotonic()):
+                self._tasks.spawn(self._serve(stream, TlsChannel(stream, context, server=True)))
+            else:
+                stream.close()
+
+        for address in addresses:
+            if address in self._listening:
+                continue
+            try:
+                self._listening[address] = await self._network.listen_tcp(address, accepted)
+            except OSError as exc:
+                if optional:
+                    log.info("link_port_refused", address=str(address), why=exc.strerror)
+                    continue
+                raise PortInUseError(
+                    f"The system does not allow TCP at {address} ({exc.strerror}); choose another with --tcp.",
+                    address=str(address),
+                ) from exc
+
+    def listening(self) -> tuple[Address, ...]:
+        return tuple(self._listening)
+
+    async def _serve(self, stream: TcpStream, channel: TlsChannel) -> None:
+        address = link_address(stream.remote)
+        try:
+            async with asyncio.timeout(self.gate.limits.handshake_s):
+                await channel.handshake()
+            stays, loser = self.gate.opened(stream)
+            if loser is not None:
+                loser.close()
+            if not stays:
+                return
+            link = Link(
+                channel, address, server=True, received=lambda data: self._mux.received(data, address),
+                seal=self._seal, open_untrusted=self._open,
+            )  # fmt: skip
+            self._served[address] = link
+            self._mux.adopt(address, link)
+            port = self._mux.local[0].port if self._mux.local else 0
+            link.send(greeting(port, self._addresses()), address)
+            try:
+                await link.run()
+            finally:
+                if self._served.get(address) is link:
+                    del self._served[address]
+                self._mux.release(address, link)
+        except (OSError, TimeoutError):
+            self.gate.refused["handshake"] += 1
+        finally:
+            self.gate.left(stream)
+            channel.close()
+
+    # Client
+
+    def open_links(self) -> list[Address]:
+        """Return the nodes that we have links to, by their UDP addresses."""
+        return list(self._links)
+
+    async def open(
+        self, host: str, port: int, peer: PeerId | None = None, *, stands_for: Address | None = None
+    ) -> Address:
+        """Open a link to a node's TLS port; return the node's UDP address, which the link stands for from now on.
+
+        `stands_for`: that address, when it is known: else the greeting tells it, a round trip later. Raise
+        WrongKeyError when it is not `peer`, P2PError when nobody links there.
+        """
+        try:
+            async with asyncio.timeout(OPEN_S):
+                return await self._open_link(host, port, peer, stands_for)
+        except (OSError, BadPacket) as exc:  # a time-out is an OSError
+            why = str(exc) or "no answer"
+            raise P2PError(f"There is no TLS link to {host}:{port} ({why}).", host=host, port=port) from exc
+
+    def block(self) -> None:
+        """UDP does not pass: from now on each new address that we send to gets a link."""
+        if not self.blocked:
+            self.blocked = True
+            self._mux.instead = self._instead
+            log.warning("udp_blocked", links=len(self._links))
+            self._tasks.spawn(self._watch_udp())
+            self.changed()
+
+    async def stop(self) -> None:
+        for cancel in self._listening.values():
+            cancel()
+        self._listening.clear()
+        await self._tasks.cancel()
+        for link in [*self._links.values(), *self._served.values()]:
+            link.close()
+
+    async def _open_link(self, host: str, port: int, peer: PeerId | None, stands_for: Address | None) -> Address:
+        stream, ip = await self._tcp(host, port)
+        channel = TlsChannel(stream, client_context(), server=False, host=None if _is_ip(host) else host)
+        try:
+            await channel.handshake()
+            proven = peer_of_certificate_untrusted(channel.certificate or b"", link=True)
+            if peer is not None and proven != peer:
+                raise WrongKeyError(f"{host}:{port} is {proven}, not {peer}.", host=host, port=port)
+            return await self._take(channel, ip, (host, port, proven), stands_for)
+        except BaseException:
+            channel.close()
+            raise
+
+    async def _take(self, channel: TlsChannel, ip: str, way: _Way, stands_for: Address | None) -> Address:
+        """The link becomes the way to the node's UDP address: at once where that is known, else with the greeting."""
+        greeted: asyncio.Future[Address] = asyncio.get_running_loop().create_future()
+
+        def received(data: bytes) -> None:
+            if greeted.done() and data[0] != GREETING:
+                if not greeted.cancelled() and greeted.exception() is None:
+                    self._mux.received(data, greeted.result())
+                return
+            try:
+                udp, told = read_greeting_untrusted(data)
+                if not ip and not told:
+                    raise BadPacket("bad_address")
+            except BadPacket as bad:
+                if not greeted.done():
+                    greeted.set_exception(bad)
+                return
+            address = Address(ip, udp) if ip else told[0]
+            if not greeted.done():
+                is_at(address)
+            elif greeted.result() != address and ip:
+                link.close()  # another node's
+
+        def is_at(address: Address) -> None:
+            greeted.set_result(address)
+            self._ways[address] = way
+            self._ways.move_to_end(address)
+            if len(self._ways) > MAX_WAYS:
+                self._ways.popitem(last=False)
+            self._adopt(address, link)
+
+        link = Link(
+            channel, channel.stream.remote, server=False, received=received, seal=self._seal, open_untrusted=self._open
+        )
+        running = self._tasks.spawn(self._carry(link))
+        if stands_for is not None:
+            is_at(stands_for)
+        futures: list[asyncio.Future[Any]] = [greeted, running]
+        await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+        if not greeted.done():
+            raise ConnectionResetError("closed without a greeting")
+        return greeted.result()
+
+    def _adopt(self, address: Address, link: Link) -> None:
+        if (before := self._links.pop(address, None)) is not None:
+            before.close()
+        link.address = address
+        self._links[address] = link
+        self._mux.adopt(address, link)
+        log.info("link_opened", address=str(address))
+        while len(self._links) > MAX_LINKS:
+            unused = min(self._links.values(), key=lambda each: each.used_at)
+            del self._links[unused.address]
+            self._mux.release(unused.address, unused)
+            unused.close()
+
+    async def _carry(self, link: Link) -> None:
+        await link.run()
+        if self._links.get(link.address) is link:
+            del self._links[link.address]
+            self._mux.release(link.address, link)
+            log.info("link_ended", address=str(link.address))
+
+    async def _tcp(self, host: str, port: int) -> tuple[TcpStream, str]:
+        """Connect, through the proxy where there is one. Return the stream and the IP address of `host`, empty when
+        only the proxy can find it."""
+        found = await self._network.resolve(host, port)
+        ip = found[0].ip if found else ""
+        if self._proxy is None or passes_by(host, self._settings.no_proxy):
+            if not found:
+                raise OSError("the host name is unknown here")
+            return await self._first_of(found), ip
+        hops = await self._network.resolve(self._proxy.host, self._proxy.port)
+        if not hops:
+            raise OSError("the proxy's name is unknown here")
+        stream = await self._first_of(hops)
+        try:
+            await stream.write(connect_request(host, port, self._proxy.authorization))
+            reply = b""
+            while (status := read_reply_untrusted(reply)) is None:
+                more = await stream.read(1_024)
+                if not more:
+                    raise ConnectionResetError("the proxy hung up")
+                reply += more
+            if not 200 <= status < 300:
+                raise ConnectionRefusedError(f"the proxy answers {status}")
+        except BaseException:
+            stream.close()
+            raise
+        return stream, ip
+
+    async def _first_of(self, found: list[Address]) -> TcpStream:
+        """Try one address after the other; the last error stands."""
+        for last, address in zip(reversed(range(len(found))), found, strict=True):
+            try:
+                return await self._network.connect_tcp(address)
+            except OSError:
+                if not last:
+                    raise
+        raise OSError("no address")
+
+    def _instead(self, data: bytes, to: Address) -> None:
+        """Open a link to an address of the public network that something is sent to. It goes by UDP as well: perhaps
+        that passes, to there or again."""
+        if to.is_link or kind_of(data) == "stun":
+            return
+        waiting = self._opening.get(to)
+        if waiting is None:
+            now = self._network.monotonic()
+            if realm_of(to.ip, allow_documentation=self._settings.allow_documentation) is not Realm.PUBLIC:
+                return
+            if self._failed.get(to, 0.0) > now or len(self._opening) >= MAX_LINKS:
+                return
+            waiting = self._opening[to] = []
+            self._tasks.spawn(self._open_for(to))
+        if len(waiting) < MAX_WAITING:
+            waiting.append(data)
+
+    async def _open_for(self, to: Address) -> None:
+        host, port, peer = self._ways.get(to, (to.ip, to.port, None))
+        try:
+            await self.open(host, port, peer, stands_for=to)
+            if (link := self._links.get(to)) is not None:
+                for data in self._opening[to]:
+                    link.send(data, to)
+        except P2PError:
+            self._failed[to] = self._network.monotonic() + FAILED_S
+            self._failed.move_to_end(to)
+            if len(self._failed) > MAX_FAILED:
+                self._failed.popitem(last=False)
+        finally:
+            del self._opening[to]
+
+    async def _watch_udp(self) -> None:
+        """Look again and again whether UDP passes; then let the links go."""
+        while self.blocked:
+            await asyncio.sleep(UDP_AGAIN_S)
+            asked = list(self._links)[:3]
+            answers = [self.stun.query(address, timeout=UDP_ANSWER_S) for address in asked]
+            if any(isinstance(each, Address) for each in await asyncio.gather(*answers, return_exceptions=True)):
+                self._unblock()
+
+    def _unblock(self) -> None:
+        self.blocked = False
+        self._mux.instead = None
+        log.info("udp_passes_again")
+        links, self._links = self._links, {}
+        for address, link in links.items():
+            self._mux.let_go(address, link)
+        self._tasks.spawn(self._close_later(list(links.values())))
+        self.changed()
+
+    async def _close_later(self, links: list[Link]) -> None:
+        try:
+            await asyncio.sleep(LINGER_S)
+        finally:
+            for link in links:
+                link.close()
+
+
+def _is_ip(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return bool(ipaddress.ip_address(host))
+    return False

@@ -1,0 +1,188 @@
+"""Whole nodes in networks where no UDP passes, in virtual time: they join, are found and reached by TLS links."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from support.connect_proxy import ConnectProxy
+from support.street import ONE_WAY_S, reach, street
+from support.transfer import Receiver, send_file
+from support.virtual_nodes import network_of
+
+from p2pnode.explaining import PathReason
+from p2pnode.reachability import NatKind
+from p2pnode.simulations.routers.kinds import kind_named
+from p2pnode.simulations.virtual import VirtualWorld, run_virtual
+from p2pnode.simulations.virtual.router import Home
+
+OTHERS = ["port-restricted", "symmetric", "udp-blocked"]
+PAIRS = [("udp-blocked", other) for other in OTHERS] + [(other, "udp-blocked") for other in OTHERS[:2]]
+
+
+@pytest.mark.parametrize(("caller", "callee"), PAIRS, ids=[f"{a}-{b}" for a, b in PAIRS])
+def test_where_udp_is_blocked_peers_are_relayed_within_a_second(caller: str, callee: str) -> None:
+    """By id alone, an echoed byte within 1.0 s at 80 ms round trip; both say relay, and why."""
+
+    async def main(world: VirtualWorld) -> float:
+        async with street(world) as there:
+            a, b = await there.home_of(caller), await there.home_of(callee)
+            for node, kind in ((a, caller), (b, callee)):
+                assert (node.reaching.nat is NatKind.UDP_BLOCKED) is (kind == "udp-blocked")
+            await asyncio.sleep(5)
+            session, seconds = await reach(world, a, b)
+            assert session.path == "relay", session.trace.steps
+            other = b.session(a.peer_id)
+            assert other is not None
+            assert other.path == "relay"
+            blocked = a if caller == "udp-blocked" else b
+            reason = blocked.reaching.explain(session if blocked is a else other).reason
+            assert reason is PathReason.RELAY_OUR_UDP_BLOCKED
+            return seconds
+
+    seconds = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+    print(f"{caller} -> {callee}: {seconds:.3f} s")
+    assert seconds <= 1.0
+
+
+def test_a_public_peer_is_reached_directly_by_tls() -> None:
+    """Calling and called: no relay stands between, and it takes no second."""
+
+    async def main(world: VirtualWorld) -> list[float]:
+        async with street(world) as there:
+            one, two = await there.home_of("udp-blocked"), await there.home_of("udp-blocked")
+            await asyncio.sleep(5)
+            public = there.public[5]
+            times = []
+            for a, b in ((one, public), (public, two)):
+                session, seconds = await reach(world, a, b)
+                assert session.path == "direct", session.trace.steps
+                times.append(seconds)
+            return times
+
+    times = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+    print(f"calls {times[0]:.3f} s, is called {times[1]:.3f} s")
+    assert max(times) <= 1.0
+
+
+def test_udp_passes_again_and_the_session_goes_on_without_losing_a_byte() -> None:
+    """A file flows by a relay over TLS; the firewall goes away, and the same session carries the rest by UDP."""
+
+    async def main(world: VirtualWorld) -> float:
+        async with street(world) as there:
+            a, b = await there.home_of("udp-blocked"), await there.home_of("symmetric")
+            await asyncio.sleep(5)
+            session, _ = await reach(world, a, b)
+            receiver = Receiver(world, b)
+            content = world.rng.randbytes(2_000_000)
+            sending = asyncio.ensure_future(send_file(session, content, pause=0.2))
+            await asyncio.sleep(3)
+            links = a.links.open_links()
+            assert links
+            firewall = there.routers[0].model
+            firewall.kind = replace(firewall.kind, udp=True)
+            began = world.loop.time()
+            changed, noticed = a.links.changed, asyncio.Event()
+            a.links.changed = lambda: (changed(), noticed.set())[0]
+            async with asyncio.timeout(10):
+                await noticed.wait()
+            seconds = world.loop.time() - began
+            assert not a.links.blocked
+            async with asyncio.timeout(60):
+                await receiver.done.wait()
+            await sending
+            assert receiver.has(content)
+            assert receiver.gap < 5
+            assert a.session(b.peer_id) is session
+            assert a.reaching.nat is not NatKind.UDP_BLOCKED
+            await asyncio.sleep(60)
+            assert a.links.open_links() == []
+            assert all(len(node.links.gate) == 0 for node in there.public)
+            assert await session.ping() > 0
+            return seconds
+
+    print(f"noticed after {run_virtual(main, delay=ONE_WAY_S, keep_trace=False):.2f} s")
+
+
+def test_a_link_that_dies_is_replaced_by_another() -> None:
+    """The relay in use is killed: the session goes on through the spare, by another link."""
+
+    async def main(world: VirtualWorld) -> float:
+        async with street(world) as there:
+            a, b = await there.home_of("udp-blocked"), await there.home_of("udp-blocked")
+            await asyncio.sleep(5)
+            session, _ = await reach(world, a, b)
+            receiver = Receiver(world, b)
+            content = world.rng.randbytes(1_000_000)
+            sending = asyncio.ensure_future(send_file(session, content, pause=0.3))
+            await asyncio.sleep(3)
+            relay = next(node for node in there.public if node.addresses()[0] == session.connection.remote)
+            network_of(relay).host.silent = "dead"
+            async with asyncio.timeout(120):
+                await receiver.done.wait()
+            await sending
+            assert receiver.has(content)
+            return receiver.gap
+
+    gap = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+    print(f"nothing came for {gap:.2f} s")
+    assert gap <= 5
+
+
+@pytest.mark.parametrize("way", ["calls", "is called"])
+@pytest.mark.parametrize("other", ["public", "port-restricted", "tcp-443"])
+def test_where_only_port_443_passes_bootstrap_nodes_relay(other: str, way: str) -> None:
+    """They listen at 443 as well; every peer is met and relayed through them, also one that strangers can dial."""
+
+    async def main(world: VirtualWorld) -> float:
+        async with street(world, tls_port=443) as there:
+            a = await there.home_of("tcp-443")
+            b = there.public[5] if other == "public" else await there.home_of(other)
+            assert set(a.links.open_links()) == {node.addresses()[0] for node in there.public[:3]}
+            await asyncio.sleep(5)
+            session, seconds = await reach(world, *((a, b) if way == "calls" else (b, a)))
+            assert session.path == "relay", session.trace.steps
+            return seconds
+
+    seconds = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+    print(f"tcp-443 {way} {other}: {seconds:.3f} s")
+    assert seconds <= 1.0
+
+
+def test_links_go_through_the_proxy() -> None:
+    """Nothing passes the firewall but what the proxy dials; user and password are shown, NO_PROXY exempts."""
+
+    async def main(world: VirtualWorld) -> None:
+        async with street(world, tls_port=443) as there:
+            proxy = await ConnectProxy.open(world.host("9.200.0.1"), "alice:secret word")
+            home = Home.build(world, replace(kind_named("tcp-443"), tcp_ports=(3128,)), "11.9.0.1", "11.9.0.2")
+            settings = {"proxy": "http://alice:secret%20word@9.200.0.1:3128"}
+            a = await there.start(home.host(), **settings)
+            assert a.reaching.nat is NatKind.UDP_BLOCKED
+            assert sorted(proxy.tunnels) == [f"9.{n}.0.1:443" for n in range(3)]
+            await asyncio.sleep(5)
+            b = await there.home_of("port-restricted")
+            session, seconds = await reach(world, b, a)
+            assert session.path == "relay"
+            assert seconds <= 1.0
+            wrong = await there.start(home.host(), proxy="http://alice:wrong@9.200.0.1:3128")
+            assert not wrong.dht.in_touch()
+            exempt = await there.start(home.host(), **settings, no_proxy="example.org,9.0.0.1,9.1.0.1,9.2.0.1")
+            assert not exempt.dht.in_touch()
+
+    run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+
+
+def test_members_of_a_private_network_seal_inside_their_links() -> None:
+    """A TLS terminator on the way, or a stranger's node, reads nothing; the members meet all the same."""
+
+    async def main(world: VirtualWorld) -> None:
+        secret = {"network_id": "club", "network_secret": "correct horse battery"}
+        async with street(world, **secret) as there:
+            a, b = await there.home_of("udp-blocked"), await there.home_of("udp-blocked")
+            await asyncio.sleep(5)
+            session, _ = await reach(world, a, b)
+            assert session.path == "relay"
+            stranger = await there.start(Home.build(world, "udp-blocked", "11.8.0.1").host(), network_secret="")
+            assert not stranger.dht.in_touch()
+
+    run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
