@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from p2pnode.core.address import Address
 from p2pnode.core.errors import BothNatsRandomError, NoPathError, P2PError
 from p2pnode.core.ids import PeerId
-from p2pnode.nat import IceCandidate, IceParameters, IceSession
+from p2pnode.nat import IceCandidate, IceParameters, IceSession, Path
 from p2pnode.offer import RelayHint
 from p2pnode.port_sampling import DEPENDENT
 from p2pnode.reachability import NatKind
 from p2pnode.vouches import Vouches
 
-__all__ = ["Meeting", "OwnSide", "no_path"]
+__all__ = ["Meeting", "OwnSide", "no_path", "spare_of"]
+
+# Checks that have passed go on with their session, as its consent; QUIC keeps a session alive without them as well.
+MAX_OF_PEER = 3  # such meetings of one peer: it can make offers without end
+MAX_OVER = 48  # of 64 ICE sessions, the others are for attempts
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class Meeting:
     """One ICE session with a peer. `remotes`: addresses from which its connection may come through a hole.
 
     `vouches`: where rendezvous nodes see the peer. `consent`: decides on which terms we guess, for
-    the answer. `guessing`: ports may be guessed in it. `relays`: those of the answer.
+    the answer. `guessing`: ports may be guessed in it. `found`: its checks have passed. `relays`: those of the answer.
     """
 
     peer: PeerId
@@ -45,7 +51,28 @@ class Meeting:
     published: frozenset[Address] = frozenset()
     consent: asyncio.Task[None] | None = None
     guessing: bool = False
+    found: bool = False
     relays: tuple[RelayHint, ...] = ()
+
+
+def spare_of(meetings: Iterable[Meeting], peer: PeerId, path_of: Callable[[PeerId], Path | None]) -> Meeting | None:
+    """Return the one to end before there is another with `peer`, the oldest first; None when there is room.
+
+    `meetings`: in order of birth. `path_of`: of the session with a peer. A guessed port's socket ends with its
+    meeting, so that goes last.
+    """
+    over = [meeting for meeting in meetings if meeting.found]
+    counts = Counter(meeting.peer for meeting in over)
+    if counts[peer] < MAX_OF_PEER and len(over) < MAX_OVER:
+        return None
+    whose = peer if counts[peer] >= MAX_OF_PEER else max(counts, key=counts.__getitem__)
+    path = path_of(whose)
+
+    def worth(meeting: Meeting) -> int:
+        carries = path is not None and not path.relayed and path.remote in meeting.remotes
+        return carries + (carries and meeting.guessing)
+
+    return min((meeting for meeting in over if meeting.peer == whose), key=worth)
 
 
 def no_path(peer: PeerId, own: NatKind, theirs: NatKind, *, guessed: bool) -> P2PError:

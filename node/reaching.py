@@ -27,7 +27,7 @@ from p2pnode.improving import Improver
 from p2pnode.links import Links
 from p2pnode.mapping_life import MappingLife
 from p2pnode.meetings import OwnSide
-from p2pnode.nat import Connection, IceCandidate, IceEndpoint, QuicEndpoint, StunClient, StunServer, UdpMux
+from p2pnode.nat import Connection, IceCandidate, IceEndpoint, Path, QuicEndpoint, StunClient, StunServer, UdpMux
 from p2pnode.offer import MAX_RELAYS, RelayHint
 from p2pnode.offer_guard import OfferGuard
 from p2pnode.pathways import Pathways
@@ -114,7 +114,7 @@ class Reaching:
         self._signalling = Signalling(
             key=key, network=network, network_tag=network_tag, dht=dht, ice=self._ice, guard=self._guard,
             guessing=self._guessing, rendezvous=self._keeper.contacts, own_side=self._own_side, blocked=blocked,
-            has_session=lambda peer: sessions.get(peer) is not None, called=self._called,
+            session_path=self._session_path, called=self._called,
             dial_back=partial(dial_back, endpoint=endpoint, sessions=sessions, usable=usable),
             path_to=endpoint.path_to, nudge=endpoint.nudge, relays=self.pathways.dialing,
             path_found=self.pathways.found, consent_missed=self._consent_missed, consent_lost=self._consent_lost,
@@ -283,6 +283,10 @@ class Reaching:
 
     def _keep_alive(self, session: Session) -> None:
         session.connection.keep_alive_s = min(session.connection.keep_alive_s, self._keeper.keep_alive)
+
+    def _session_path(self, peer: PeerId) -> Path | None:
+        session = self._sessions.get(peer)
+        return None if session is None else session.connection.path
 
     def _is_known(self, peer: PeerId) -> bool:
         return self._sessions.get(peer) is not None or self.known(peer)

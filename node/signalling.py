@@ -26,7 +26,7 @@ from p2pnode.core.network import Network
 from p2pnode.core.tasks import TaskSet
 from p2pnode.dht import Dht, KnownContact
 from p2pnode.dialing import DialCandidate
-from p2pnode.meetings import Meeting, OwnSide, no_path
+from p2pnode.meetings import Meeting, OwnSide, no_path, spare_of
 from p2pnode.nat import IceEndpoint, IceParameters, Path
 from p2pnode.offer import Answer, Offer, Refusal, offer_hash, seal
 from p2pnode.offer_guard import OfferGuard, Received
@@ -68,7 +68,7 @@ class Signalling:
         rendezvous: Callable[[], Sequence[KnownContact]],
         own_side: Callable[[], OwnSide],
         blocked: Callable[[PeerId], bool],
-        has_session: Callable[[PeerId], bool],
+        session_path: Callable[[PeerId], Path | None],
         called: Callable[[PeerId], None],
         dial_back: Callable[[PeerId, Sequence[Address], Callable[[Address], bool]], Coroutine[None, None, None]],
         path_to: Callable[[Address], Path],
@@ -92,7 +92,7 @@ class Signalling:
         self._rendezvous = rendezvous
         self._own_side = own_side
         self._blocked = blocked
-        self._has_session = has_session
+        self._session_path = session_path
         self._called = called
         self._dial_back = dial_back
         self._path_to = path_to
@@ -118,6 +118,7 @@ class Signalling:
         """
         own = self._own_side()
         ways = ways[:MAX_RENDEZVOUS]
+        self._make_room(found.peer)
         session = self._ice.session(controlling=True, candidates=own.candidates)
         meeting = Meeting(found.peer, session, Vouches(way.address for way in ways))
         self._meetings[meeting] = None
@@ -300,7 +301,11 @@ class Signalling:
             return Refusal.NONE, meeting
         if len(self._incoming) >= MAX_INCOMING:
             return Refusal.BUSY, None
-        session = self._ice.session(controlling=False, candidates=own.candidates)
+        self._make_room(sender)
+        try:
+            session = self._ice.session(controlling=False, candidates=own.candidates)
+        except RefusedError:
+            return Refusal.BUSY, None
         meeting = Meeting(sender, session, Vouches(way.address for way in self._rendezvous()))
         self._meetings[meeting] = None
         self._incoming[sender, remote.ufrag] = meeting
@@ -369,11 +374,17 @@ class Signalling:
             self._drop(meeting)
             done.set_exception(NoPathError("The checks towards the peer broke off.", peer=str(meeting.peer)))
             raise  # logged by the task's owner
+        meeting.found = True
         done.set_result(None)
         await asyncio.sleep(CONNECTION_WAIT_S)
         self._incoming.pop((meeting.peer, remote.ufrag), None)
-        if not self._has_session(meeting.peer):
+        if self._session_path(meeting.peer) is None:
             self._drop(meeting)
+
+    def _make_room(self, peer: PeerId) -> None:
+        """For one more meeting, with `peer`."""
+        while (spare := spare_of(self._meetings, peer, self._session_path)) is not None:
+            self._drop(spare)
 
     def _lost(self, meeting: Meeting) -> None:
         if meeting in self._meetings:

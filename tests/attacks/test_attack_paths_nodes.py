@@ -11,7 +11,7 @@ from p2pnode.core.address import Address
 from p2pnode.core.keys import NodeKey
 from p2pnode.dht import KnownContact
 from p2pnode.meetings import OwnSide
-from p2pnode.nat import IceCandidate
+from p2pnode.nat import IceCandidate, IceSession
 from p2pnode.offer import RelayHint
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
 
@@ -97,3 +97,40 @@ def aim(node: Node, number: int) -> None:
 
     signalling._own_side = own_side
     node.reaching.pathways.dialing.start = lambda *_args: asyncio.ensure_future(asyncio.sleep(0))  # type: ignore[assignment,misc]
+
+
+class Endless(dict[bytes, IceSession]):
+    """An attacker's ICE sessions: as many as he likes."""
+
+    def __len__(self) -> int:
+        return 0
+
+
+def test_o1_offers_of_one_peer_without_end_leave_room_for_others() -> None:
+    """It has a session, and makes a new offer each second, all of whose checks it goes on answering."""
+
+    async def main(world: VirtualWorld) -> tuple[int, str]:
+        async with street(world) as there:
+            victim, attacker = await there.home("port-restricted"), await there.home("fullcone")
+            other = await there.home("port-restricted")
+            await asyncio.sleep(5)
+            session, _ = await reach(world, attacker, victim)
+            attacker.reaching._ice._sessions = Endless()
+            found = await attacker.find(victim.peer_id)
+            offers = []
+            for _ in range(75):
+                punch = attacker.reaching.punch(found, lambda _path, _why, _spend: None)
+                offers.append(asyncio.ensure_future(punch))
+                await asyncio.sleep(1)
+            held = victim.reaching._ice.statistics().sessions
+            await session.ping()
+            by, _ = await reach(world, other, victim)
+            for offer in offers:
+                offer.cancel()
+            await asyncio.gather(*offers, return_exceptions=True)
+            return held, by.path
+
+    held, path = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+    print(f"O1: 75 offers of one peer hold {held} ICE sessions; another's call is {path}")
+    assert held <= 32
+    assert path == "punched"
