@@ -32,6 +32,7 @@ RENEW_S = 25.0  # below the shortest common mapping time-out (30 s), as for rend
 OPEN_TIMEOUT_S = 3.0
 UNUSED_S = 20.0  # a flow that no connection uses for so long is closed
 MAX_USAGE = 256  # peers whose traffic through relays is remembered
+MAX_UNUSED = 24  # of those at one relay, which gives a node 32 places
 MAX_FLOWS = 256  # of our own; a caller's offers are budgeted, each opens two at most
 
 
@@ -144,8 +145,11 @@ class Relaying:
             return None
         key = peer, relay.node_id
         known = self._by_pair.get(key)
-        if known is not None or len(self._by_pair) >= MAX_FLOWS:
+        if known is not None:
             return known
+        self._make_room(relay)
+        if len(self._by_pair) >= MAX_FLOWS:
+            return None
         granted = await self._dht.relay(relay, peer.node_id, lease_s=LEASE_S, timeout=OPEN_TIMEOUT_S)
         if granted is None:
             return None
@@ -157,6 +161,18 @@ class Relaying:
         self._tasks.spawn(self._keep(flow))
         log.info("relay_flow_opened", peer=str(peer), relay=str(relay.address))
         return flow
+
+    def _make_room(self, relay: KnownContact) -> None:
+        """Those who call us and do not come must not use up our places at a relay: the oldest of them ends."""
+        here = [flow for flow in self._by_pair.values() if flow.relay.node_id == relay.node_id]
+        if len(here) >= MAX_UNUSED:
+            unused = [flow for flow in here if not self._in_use(flow)]
+            for flow in unused[: max(0, len(unused) - MAX_UNUSED + 1)]:
+                self._close(flow)
+                self._tasks.spawn(self._end(flow))
+
+    async def _end(self, flow: RelayFlow) -> None:
+        await self._dht.relay(flow.relay, flow.peer.node_id, lease_s=0, timeout=OPEN_TIMEOUT_S)
 
     def flows(self) -> list[RelayFlow]:
         return list(self._by_pair.values())
@@ -176,8 +192,8 @@ class Relaying:
             if flow.closed:
                 return
             if not self._in_use(flow):
-                await self._dht.relay(flow.relay, flow.peer.node_id, lease_s=0, timeout=OPEN_TIMEOUT_S)
                 self._close(flow)
+                await self._end(flow)
                 return
             if not await self._renew(flow):
                 return

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from dataclasses import replace
 
+import pytest
 from support.street import ONE_WAY_S, reach, street
 
 from p2pnode import Node
@@ -106,6 +107,7 @@ class Endless(dict[bytes, IceSession]):
         return 0
 
 
+@pytest.mark.slow
 def test_o1_offers_of_one_peer_without_end_leave_room_for_others() -> None:
     """It has a session, and makes a new offer each second, all of whose checks it goes on answering."""
 
