@@ -49,6 +49,8 @@ _SERVICES = tuple(f"urn:schemas-upnp-org:service:{name}" for name in
                   ("WANIPConnection:2", "WANIPConnection:1", "WANPPPConnection:1"))  # fmt: skip
 # Chosen by us: descriptions of real routers have 2 to 20 kB
 MAX_HTTP_BYTES = 65_536
+_MAX_HEAD_BYTES = 8192
+_MAX_CHUNKS = 256  # what has arrived is read anew with each segment, which a hostile one makes as short as it likes
 _MAX_SSDP_BYTES = 2048
 _MAX_PATH = 200
 _MAX_SERVICES = 64
@@ -111,6 +113,8 @@ def parse_http_untrusted(data: bytes, *, ended: bool = False) -> HttpAnswer | No
     if len(data) > MAX_HTTP_BYTES:
         raise BadPacket("too_long")
     head, end, body = data.partition(b"\r\n\r\n")
+    if len(head) > _MAX_HEAD_BYTES:
+        raise BadPacket("too_long")
     if not end:
         if ended:
             raise BadPacket("malformed")
@@ -271,6 +275,8 @@ def _dechunked_untrusted(body: bytes) -> bytes | None:
         size = _number_untrusted(body[at:end].partition(b";")[0].strip().lower().decode("latin-1"), MAX_HTTP_BYTES, 16)
         if size == 0:
             return b"".join(parts)
+        if len(parts) == _MAX_CHUNKS:
+            raise BadPacket("too_long")
         chunk = body[end + 2 : end + 2 + size]
         if len(chunk) < size or len(body) < end + 4 + size:
             return None

@@ -122,6 +122,13 @@ def test_http_answers_in_all_framings() -> None:
             upnp.parse_http_untrusted(bad, ended=True)
 
 
+@pytest.mark.parametrize("answer", [b"a:\r\n" * 3_000, b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 300])
+def test_c1_http_of_many_small_parts_is_not_read_again_and_again(answer: bytes) -> None:
+    """An answer of 60 kB in such parts, sent byte by byte, cost 30 ms for each."""
+    with pytest.raises(BadPacket, match="too_long"):
+        upnp.parse_http_untrusted(b"HTTP/1.1 200 OK\r\n" + answer)
+
+
 def test_the_epoch_tells_a_restart() -> None:
     """RFC 6887, section 8.5: a clock that runs evenly, a bit fast or slow, is no restart; one that jumps is."""
     epoch = Epoch()
