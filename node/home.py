@@ -23,7 +23,7 @@ if sys.platform != "win32":
 __all__ = ["Home", "default_home"]
 
 # s between tries: `holder` of another process has the lock for some microseconds, which is nobody's use of the home.
-LOCK_PAUSES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+LOCK_PAUSES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.13, 0.17, 0.2, 0.2)
 
 
 def default_home() -> Path:

@@ -206,7 +206,7 @@ class Publisher:
                 self._read_backs.settled(realm, record, result, calm_s)
 
         result = await self._dht.put(
-            record, realms=[realm], enough=None if leaving else ENOUGH, again=True, on_settled=settled
+            record, realms=[realm], enough=None if leaving else ENOUGH, again=not leaving, on_settled=settled
         )
         if not result.stored:
             log.warning("publish_not_stored", realm=realm.value, salt=salt.decode(), tried=result.tried)

@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 
 # A search to the end costs some 90 datagrams, both directions.
 FIRST_PAUSE_S = 180.0  # after the first publish: a network that has just begun grows meanwhile
+SMALL_PAUSE_S, SMALL = 5.0, 20  # the same where there are so few nodes that it costs next to nothing
 PAUSE_S = 900.0  # after one that found something missing
 DOUBTFUL_PAUSE_S = 60.0  # at a publish that somebody refused, that lost holders, or a read-back that found nobody
 CALM = 0.9  # share that must have it
@@ -45,16 +46,17 @@ class _Watched:
 
     __slots__ = ("calm_s", "due_at", "first_at", "read_at", "record")
 
-    def __init__(self, record: SignedRecord, now: float, calm_s: float) -> None:
+    def __init__(self, record: SignedRecord, now: float, calm_s: float, first_pause_s: float) -> None:
         self.record, self.calm_s = record, calm_s
         self.first_at = now
         self.read_at: float | None = None
-        self.due_at = now + FIRST_PAUSE_S
+        self.due_at = now + first_pause_s
 
 
 class ReadBacks:
-    """Reads back three minutes after the first publish, when the network has doubled, and then at the record's pace;
-    sooner while somebody refuses, nobody has it, holders are lost, or the record says something else."""
+    """Reads back three minutes after the first publish (seconds in a small network), when the network has doubled, and
+    then at the record's pace; sooner while somebody refuses, nobody has it, holders are lost, or the record says
+    something else."""
 
     def __init__(
         self,
@@ -78,7 +80,10 @@ class ReadBacks:
         """A publish has ended. `calm_s`: seconds from a read-back that found all in place to the next."""
         key = realm, record.salt
         now = self._network.monotonic()
-        watched = self._watched.setdefault(key, _Watched(record, now, calm_s))
+        watched = self._watched.get(key)
+        if watched is None:
+            first_s = SMALL_PAUSE_S if self._dht.estimated_size(realm) < SMALL else FIRST_PAUSE_S
+            watched = self._watched[key] = _Watched(record, now, calm_s, first_s)
         changed = watched.record.value != record.value
         watched.record = record
         if self._doubtful(key, result):

@@ -27,7 +27,7 @@ from p2pnode.core.logs import set_up
 from p2pnode.simulations.virtual import VirtualNetwork, VirtualWorld, run_virtual
 
 REAL_KEYS = "--real-keys"
-ROUNDS = 2  # of everybody connecting to everybody
+ROUNDS = 1  # of everybody connecting to everybody
 
 
 @dataclass
@@ -112,7 +112,7 @@ class Town:
         except P2PError as exc:
             self.happened[exc.code] += 1
             return
-        if session.initiator and self.world.rng.random() < 0.7:  # a fresh handshake the next time
+        if session.initiator and self.world.rng.random() < 0.9:  # a fresh handshake the next time
             session.close()
 
     async def talk(self) -> None:
