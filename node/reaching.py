@@ -103,7 +103,8 @@ class Reaching:
             allow_documentation=allow_documentation, changed=changed,
         )  # fmt: skip
         self.pathways = Pathways(
-            network=network, dht=dht, endpoint=endpoint, send=self.send, relay=relay, usable=usable,
+            network=network, dht=dht, endpoint=endpoint, send=self.send, relay=relay,
+            usable=lambda at: self._realm(at.ip) is Realm.PUBLIC and usable(at),  # relays that peers name (K1)
             session=sessions.get, is_punched=lambda session: self._is_punched(session.connection),
             improve=self._improve, moved=self._session_moved, budget=self._ice.budget,
         )  # fmt: skip

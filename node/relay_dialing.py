@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any
 
 from p2pnode.core.address import Address
-from p2pnode.core.ids import PeerId
+from p2pnode.core.ids import NodeId, PeerId
 from p2pnode.core.tasks import TaskSet
 from p2pnode.dht import KnownContact
 from p2pnode.explaining import Between
@@ -61,7 +61,7 @@ class RelayDialing:
             del self._between[next(iter(self._between))]
         start_s = head_start(own.nat, said.nat, dialable=bool(own.published or said.addresses))
         usable = [hint for hint in relays[:FLOWS] if self._usable(hint.contact.address)]
-        known = frozenset(hint.contact for hint in own.relays)
+        known = {(hint.contact.node_id, hint.contact.address) for hint in own.relays}
         return self._tasks.spawn(self._run(peer, usable, known, start_s, dial))
 
     def between(self, peer: PeerId) -> Between | None:
@@ -72,7 +72,7 @@ class RelayDialing:
         await self._tasks.cancel()
 
     async def _run(
-        self, peer: PeerId, relays: Sequence[RelayHint], known: Collection[KnownContact], start_s: float,
+        self, peer: PeerId, relays: Sequence[RelayHint], known: Collection[tuple[NodeId, Address]], start_s: float,
         dial: Callable[[Path], None] | None,
     ) -> None:  # fmt: skip
         """Open flows to `peer` through `relays`, unless a new direct session is there after `start_s` seconds.
@@ -87,7 +87,8 @@ class RelayDialing:
         await asyncio.sleep(start_s if before is None else 0.0)
         if self._is_settled(peer, before):
             return
-        contacts = [hint.contact for hint in relays if hint.contact in known or self._may_ask(hint.contact.address)]
+        contacts = [hint.contact for hint in relays]
+        contacts = [c for c in contacts if (c.node_id, c.address) in known or self._may_ask(c.address)]
         opening = [asyncio.ensure_future(self._open(peer, contact)) for contact in contacts]
         try:
             later: list[Path] = []

@@ -13,7 +13,8 @@ from p2pnode.core.keys import NodeKey
 from p2pnode.dht import KnownContact
 from p2pnode.meetings import OwnSide
 from p2pnode.nat import IceCandidate, IceSession
-from p2pnode.offer import RelayHint
+from p2pnode.offer import Offer, RelayHint
+from p2pnode.reachability import NatKind
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
 
 VICTIM = Address("77.1.0.1", 53)
@@ -98,6 +99,26 @@ def aim(node: Node, number: int) -> None:
 
     signalling._own_side = own_side
     node.reaching.pathways.dialing.start = lambda *_args: asyncio.ensure_future(asyncio.sleep(0))  # type: ignore[assignment,misc]
+
+
+def test_k1_no_relay_that_a_peer_names_is_at_home() -> None:
+    """An offer's relays at private and loopback addresses are not asked; public ones are."""
+
+    async def main(world: VirtualWorld) -> list[str]:
+        async with street(world) as there:
+            node = await there.home("port-restricted")
+            dialing = node.reaching.pathways.dialing
+            relay = NodeKey(bytes([99]) * 32, bytes([99]) * 32).peer_id
+            ips = ("192.168.1.77", "10.1.2.3", "127.0.0.1", "9.3.0.1")
+            chosen = []
+            for ip in ips:
+                hint = RelayHint(KnownContact(relay, relay.node_id, Address(ip, 53)), 0.0)
+                offer = Offer(bytes(16), 0, bytes(32), b"", (), NatKind.UNKNOWN, (hint,))
+                own = replace(node.reaching._own_side(), relays=())
+                chosen += [each.contact.address.ip for each in dialing.choose(own, offer)]
+            return chosen
+
+    assert run_virtual(main, delay=ONE_WAY_S, keep_trace=False) == ["9.3.0.1"]
 
 
 class Endless(dict[bytes, IceSession]):
