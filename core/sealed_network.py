@@ -32,7 +32,7 @@ from p2pnode.core.network import (
 from p2pnode.core.network_id import network_subkey
 from p2pnode.core.segments import split_untrusted
 
-__all__ = ["OPEN_KIND", "SEAL_OVERHEAD", "SealedNetwork"]
+__all__ = ["OPEN_KIND", "SEAL_OVERHEAD", "SealedNetwork", "sealing"]
 
 T = TypeVar("T")
 
@@ -136,6 +136,17 @@ def _is_run(datagrams: list[bytes]) -> bool:
     """Whether all but the last, which may be shorter, are equally long."""
     size = len(datagrams[0])
     return len(datagrams[-1]) <= size and all(len(data) == size for data in datagrams[:-1])
+
+
+def sealing(network: Network) -> tuple[Callable[[bytes], bytes], Callable[[bytes], bytes | None]]:
+    """Return what seals a datagram as this network's sockets do, and what opens it; as it is in a public one."""
+    if isinstance(network, SealedNetwork):
+        return network.seal, network.open_untrusted
+    return _as_it_is, _as_it_is
+
+
+def _as_it_is(data: bytes) -> bytes:
+    return data
 
 
 _OPEN = bytes([OPEN_KIND])

@@ -259,15 +259,15 @@ async def find_mapper(client: GatewayClient, nonce: Callable[[Address], bytes]) 
     is_ipv6 = ":" in client.gateway.ip
     requests = [pcp.announce_request(client.gateway.local), *([] if is_ipv6 else [natpmp.external_request()])]
     asking = asyncio.ensure_future(client.ask_all(requests, read))
+    heard = asyncio.ensure_future(either.wait())
     try:
-        heard = asyncio.ensure_future(either.wait())
         await asyncio.wait([asking, heard], return_when=asyncio.FIRST_COMPLETED)
-        heard.cancel()
         if not asking.done():
             await asyncio.wait([asking], timeout=BESIDE_S)
     finally:
         asking.cancel()
-        await asyncio.gather(asking, return_exceptions=True)
+        heard.cancel()
+        await asyncio.gather(asking, heard, return_exceptions=True)
     mappers = [found[name] for name in ("pcp", "nat-pmp") if name in found]
     if not mappers and not is_ipv6:
         service = await _search(client)

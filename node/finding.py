@@ -10,7 +10,7 @@ import structlog
 from p2pnode.core.address import Address, Realm
 from p2pnode.core.devices import RECORD_SALT as DEVICES_SALT
 from p2pnode.core.devices import decode_devices_untrusted
-from p2pnode.core.errors import BadPacket, P2PTimeoutError, PeerNotFoundError
+from p2pnode.core.errors import BadPacket, P2PError, P2PTimeoutError, PeerNotFoundError, UdpBlockedError
 from p2pnode.core.ids import PeerId, UserId
 from p2pnode.core.network import Network
 from p2pnode.dht import Dht, GetResult
@@ -36,24 +36,27 @@ class Finder:
         state: NodeState,
         allow_documentation: bool,
         local_addresses: Callable[[PeerId], tuple[Address, ...]],
+        udp_blocked: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`local_addresses`: what the LAN told of a peer, empty for most."""
+        """`local_addresses`: what the LAN told of a peer, empty for most. `udp_blocked`: nodes are there, but we can
+        speak to them neither by UDP nor by TLS."""
         self._dht = dht
         self._network = network
         self._state = state
         self._allow_documentation = allow_documentation
         self._local_addresses = local_addresses
+        self._udp_blocked = udp_blocked
 
     async def find(
         self, peer: PeerId, *, timeout: float, on_found: Callable[[FindResult], None] | None = None
     ) -> FindResult:
-        """Return what the network knows. Raise PeerNotFoundError, P2PTimeoutError."""
+        """Return what the network knows. Raise PeerNotFoundError, UdpBlockedError, P2PTimeoutError."""
         return (await self.look(peer, timeout=timeout, on_found=on_found))[0]
 
     async def look(
         self, peer: PeerId, *, timeout: float, on_found: Callable[[FindResult], None] | None = None
     ) -> tuple[FindResult, Heard]:
-        """Return what the network knows, and what each realm said. Raise PeerNotFoundError, P2PTimeoutError.
+        """Return what the network knows, and what each realm said. Raise as `find`.
 
         `on_found`: called with what is known as soon as there is anything, and each time something newer turns up. The
         first answer may be a liar's, or just old; what is returned has been confirmed by several holders.
@@ -83,7 +86,7 @@ class Finder:
         finally:
             listening = False
         if not local and not any(presence for _, presence in heard.values()):
-            raise PeerNotFoundError(_not_found_sentence(peer, alone=not realms), peer=str(peer))
+            raise self._not_found(peer)
         return self._combined(peer, local, heard, started), heard
 
     def _combined(self, peer: PeerId, local: tuple[Address, ...], heard: Heard, started: float) -> FindResult:
@@ -117,7 +120,7 @@ class Finder:
     async def find_user(self, user: UserId, *, timeout: float) -> tuple[PeerId, ...]:
         """Return the devices of an account, without those that name another account as theirs.
 
-        Raise PeerNotFoundError, P2PTimeoutError.
+        Raise PeerNotFoundError, UdpBlockedError, P2PTimeoutError.
         """
         try:
             async with asyncio.timeout(timeout):
@@ -134,13 +137,13 @@ class Finder:
                 continue
             confirmed.append(device)
         if not confirmed:
-            raise PeerNotFoundError(_not_found_sentence(user, alone=not self._dht.realms()), peer=str(user))
+            raise self._not_found(user)
         return tuple(confirmed)
 
     def _devices(self, user: UserId, result: GetResult) -> tuple[PeerId, ...]:
         record = result.record
         if record is None:
-            raise PeerNotFoundError(_not_found_sentence(user, alone=not self._dht.realms()), peer=str(user))
+            raise self._not_found(user)
         if not self._state.accept_seq(user.raw + DEVICES_SALT, record.seq):
             raise PeerNotFoundError(
                 f"The network only has an outdated device list of {user}; try again later.", peer=str(user)
@@ -182,8 +185,14 @@ class Finder:
             log.warning("presence_unreadable", peer=str(peer), reason=exc.reason)
             return None
 
-
-def _not_found_sentence(who: PeerId | UserId, *, alone: bool) -> str:
-    if alone:
-        return f"No other node is known yet, so nobody can be asked for {who}."
-    return f"Nobody in the network knows {who}: check the id, or ask whether it is online."
+    def _not_found(self, who: PeerId | UserId) -> P2PError:
+        if self._dht.realms():
+            sentence = f"Nobody in the network knows {who}: check the id, or ask whether it is online."
+            return PeerNotFoundError(sentence, peer=str(who))
+        if self._udp_blocked():
+            return UdpBlockedError(
+                "No UDP passes here, and whoever answers by TCP does not let this node in; ask for a bootstrap line"
+                " with tcp:HOST:443, or set HTTPS_PROXY.",
+                peer=str(who),
+            )
+        return PeerNotFoundError(f"No other node is known yet, so nobody can be asked for {who}.", peer=str(who))

@@ -1,9 +1,9 @@
-"""TLS links: how a node speaks where UDP is blocked, and how public nodes let it; docs/protocol/links.md.
+"""TLS links: how a node speaks where UDP is blocked; docs/protocol/links.md.
 
 A link carries the mux's datagrams between two nodes, and only those that the two say to each other: nothing that comes
 by a link makes us send to a third address but what any datagram would (a relayed flow that both ends asked for). On the
 client the link stands for the server's UDP address, so DHT, rendezvous, relays and QUIC work as if UDP passed; on the
-server the client is called by `link_address`.
+server (`link_server`) the client is called by `link_address`.
 """
 
 from __future__ import annotations
@@ -11,24 +11,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import ssl
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
 
-from p2pnode.core.address import Address, Realm, link_address, realm_of
-from p2pnode.core.errors import BadPacket, P2PError, PortInUseError, WrongKeyError
+from p2pnode.core.address import Address, Realm, realm_of
+from p2pnode.core.errors import BadPacket, P2PError, WrongKeyError
 from p2pnode.core.ids import PeerId
 from p2pnode.core.keys import NodeKey
-from p2pnode.core.network import Cancel, Network, TcpStream
-from p2pnode.core.sealed_network import SealedNetwork
+from p2pnode.core.network import Network, TcpStream
+from p2pnode.core.sealed_network import sealing
 from p2pnode.core.tasks import TaskSet
-from p2pnode.link_gate import LinkGate, LinkLimits
-from p2pnode.nat import Link, StunClient, TlsChannel, UdpMux, client_context, kind_of, server_context
+from p2pnode.link_server import LinkServer
+from p2pnode.nat import Link, StunClient, TlsChannel, UdpMux, client_context, kind_of
 from p2pnode.nat.certificate import peer_of_certificate_untrusted
-from p2pnode.nat.link_wire import GREETING, greeting, read_greeting_untrusted
+from p2pnode.nat.link_wire import GREETING, read_greeting_untrusted
 from p2pnode.proxy import connect_request, parse_proxy, passes_by, read_reply_untrusted
 from p2pnode.settings import NodeSettings
 
@@ -46,36 +45,31 @@ MAX_FAILED = 512
 MAX_WAYS = 256  # TLS ports of nodes that we had links to, 300 bytes each
 UDP_AGAIN_S = 5.0  # how often we look whether UDP passes again
 UDP_ANSWER_S = 2.0
+ASKED = 3  # nodes, each time
+PATIENCE_S = 0.3  # on a new network, until TLS is tried beside UDP
 LINGER_S = 30.0  # a link that is not needed any more still takes what is under way
 
 
 class Links:
-    """All links of a node, as client and as server."""
+    """All links of a node to others, and its server."""
 
     def __init__(
-        self, *, key: NodeKey, network: Network, mux: UdpMux,
-        addresses: Callable[[], tuple[Address, ...]], settings: NodeSettings, limits: LinkLimits | None = None,
+        self, key: NodeKey, network: Network, mux: UdpMux, settings: NodeSettings,
+        addresses: Callable[[], tuple[Address, ...]],
     ) -> None:  # fmt: skip
-        """`network`: the one that the UDP sockets are opened in, which seals where it is private. `addresses`: of ours,
-        for greetings."""
-        self._key = key
+        """`network`: the one that the UDP sockets are opened in, which seals where it is private. `addresses`: ours."""
+        self.server = LinkServer(key=key, network=network, mux=mux, addresses=addresses)
         self._network = network
         self._mux = mux
-        self._addresses = addresses
         self._settings = settings
         self._proxy = parse_proxy(settings.proxy)
-        sealed = network if isinstance(network, SealedNetwork) else None
-        self._seal: Callable[[bytes], bytes] = sealed.seal if sealed else lambda data: data
-        self._open: Callable[[bytes], bytes | None] = sealed.open_untrusted if sealed else lambda data: data
-        self.gate: LinkGate[TcpStream] = LinkGate(limits or LinkLimits())
-        self._public = False
+        self._seal, self._open = sealing(network)
+        self._accepted = False
+        self._looking: asyncio.Task[None] | None = None
         self.blocked = False
         """No UDP passes here: everything goes by links."""
         self.changed: Callable[[], None] = lambda: None
         """Called when `blocked` has changed."""
-        self._context: ssl.SSLContext | None = None
-        self._listening: dict[Address, Cancel] = {}
-        self._served: dict[Address, Link] = {}
         self._links: dict[Address, Link] = {}
         self._opening: dict[Address, list[bytes]] = {}
         self._ways: OrderedDict[Address, _Way] = OrderedDict()
@@ -84,83 +78,10 @@ class Links:
         """Asks whether UDP passes again."""
         self._tasks = TaskSet()
 
-    # Server
-
-    async def start(self, *, serve: bool) -> None:
-        """Serve links where the settings say so; `serve`: at the number of the UDP port, too. Raise P2PError."""
-        if self._settings.tcp:
-            await self.listen(self._settings.tcp)
-        if serve:
-            await self.listen(self._mux.local, optional=True)
-
-    def serve_if(self, public: bool) -> None:
-        """Serve links at the number of the UDP port too, once strangers can dial us."""
-        if public and not self._public:
-            self._public = True
-            self._tasks.spawn(self.listen(self._mux.local, optional=True))
-
-    async def listen(self, addresses: Collection[Address], *, optional: bool = False) -> None:
-        """Serve links at these addresses as well. `optional`: leave out what the system refuses. Raise P2PError."""
-        if all(address in self._listening for address in addresses):
-            return
-        if self._context is None:
-            self._context = server_context(self._key, self._network.token_bytes)
-        context = self._context
-
-        def accepted(stream: TcpStream) -> None:
-            if self.gate.arrived(stream, stream.remote.ip, self._network.monotonic()):
-                self._tasks.spawn(self._serve(stream, TlsChannel(stream, context, server=True)))
-            else:
-                stream.close()
-
-        for address in addresses:
-            if address in self._listening:
-                continue
-            try:
-                self._listening[address] = await self._network.listen_tcp(address, accepted)
-            except OSError as exc:
-                if optional:
-                    log.info("link_port_refused", address=str(address), why=exc.strerror)
-                    continue
-                raise PortInUseError(
-                    f"The system does not allow TCP at {address} ({exc.strerror}); choose another with --tcp.",
-                    address=str(address),
-                ) from exc
-
-    def listening(self) -> tuple[Address, ...]:
-        return tuple(self._listening)
-
-    async def _serve(self, stream: TcpStream, channel: TlsChannel) -> None:
-        address = link_address(stream.remote)
-        try:
-            async with asyncio.timeout(self.gate.limits.handshake_s):
-                await channel.handshake()
-            stays, loser = self.gate.opened(stream)
-            if loser is not None:
-                loser.close()
-            if not stays:
-                return
-            link = Link(
-                channel, address, server=True, received=lambda data: self._mux.received(data, address),
-                seal=self._seal, open_untrusted=self._open,
-            )  # fmt: skip
-            self._served[address] = link
-            self._mux.adopt(address, link)
-            port = self._mux.local[0].port if self._mux.local else 0
-            link.send(greeting(port, self._addresses()), address)
-            try:
-                await link.run()
-            finally:
-                if self._served.get(address) is link:
-                    del self._served[address]
-                self._mux.release(address, link)
-        except (OSError, TimeoutError):
-            self.gate.refused["handshake"] += 1
-        finally:
-            self.gate.left(stream)
-            channel.close()
-
-    # Client
+    @property
+    def refused(self) -> bool:
+        """Whether TCP connections were accepted where nodes should be, and none has become a link."""
+        return self._accepted and not self._links and not self._ways
 
     def open_links(self) -> list[Address]:
         """Return the nodes that we have links to, by their UDP addresses."""
@@ -190,16 +111,50 @@ class Links:
             self._tasks.spawn(self._watch_udp())
             self.changed()
 
+    def network_changed(self, known: Sequence[Address]) -> None:
+        """Our network is another one, perhaps without UDP, perhaps without the one that blocked it. `known`: nodes."""
+        public = [each for each in known if not each.is_ipv6 and self._realm(each) is Realm.PUBLIC]
+        for link in list(self._links.values()):
+            link.close()  # its TCP connection is of the old one
+        self._failed.clear()
+        if public and (self._looking is None or self._looking.done()):
+            self._looking = self._tasks.spawn(self._look(public[:ASKED]))
+
+    async def _look(self, known: Sequence[Address]) -> None:
+        asking = asyncio.ensure_future(self._udp_passes(known, UDP_ANSWER_S))
+        try:
+            done, _ = await asyncio.wait((asking,), timeout=PATIENCE_S)
+            if not done and not self.blocked:
+                for tried in asyncio.as_completed([self._tasks.spawn(self._open_quietly(each)) for each in known]):
+                    await tried
+                    if self._links:
+                        break
+                if self._links and not asking.done():  # two round trips by TCP, and not one by UDP
+                    self.block()
+            if await asking and self.blocked:
+                self._unblock()
+        finally:
+            asking.cancel()
+
+    async def _open_quietly(self, to: Address) -> None:
+        with contextlib.suppress(P2PError):
+            await self.open(*self._way(to), stands_for=to)
+
+    def _way(self, to: Address) -> _Way:
+        return self._ways.get(to, (to.ip, to.port, None))
+
+    def _realm(self, address: Address) -> Realm | None:
+        return realm_of(address.ip, allow_documentation=self._settings.allow_documentation)
+
     async def stop(self) -> None:
-        for cancel in self._listening.values():
-            cancel()
-        self._listening.clear()
+        await self.server.stop()
         await self._tasks.cancel()
-        for link in [*self._links.values(), *self._served.values()]:
+        for link in list(self._links.values()):
             link.close()
 
     async def _open_link(self, host: str, port: int, peer: PeerId | None, stands_for: Address | None) -> Address:
         stream, ip = await self._tcp(host, port)
+        self._accepted = True
         channel = TlsChannel(stream, client_context(), server=False, host=None if _is_ip(host) else host)
         try:
             await channel.handshake()
@@ -295,6 +250,7 @@ class Links:
                 if not more:
                     raise ConnectionResetError("the proxy hung up")
                 reply += more
+            self._accepted = True
             if not 200 <= status < 300:
                 raise ConnectionRefusedError(f"the proxy answers {status}")
         except BaseException:
@@ -320,7 +276,7 @@ class Links:
         waiting = self._opening.get(to)
         if waiting is None:
             now = self._network.monotonic()
-            if realm_of(to.ip, allow_documentation=self._settings.allow_documentation) is not Realm.PUBLIC:
+            if self._realm(to) is not Realm.PUBLIC:
                 return
             if self._failed.get(to, 0.0) > now or len(self._opening) >= MAX_LINKS:
                 return
@@ -330,9 +286,8 @@ class Links:
             waiting.append(data)
 
     async def _open_for(self, to: Address) -> None:
-        host, port, peer = self._ways.get(to, (to.ip, to.port, None))
         try:
-            await self.open(host, port, peer, stands_for=to)
+            await self.open(*self._way(to), stands_for=to)
             if (link := self._links.get(to)) is not None:
                 for data in self._opening[to]:
                     link.send(data, to)
@@ -348,10 +303,12 @@ class Links:
         """Look again and again whether UDP passes; then let the links go."""
         while self.blocked:
             await asyncio.sleep(UDP_AGAIN_S)
-            asked = list(self._links)[:3]
-            answers = [self.stun.query(address, timeout=UDP_ANSWER_S) for address in asked]
-            if any(isinstance(each, Address) for each in await asyncio.gather(*answers, return_exceptions=True)):
+            if await self._udp_passes(list(self._links)[:ASKED], UDP_ANSWER_S) and self.blocked:
                 self._unblock()
+
+    async def _udp_passes(self, asked: Sequence[Address], wait: float) -> bool:
+        answers = [self.stun.query(address, timeout=wait) for address in asked]
+        return any(isinstance(each, Address) for each in await asyncio.gather(*answers, return_exceptions=True))
 
     def _unblock(self) -> None:
         self.blocked = False

@@ -101,7 +101,7 @@ class Node(Measuring):
         self.questions = NetworkQuestions(
             self.peer_id, self.membership, network, self.mux.send, allow_documentation=settings.allow_documentation
         )
-        self.links = Links(key=key, network=wire, mux=self.mux, addresses=self.addresses, settings=settings)
+        self.links = Links(key, wire, self.mux, settings, self.addresses)
         self._joiner = Joiner(
             network=network, dht=self.dht, questions=self.questions, state=self.state, links=self.links,
             bootstrap=settings.bootstrap, own_addresses=self.addresses_by_realm,
@@ -113,7 +113,7 @@ class Node(Measuring):
         )  # fmt: skip
         self._finder = Finder(
             dht=self.dht, network=network, state=self.state, allow_documentation=settings.allow_documentation,
-            local_addresses=self._lan.addresses,
+            local_addresses=self._lan.addresses, udp_blocked=lambda: self.links.refused,
         )  # fmt: skip
         self.reaching = Reaching(
             key=key, network=network, network_tag=self.tag, allow_documentation=settings.allow_documentation,
@@ -158,7 +158,7 @@ class Node(Measuring):
         self.dht.on_contact = self._realm_joined
         self.endpoint.on_connection = self._incoming
         await self.dht.start()
-        await self.links.start(serve=self.settings.role == "bootstrap")
+        await self.links.server.start(self.settings.tcp, public=self.settings.role == "bootstrap")
         self.publisher = Publisher(
             key=self.key,
             account=self.account,
@@ -388,6 +388,7 @@ class Node(Measuring):
             self._presence.moved(address=False)
 
     def _interfaces_changed(self) -> None:
+        self.links.network_changed([contact.address for contact in self.dht.known_contacts()])
         addresses = self.addresses_by_realm()
         if addresses == self._last_addresses:
             self.reaching.roaming.network_changed()  # another router, or an interface that comes and goes

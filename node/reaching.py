@@ -70,7 +70,7 @@ class Reaching:
         `Pathways`."""
         self._network = network
         self._links = links
-        links.changed = self.addresses_changed
+        links.changed = self._udp_changed
         self._realm = partial(realm_of, allow_documentation=allow_documentation)
         self._changed = changed
         self._told_moved = moved
@@ -171,7 +171,7 @@ class Reaching:
         self._look.set()
         self.port_mapping.look()
         self._changed()
-        self._links.serve_if(any(self._dht.serves(Realm.PUBLIC, is_ipv6=each) for each in (False, True)))
+        self._links.server.serve_if(any(self._dht.serves(Realm.PUBLIC, is_ipv6=each) for each in (False, True)))
 
     # Datagrams
 
@@ -376,6 +376,13 @@ class Reaching:
             self._renewed_at = now
             self._keeper.renew()
             self._ask_stun()
+
+    def _udp_changed(self) -> None:
+        """UDP is blocked, or passes again: sessions that are silent, or relayed for that, get other paths."""
+        self.addresses_changed()
+        for session in self._sessions.all():
+            if session.connection.in_doubt or session.connection.path.relayed:
+                self._improve(session.peer)
 
     def _refresh_now(self) -> None:
         """Be registered from where we are now, ask how that is seen, and look for paths from there."""

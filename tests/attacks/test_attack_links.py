@@ -66,11 +66,11 @@ def test_t1_slow_and_wrong_handshakes_end_soon_and_cost_nothing_else() -> None:
             home = await there.home_of("udp-blocked")
             assert at(server) in home.links.open_links()
             await asyncio.sleep(5)
-            assert server.links.gate.shaking == 0
+            assert server.links.server.gate.shaking == 0
             for each in lurkers[1:]:
                 assert await each.read(1024) == b""
             slow.cancel()
-            print(f"T1: {server.links.gate.refused}")
+            print(f"T1: {server.links.server.gate.refused}")
 
     run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
 

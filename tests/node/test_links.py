@@ -9,11 +9,13 @@ from support.street import ONE_WAY_S, reach, street
 from support.transfer import Receiver, send_file
 from support.virtual_nodes import network_of
 
+from p2pnode import UdpBlockedError
 from p2pnode.explaining import PathReason
 from p2pnode.reachability import NatKind
 from p2pnode.simulations.routers.kinds import kind_named
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
-from p2pnode.simulations.virtual.router import Home
+from p2pnode.simulations.virtual.faults import move
+from p2pnode.simulations.virtual.router import Home, VirtualRouter
 
 OTHERS = ["port-restricted", "symmetric", "udp-blocked"]
 PAIRS = [("udp-blocked", other) for other in OTHERS] + [(other, "udp-blocked") for other in OTHERS[:2]]
@@ -96,7 +98,7 @@ def test_udp_passes_again_and_the_session_goes_on_without_losing_a_byte() -> Non
             assert a.reaching.nat is not NatKind.UDP_BLOCKED
             await asyncio.sleep(60)
             assert a.links.open_links() == []
-            assert all(len(node.links.gate) == 0 for node in there.public)
+            assert all(len(node.links.server.gate) == 0 for node in there.public)
             assert await session.ping() > 0
             return seconds
 
@@ -166,6 +168,8 @@ def test_links_go_through_the_proxy() -> None:
             assert seconds <= 1.0
             wrong = await there.start(home.host(), proxy="http://alice:wrong@9.200.0.1:3128")
             assert not wrong.dht.in_touch()
+            with pytest.raises(UdpBlockedError, match="HTTPS_PROXY"):
+                await wrong.connect(b.peer_id)
             exempt = await there.start(home.host(), **settings, no_proxy="example.org,9.0.0.1,9.1.0.1,9.2.0.1")
             assert not exempt.dht.in_touch()
 
@@ -186,3 +190,33 @@ def test_members_of_a_private_network_seal_inside_their_links() -> None:
             assert not stranger.dht.in_touch()
 
     run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+
+
+def test_a_laptop_carried_into_a_network_without_udp_goes_on_by_tls() -> None:
+    """And back: the same session."""
+
+    async def main(world: VirtualWorld) -> list[float]:
+        async with street(world) as there:
+            a, b = await there.home_of("port-restricted"), await there.home_of("port-restricted")
+            await asyncio.sleep(10)
+            session, _ = await reach(world, a, b)
+            assert session.path == "punched"
+            await asyncio.sleep(5)
+            open_home = network_of(a).host.gateway
+            blocked = Home.build(world, "udp-blocked", "11.99.0.1").router
+            gaps = []
+            for number, router in enumerate((blocked, open_home)):
+                assert isinstance(router, VirtualRouter)
+                began = world.loop.time()
+                move(network_of(a), f"192.168.1.{50 + number}", lan=router.lan, gateway=router)
+                await session.ping(timeout=60)
+                gaps.append(world.loop.time() - began)
+                assert a.links.blocked is (router is blocked)
+                await asyncio.sleep(60)
+                assert a.session(b.peer_id) is session
+                assert session.path == ("relay" if router is blocked else "punched")
+            return gaps
+
+    gaps = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+    print(f"without UDP after {gaps[0]:.2f} s, with it again after {gaps[1]:.2f} s")
+    assert max(gaps) <= 5
