@@ -120,7 +120,7 @@ class Signalling:
         ways = ways[:MAX_RENDEZVOUS]
         self._make_room(found.peer)
         session = self._ice.session(controlling=True, candidates=own.candidates)
-        meeting = Meeting(found.peer, session, Vouches(way.address for way in ways))
+        meeting = Meeting(found.peer, session, Vouches((way.address for way in ways), chosen_by_peer=True))
         self._meetings[meeting] = None
         try:
             await self._consent(meeting, own, called=False)
@@ -306,7 +306,7 @@ class Signalling:
             session = self._ice.session(controlling=False, candidates=own.candidates)
         except RefusedError:
             return Refusal.BUSY, None
-        meeting = Meeting(sender, session, Vouches(way.address for way in self._rendezvous()))
+        meeting = Meeting(sender, session, Vouches((way.address for way in self._rendezvous()), chosen_by_peer=False))
         self._meetings[meeting] = None
         self._incoming[sender, remote.ufrag] = meeting
         self._called(sender)

@@ -9,8 +9,10 @@ PEER, OTHER_PORT, VICTIM = Address("9.9.9.9", 1000), Address("9.9.9.9", 2000), A
 A, A2, B, C = (Address(ip, 4747) for ip in ("5.0.1.1", "5.0.1.2", "5.0.2.1", "5.0.3.1"))
 
 
-def said(ways: tuple[Address, ...], *words: tuple[Address, Address | None]) -> tuple[Address | None, str | None]:
-    vouches = Vouches(ways)
+def said(
+    ways: tuple[Address, ...], *words: tuple[Address, Address | None], chosen_by_peer: bool = False
+) -> tuple[Address | None, str | None]:
+    vouches = Vouches(ways, chosen_by_peer=chosen_by_peer)
     for way, seen in words:
         vouches.add(way, seen)
     return vouches.address, vouches.ip
@@ -48,3 +50,10 @@ def test_nodes_of_one_block_vote_where_there_is_no_other() -> None:
 def test_silence_and_ipv6_say_nothing() -> None:
     assert said((A, B), (A, None), (B, PEER)) == (None, None)
     assert said((A,), (A, Address("2a00::1", 5))) == (None, None)
+
+
+def test_attack_c1_a_callee_that_names_its_own_nodes_only_cannot_aim() -> None:
+    """One node, or two in one block, would be the callee itself: its caller guesses nowhere then."""
+    assert said((A,), (A, VICTIM), chosen_by_peer=True) == (None, None)
+    assert said((A, A2), (A, VICTIM), (A2, VICTIM), chosen_by_peer=True) == (None, None)
+    assert said((A, B), (A, PEER), (B, PEER), chosen_by_peer=True) == (PEER, "9.9.9.9")
