@@ -152,7 +152,7 @@ class Publisher:
         if await self._put_presence(realm, where):
             self._published[realm] = where
             refresh = self._settings.presence_refresh
-            self._due_at[realm] = now + refresh * (1 + JITTER * (self._network.rng.random() - 0.5))
+            self._due_at[realm] = now + refresh * (1 - JITTER * self._network.rng.random())
         else:
             self._due_at[realm] = now + RETRY_S
 
