@@ -28,6 +28,13 @@ def metrics_text(node: Node) -> str:
     status = node.status()
     paths = Counter(session.path for session in node.sessions())
     page.add("sessions", "gauge", "Open sessions.", [({"path": p}, n) for p, n in sorted(paths.items())])
+    page.one("relay_flows", "gauge", "Pairs of nodes that we join as a relay.", status.relay.pairs)
+    page.one("relay_bytes_total", "counter", "Payload that we forwarded as a relay.", status.relay.bytes)
+    page.add(
+        "relay_refused_total", "counter", "Flows that we refused to relay.",
+        [({"reason": reason}, count) for reason, count in sorted(status.relay.refused.items())],
+    )  # fmt: skip
+    page.one("relayed_bytes_total", "counter", "Traffic of our own sessions through relays.", status.relayed_bytes)
     page.one("uptime_seconds", "gauge", "Since the node started.", status.uptime_s)
     page.one("resident_memory_bytes", "gauge", "Memory of the process.", status.rss_bytes)
     return page.text()
@@ -46,6 +53,8 @@ def _traffic(page: _Page, node: Node) -> None:
         page.add(f"{name}_total", "counter", f"{unit} by direction and kind.", samples)
     drops = [({"layer": "mux", "reason": reason}, count) for reason, count in sorted(mux.dropped.items())]
     drops += [({"layer": "dht", "reason": reason}, count) for reason, count in sorted(dht.drops.items())]
+    relay = node.reaching.pathways.relaying.statistics()
+    drops += [({"layer": "relay", "reason": reason}, count) for reason, count in sorted(relay.dropped.items())]
     drops.append(({"layer": "network", "reason": "not_sealed_by_a_member"}, node.membership.foreign))
     drops.append(({"layer": "network", "reason": "unknown_or_sealed_for_others"}, node.questions.unknown))
     page.add("drops_total", "counter", "Datagrams and records dropped, by reason.", drops)

@@ -12,7 +12,7 @@ from p2pnode import Address, PeerId
 from p2pnode.chat.hall import Roster
 from p2pnode.chat.limits import Buckets
 from p2pnode.chat.model import HallChanged, Member
-from p2pnode.chat.ports import SessionPort
+from p2pnode.chat.ports import SessionPort, addresses_of
 from p2pnode.chat.protocol import Leave, Members
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class HallKeeper:
         """A member told us of others. One that greets only now (its first Hello was older) becomes a member so."""
         peer = session.peer
         user = self._chat.directory.user_of(peer)
-        teller = Member(peer, user, self._chat.directory.name_of(peer), (session.remote,))
+        teller = Member(peer, user, self._chat.directory.name_of(peer), addresses_of(session))
         self.heard_hello(teller, wants=True)
         if peer not in self._roster:
             return

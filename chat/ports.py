@@ -18,7 +18,7 @@ from p2pnode import (
     UserId,
 )
 
-__all__ = ["Cancel", "NodePort", "SessionPort", "StreamPort"]
+__all__ = ["Cancel", "NodePort", "SessionPort", "StreamPort", "addresses_of"]
 
 Cancel = Callable[[], None]
 """Ends a subscription; calling it twice is harmless."""
@@ -48,6 +48,11 @@ class SessionPort(Protocol):
     def closed(self) -> bool: ...
     async def open_stream(self, protocol: str) -> StreamPort: ...
     async def ping(self, timeout: float = ...) -> float: ...
+
+
+def addresses_of(session: SessionPort) -> tuple[Address, ...]:
+    """Return where the other side of a session is, as far as the session tells: a relay's address is not its own."""
+    return () if session.path == "relay" else (session.remote,)
 
 
 class NodePort(Protocol):

@@ -55,7 +55,7 @@ from p2pnode.chat.model import (
     PresenceSeen,
     SendResult,
 )
-from p2pnode.chat.ports import Cancel, NodePort, SessionPort, StreamPort
+from p2pnode.chat.ports import Cancel, NodePort, SessionPort, StreamPort, addresses_of
 from p2pnode.chat.protocol import CHAT_PROTOCOL, ID_BYTES, MAX_TEXT_BYTES, Hello, is_device_of
 from p2pnode.chat.reception import Reception
 from p2pnode.chat.resolving import Resolver
@@ -302,7 +302,7 @@ class Chat:
         # Beyond the rate it is known until we stop, and on the disk with its next message.
         if news and known_before and self._device_news.take(user, self.node.network.monotonic()):
             self.start_task(self._remember_device(peer, user, name), "chat-device")
-        self.hall.heard_hello(Member(peer, user, name, (session.remote,)), wants=hello.hall)
+        self.hall.heard_hello(Member(peer, user, name, addresses_of(session)), wants=hello.hall)
 
     # inside
 

@@ -101,6 +101,13 @@ def _join(
     listen: _Listen = None,
     no_lan: _NoLan = False,
     no_portmap: _NoPortmap = False,
+    relay_only: Annotated[
+        bool,
+        typer.Option(
+            "--relay-only",
+            help="Tell no peer an address of this machine; sessions go through relays.  [env: P2PNODE_RELAY_ONLY]",
+        ),
+    ] = False,
     idle_timeout: _IdleTimeout = None,
     headless: Annotated[
         bool, typer.Option("--headless", help="No console; events as JSON lines on stdout.  [env: P2PNODE_HEADLESS]")
@@ -142,6 +149,7 @@ def _join(
         listen=listen or ([own_port] if own_port else None),
         lan=False if no_lan else None,
         portmap=False if no_portmap else None,
+        relay_only=relay_only or None,
         idle_timeout=idle_timeout,
         headless=headless or None,
         plain=plain or None,
@@ -271,6 +279,8 @@ def settings_of(config: Config, role: str, *, network_secret: str, records_db: s
         lan=config["lan"],
         portmap=config["portmap"],
         relay=config["relay"],
+        relay_bandwidth=config["relay-bandwidth"],
+        relay_only=config["relay-only"],
         record_file=records_db if keeps else "",
         role=role,
         idle_timeout=config["idle-timeout"],

@@ -78,6 +78,8 @@ class QuicEndpoint:
         self.settings = settings or QuicSettings()
         self.alpn = f"p2pnode/1/{network_tag.hex()}"
         self.on_connection: Callable[[Connection], None] | None = None
+        self.accepts: Callable[[Path], bool] = lambda _path: True
+        """Whether handshakes may begin by this path; where not, nobody learns that we are here."""
         self._certificate = make_certificate(key, network.token_bytes)
         self._client_configuration = self._configuration(client=True)
         self._server_configuration = self._configuration(client=False)
@@ -175,7 +177,7 @@ class QuicEndpoint:
                 connection.datagram_from_elsewhere(data, Path(source, carrier))
         elif self._closed:
             self.dropped("closed")
-        elif is_first_packet(version, kind, len(data), cid):
+        elif is_first_packet(version, kind, len(data), cid) and self.accepts(Path(source, carrier)):
             self._first_packet(data, Path(source, carrier), cid, client_cid, token, packet_bytes)
         else:
             self.dropped("unknown_connection" if version in (None, 1) else "unknown_version")

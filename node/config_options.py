@@ -151,6 +151,13 @@ def _count(raw: Any) -> int:
     return int(text)
 
 
+def _bandwidth(raw: Any) -> int:
+    text = str(raw)
+    if isinstance(raw, bool) or not (text.isascii() and text.isdigit()) or not 100_000 <= int(text[:15]) <= 10**12:
+        raise ValueError(f"{text[:80]!r} is not a bandwidth (at least 100000 bytes per second)")
+    return int(text)
+
+
 def _choice(*choices: str) -> Callable[[Any], str]:
     def read(raw: Any) -> str:
         if raw not in choices:
@@ -224,7 +231,9 @@ OPTIONS: dict[str, Option] = {
                None, parse_metrics, "one", lambda address: "" if address is None else str(address)),
         Option("lan", "find peers on the local network by multicast", True, kind="flag"),
         Option("portmap", "ask the router for a port", True, kind="flag"),
+        Option("relay-only", "tell no peer an address of this machine; sessions go through relays", False, kind="flag"),
         Option("relay", "relay for others where this node is public, within limits", True, kind="flag"),
+        Option("relay-bandwidth", "bytes per second that are relayed for others, all together", 4_000_000, _bandwidth),
         Option("keep-records", "whether records stored for others survive a restart; auto: those of bootstrap nodes",
                "auto", _choice("auto", "yes", "no")),
         Option("idle-timeout", "seconds after which an unused session closes", 300.0, _positive_seconds),

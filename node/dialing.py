@@ -276,6 +276,9 @@ class DialAttempt:
                 return P2PTimeoutError(f"Looking for {peer} took too long; try again.", peer=peer)
         if self._found is None and isinstance(self._lookup_error, PeerNotFoundError):
             return self._lookup_error
+        if self._found is not None and self._found.addresses and not self._tried:
+            text = f"{peer} can only be dialled, at addresses that this node cannot or may not dial (--relay-only)."
+            return NoPathError(text, peer=peer, tried=[])
         return NoPathError(
             f"{peer} is known but none of its {len(self._tried)} addresses answers.",
             peer=peer,

@@ -33,14 +33,16 @@ class PathReason(enum.Enum):
     RELAY_THEIR_UDP_BLOCKED = "relay_their_udp_blocked"
     RELAY_NOTHING_PASSED = "relay_nothing_passed"
     RELAY_PATH_DIED = "relay_path_died"
+    RELAY_ONLY = "relay_only"
 
 
 @dataclass(frozen=True, slots=True)
 class Between:
-    """The routers between two nodes, as both sides see their own when they meet."""
+    """The routers between two nodes, as both sides see their own when they meet. `hidden`: one side told no address."""
 
     own: NatKind
     theirs: NatKind
+    hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,10 @@ def _relayed(view: PathView) -> Explanation:
             PathReason.RELAY_PATH_DIED if view.was_direct else PathReason.RELAY_NOTHING_PASSED,
             f"{start} {'the direct path has died' if view.was_direct else 'no direct way has worked so far'}."
             " A direct one is taken as soon as there is one.",
+        )
+    if between.hidden:
+        return Explanation(
+            PathReason.RELAY_ONLY, f"{start} one side tells no peer its address (--relay-only). It stays so."
         )
     if NatKind.UDP_BLOCKED in (between.own, between.theirs):
         ours = between.own is NatKind.UDP_BLOCKED

@@ -7,6 +7,7 @@ moves when that is better (`nat.path_choice`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
 
 import structlog
@@ -47,28 +48,37 @@ class Improver:
         self._session = session
         self._tasks = TaskSet()
         self._tried: dict[PeerId, float] = {}
+        self._asked: set[PeerId] = set()
+        self._hurry = asyncio.Event()
         self._turn = asyncio.Semaphore(AT_ONCE)
 
     def ask(self, peer: PeerId) -> None:
-        """Look for a better path to a peer that has a session; at most every ten seconds."""
-        now = self._network.monotonic()
-        if now - self._tried.get(peer, float("-inf")) < PAUSE_S:
+        """Look for a better path to a peer that has a session: now, or ten seconds after the last time."""
+        if peer in self._asked or len(self._asked) >= MAX_PEERS:
             return
-        self._tried.pop(peer, None)
-        self._tried[peer] = now
-        if len(self._tried) > MAX_PEERS:
-            del self._tried[next(iter(self._tried))]
-        self._tasks.spawn(self._improve(peer))
+        now = self._network.monotonic()
+        self._asked.add(peer)
+        self._tasks.spawn(self._improve(peer, self._tried.get(peer, now - PAUSE_S) + PAUSE_S))
 
     def network_changed(self) -> None:
         """What was tried from another network says nothing about this one."""
         self._tried.clear()
+        self._hurry.set()
+        self._hurry = asyncio.Event()
 
     async def stop(self) -> None:
         await self._tasks.cancel()
 
-    async def _improve(self, peer: PeerId) -> None:
+    async def _improve(self, peer: PeerId, at: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(at - self._network.monotonic()):
+                await self._hurry.wait()
         async with self._turn:
+            self._asked.discard(peer)
+            self._tried.pop(peer, None)
+            self._tried[peer] = self._network.monotonic()
+            if len(self._tried) > MAX_PEERS:
+                del self._tried[next(iter(self._tried))]
             try:
                 async with asyncio.timeout(LASTS_S):
                     found = await self._find(peer)

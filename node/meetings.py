@@ -75,8 +75,10 @@ def spare_of(meetings: Iterable[Meeting], peer: PeerId, path_of: Callable[[PeerI
     return min((meeting for meeting in over if meeting.peer == whose), key=worth)
 
 
-def no_path(peer: PeerId, own: NatKind, theirs: NatKind, *, guessed: bool) -> P2PError:
-    """Return why the checks failed. `guessed`: ports were guessed as well."""
+def no_path(peer: PeerId, own: NatKind, theirs: NatKind, *, guessed: bool, hidden: bool = False) -> P2PError:
+    """Return why the checks failed. `guessed`: ports were guessed as well. `hidden`: we use relays only."""
+    if hidden:
+        return NoPathError(f"{peer} answered, but no relay joined us; this node uses relays only.", peer=str(peer))
     if NatKind.UDP_BLOCKED in (own, theirs):
         whose = "Our network" if own is NatKind.UDP_BLOCKED else f"The network of {peer}"
         return NoPathError(f"{whose} lets no UDP pass (udp-blocked).", peer=str(peer))

@@ -31,6 +31,11 @@ class Membership:
         """Datagrams that no member of our private network sealed."""
         return self.wire.foreign if isinstance(self.wire, SealedNetwork) else 0
 
+    def _serves(self) -> frozenset[Realm]:
+        if self._settings.relay_only:
+            return frozenset()  # who serves is in others' tables, its id beside its address
+        return frozenset(Realm) if self._settings.role == "bootstrap" else frozenset({Realm.LOOPBACK, Realm.PRIVATE})
+
     def dht_settings(self) -> DhtSettings:
         settings = self._settings
         return DhtSettings(
@@ -38,6 +43,7 @@ class Membership:
             network_key=self.key,
             paths=settings.lookup_paths,
             record_file=settings.record_file,
-            serve=frozenset(Realm) if settings.role == "bootstrap" else frozenset({Realm.LOOPBACK, Realm.PRIVATE}),
+            serve=self._serves(),
+            dial_back=not settings.relay_only,
             allow_documentation=settings.allow_documentation,
         )

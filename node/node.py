@@ -107,9 +107,9 @@ class Node(Measuring):
             bootstrap=settings.bootstrap, own_addresses=self.addresses_by_realm,
         )  # fmt: skip
         self._lan = LanPeers(
-            enabled=settings.lan, network=network, peer_id=self.peer_id, name=self.membership.announced_name,
-            network_tag=self.tag, dht=self.dht, own_addresses=self.addresses_by_realm, usable=self._usable,
-            seen=self.emit, spawn=self._tasks.spawn,
+            enabled=settings.lan and not settings.relay_only, network=network, peer_id=self.peer_id,
+            name=self.membership.announced_name, network_tag=self.tag, dht=self.dht,
+            own_addresses=self.addresses_by_realm, usable=self._usable, seen=self.emit, spawn=self._tasks.spawn,
         )  # fmt: skip
         self._finder = Finder(
             dht=self.dht, network=network, state=self.state, allow_documentation=settings.allow_documentation,
@@ -117,17 +117,19 @@ class Node(Measuring):
         )  # fmt: skip
         self.reaching = Reaching(
             key=key, network=network, network_tag=self.tag, allow_documentation=settings.allow_documentation,
-            portmap=settings.portmap, dht=self.dht, mux=self.mux, endpoint=self.endpoint, sessions=self._sessions,
-            own_addresses=self.addresses_by_realm, usable=self._usable, blocked=self._is_blocked,
-            changed=self._reached_otherwise, relay=RelaySettings(enabled=settings.relay), links=self.links,
-            moved=lambda session, before: self.emit(SessionMoved(session, before)),
+            portmap=settings.portmap and not settings.relay_only, dht=self.dht, mux=self.mux, endpoint=self.endpoint,
+            sessions=self._sessions, own_addresses=self.addresses_by_realm, usable=self._usable,
+            blocked=self._is_blocked, changed=self._reached_otherwise,
+            relay=RelaySettings.of(settings.relay, settings.relay_bandwidth), relay_only=settings.relay_only,
+            links=self.links, moved=lambda session, before: self.emit(SessionMoved(session, before)),
             find=lambda peer: self._finder.find(peer, timeout=5.0),
             renew=lambda peer: self._dialer.renew(peer, (), RENEW_S),
         )  # fmt: skip
         self._dialer = Dialer(
             endpoint=self.endpoint, sessions=self._sessions, local_addresses=self._lan.addresses,
             find=lambda peer, timeout, on_found: self._finder.find(peer, timeout=timeout, on_found=on_found),
-            punch=self.reaching.punch, ways=self.reaching.ways, usable=self._usable,
+            punch=self.reaching.punch, ways=self.reaching.ways,
+            usable=lambda address: not settings.relay_only and self._usable(address),
             allow_documentation=settings.allow_documentation,
         )  # fmt: skip
         self._presence = PresenceBoard(
@@ -157,19 +159,15 @@ class Node(Measuring):
         await self._open_sockets()
         self.dht.on_contact = self._realm_joined
         self.endpoint.on_connection = self._incoming
+        if self.settings.relay_only:
+            self.endpoint.accepts = lambda path: path.relayed
         await self.dht.start()
         await self.links.server.start(self.settings.tcp, public=self.settings.role == "bootstrap")
         self.publisher = Publisher(
-            key=self.key,
-            account=self.account,
-            settings=self.settings,
-            network=self.network,
-            network_tag=self.tag,
-            dht=self.dht,
-            state=self.state,
-            addresses=self.published_addresses,
+            key=self.key, account=self.account, settings=self.settings, network=self.network, network_tag=self.tag,
+            dht=self.dht, state=self.state, addresses=self.published_addresses,
             rendezvous=lambda: self.reaching.rendezvous,
-        )
+        )  # fmt: skip
         self._last_addresses = self.addresses_by_realm()
         self._unwatch = self.network.watch_interfaces(self._interfaces_changed)
         await self._lan.start()
@@ -287,6 +285,8 @@ class Node(Measuring):
 
     def addresses_by_realm(self) -> dict[Realm, tuple[Address, ...]]:
         """Return our own addresses that others can dial, by realm."""
+        if self.settings.relay_only:
+            return {}
         return own_addresses(
             self.mux.local, self.network.interfaces(), allow_documentation=self.settings.allow_documentation
         )

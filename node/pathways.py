@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -10,6 +11,7 @@ import structlog
 from p2pnode.core.address import Address
 from p2pnode.core.ids import PeerId
 from p2pnode.core.network import Network
+from p2pnode.core.tasks import TaskSet
 from p2pnode.dht import Dht, KnownContact
 from p2pnode.explaining import Explanation, PathView, explain
 from p2pnode.mapped_port import PortMappingStatus
@@ -23,6 +25,8 @@ from p2pnode.session import Session
 __all__ = ["Pathways"]
 
 SETTLE_S = 1.0  # until our rendezvous nodes know our new address, and we how it looks from outside
+SPARE_S = 1.0  # in which a spare that lives takes over
+RETRY_S = (20.0, 60.0, 300.0, 900.0)  # pauses before a relayed session looks for a direct path again
 
 log = structlog.get_logger(__name__)
 
@@ -40,18 +44,23 @@ class Pathways:
         relay: RelaySettings,
         usable: Callable[[Address], bool],
         session: Callable[[PeerId], Session | None],
+        known: Callable[[PeerId], bool],
+        hidden: bool,
         is_punched: Callable[[Session], bool],
         improve: Callable[[PeerId], None],
         moved: Callable[[Session, str], None],
         budget: AddressBudget,
     ) -> None:
-        """`session`: the open one with a peer. `improve(peer)`: look for better paths under its session.
-        `moved(session, before)`: it goes on by another path. `budget`: that of the checks."""
+        """`session`: the open one with a peer; `known`: whether it is a contact or has one. `hidden`: no peer learns
+        our address. `improve(peer)`: look for better paths under its session. `moved(session, before)`: it goes on by
+        another path. `budget`: that of the checks."""
         self._network = network
         self._endpoint = endpoint
         self._session = session
         self._is_punched = is_punched
         self._improve = improve
+        self._tasks = TaskSet()
+        self._retrying: dict[Session, asyncio.Task[None]] = {}
         self._moved = moved
         self.relaying = Relaying(
             network=network, dht=dht, send=send, settings=relay, received=self._relayed, paired=endpoint.nudge,
@@ -59,10 +68,12 @@ class Pathways:
             ended=self._flow_ended,
         )  # fmt: skip
         self.dialing = RelayDialing(
-            open_flow=self._open_flow, usable=usable, session=session, budget=budget, now=network.monotonic
-        )
+            open_flow=self._open_flow, usable=usable, session=session, known=known, contacts=dht.known_contacts,
+            budget=budget, now=network.monotonic, hidden=hidden,
+        )  # fmt: skip
 
     async def stop(self) -> None:
+        await self._tasks.cancel()
         await self.dialing.stop()
         await self.relaying.stop()
 
@@ -82,6 +93,7 @@ class Pathways:
         session.was_direct = not session.connection.path.relayed
         session.connection.on_moved = lambda before, path: self._session_moved(session, before, path)
         session.connection.on_silent = lambda: self._silent(session)
+        self._retry_later(session)
 
     def explain(self, session: Session, mappings: Sequence[PortMappingStatus]) -> Explanation:
         """Why it has the path that it has. `mappings`: what became of the ports that our routers were asked for."""
@@ -110,6 +122,7 @@ class Pathways:
         name = session.path_by(before)
         session.was_direct |= not path.relayed
         session.punched = not path.relayed and self._is_punched(session)
+        self._retry_later(session)
         session.trace.add(self._network.monotonic(), f"move {path}", f"from {before}: {session.path}")
         log.info("session_moved", peer=str(session.peer), before=name, path=session.path)
         self._moved(session, name)
@@ -119,17 +132,39 @@ class Pathways:
         for flow in self.relaying.flows():
             self.relaying.renew(flow)
         await asyncio.sleep(SETTLE_S)
-        for peer in {flow.peer for flow in self.relaying.flows()}:
+        for peer in dict.fromkeys(flow.peer for flow in self.relaying.flows()):
             session = self._session(peer)
             if session is not None and session.connection.path.relayed:
                 self._improve(peer)
+
+    def _retry_later(self, session: Session) -> None:
+        """While a session is relayed, look for a direct path now and then: its initiator does."""
+        if session.connection.path.relayed and session.initiator and session not in self._retrying:
+            self._retrying[session] = self._tasks.spawn(self._retry(session))
+
+    async def _retry(self, session: Session) -> None:
+        try:
+            for pause in itertools.chain(RETRY_S, itertools.repeat(RETRY_S[-1])):
+                await asyncio.sleep(pause)
+                if session.closed or not session.connection.path.relayed:
+                    return
+                if not self.dialing.is_hopeless(session.peer):
+                    self._improve(session.peer)
+        finally:
+            del self._retrying[session]
 
     def _silent(self, session: Session) -> None:
         """Nothing comes through: perhaps our router was restarted; and other paths are wanted."""
         for flow in self.relaying.flows():
             if flow.peer == session.peer:
                 self.relaying.renew(flow)
-        self._improve(session.peer)
+        self._tasks.spawn(self._improve_if_silent(session))
+
+    async def _improve_if_silent(self, session: Session) -> None:
+        if session.connection.spare_paths:
+            await asyncio.sleep(SPARE_S)
+        if session.connection.in_doubt:
+            self._improve(session.peer)
 
     async def _open_flow(self, peer: PeerId, relay: KnownContact) -> Path | None:
         flow = await self.relaying.open(peer, relay)
@@ -144,6 +179,9 @@ class Pathways:
             self._endpoint.probe_received(data, source, flow)
 
     def _flow_ended(self, flow: RelayFlow) -> None:
+        self.dialing.lost(flow.relay)
         session = self._session(flow.peer)
         if session is not None:
             session.connection.remove_path(flow.path)
+            if session.initiator and session.connection.path.relayed:
+                self._improve(flow.peer)  # a spare is wanted in its place

@@ -62,18 +62,19 @@ class Reaching:
         self, *, key: NodeKey, network: Network, network_tag: bytes, allow_documentation: bool, portmap: bool, dht: Dht,
         mux: UdpMux, endpoint: QuicEndpoint, sessions: SessionTable,
         own_addresses: Callable[[], dict[Realm, tuple[Address, ...]]], usable: Callable[[Address], bool],
-        blocked: Callable[[PeerId], bool], changed: Callable[[], None], relay: RelaySettings,
+        blocked: Callable[[PeerId], bool], changed: Callable[[], None], relay: RelaySettings, relay_only: bool,
         moved: Callable[[Session, str], None], find: Callable[[PeerId], Awaitable[FindResult]],
         renew: Callable[[PeerId], Coroutine[Any, Any, Session]], links: Links,
     ) -> None:  # fmt: skip
         """`portmap`: whether to ask the router for a port. `changed`: what we publish is another now. `moved`: as in
-        `Pathways`."""
+        `Pathways`. `relay_only`: no peer is told an address of ours."""
         self._network = network
         self._links = links
         links.changed = self._udp_changed
         self._realm = partial(realm_of, allow_documentation=allow_documentation)
         self._changed = changed
         self._told_moved = moved
+        self._relay_only = relay_only
         self._dht = dht
         self._mux = mux
         self._endpoint = endpoint
@@ -106,7 +107,8 @@ class Reaching:
             network=network, dht=dht, endpoint=endpoint, send=self.send, relay=relay,
             usable=lambda at: self._realm(at.ip) is Realm.PUBLIC and usable(at),  # relays that peers name (K1)
             session=sessions.get, is_punched=lambda session: self._is_punched(session.connection),
-            improve=self._improve, moved=self._session_moved, budget=self._ice.budget,
+            improve=self._improve, moved=self._session_moved, budget=self._ice.budget, known=self._is_known,
+            hidden=relay_only,
         )  # fmt: skip
         self._guard = OfferGuard(key=key, network_tag=network_tag, known=self._is_known)
         self._guessing = PortGuessing(
@@ -117,7 +119,7 @@ class Reaching:
             guessing=self._guessing, rendezvous=self._keeper.contacts, own_side=self._own_side, blocked=blocked,
             session_path=self._session_path, called=self._called,
             dial_back=partial(dial_back, endpoint=endpoint, sessions=sessions, usable=usable),
-            path_to=endpoint.path_to, nudge=endpoint.nudge, relays=self.pathways.dialing,
+            path_to=endpoint.path_to, nudge=endpoint.nudge, relays=self.pathways.dialing, hidden=relay_only,
             path_found=self.pathways.found, consent_missed=self._consent_missed, consent_lost=self._consent_lost,
         )  # fmt: skip
         dht.probing.answer = self._stun.answer_untrusted
@@ -149,11 +151,8 @@ class Reaching:
         await self._tasks.cancel()
         await self.roaming.stop()
         await self.mapping_life.stop()
-        await self._guessing.stop()
-        await self.port_mapping.stop()
-        await self._improver.stop()
-        await self._signalling.stop()
-        await self.pathways.stop()
+        for part in (self._guessing, self.port_mapping, self._improver, self._signalling, self.pathways):
+            await part.stop()
         self._ice.close()
 
     def addresses_changed(self) -> None:
@@ -241,9 +240,10 @@ class Reaching:
         return self._signalling.punch(found, self.ways(found), dial)
 
     def ways(self, found: FindResult) -> tuple[KnownContact, ...]:
-        """Return through whom a peer can be met: its rendezvous nodes; where UDP is blocked and it has none, since
-        anybody may dial it, ours."""
-        return found.rendezvous or (self._keeper.contacts() if self._links.blocked and found.addresses else ())
+        """Return through whom a peer can be met: its rendezvous nodes; where we cannot or may not dial it and it
+        has none, since anybody may dial it, ours."""
+        undiallable = self._links.blocked or self._relay_only
+        return found.rendezvous or (self._keeper.contacts() if undiallable and found.addresses else ())
 
     def _is_punched(self, connection: Connection) -> bool:
         """Whether a direct connection goes through a hole that both sides made.
@@ -349,6 +349,9 @@ class Reaching:
             self.port_mapping.seen(own)
 
     def _own_side(self) -> OwnSide:
+        relays = tuple(RelayHint(*each) for each in self._keeper.relays()[:MAX_RELAYS]) if self._needed() else ()
+        if self._relay_only:
+            return OwnSide((), (), NatKind.UNKNOWN, relays=relays)
         own = self._own_addresses()
         published = own.get(Realm.PUBLIC, ())
         near = [*published, *own.get(Realm.PRIVATE, ())]
@@ -366,7 +369,6 @@ class Reaching:
         for address in mapped:
             candidates.setdefault(address, IceCandidate(address, "srflx"))
         ports = self.verdict().ports
-        relays = tuple(RelayHint(*each) for each in self._keeper.relays()[:MAX_RELAYS]) if self._needed() else ()
         return OwnSide(tuple(candidates.values())[:MAX_CANDIDATES], (*dialable, *mapped), self.nat, ports, relays)
 
     def _consent_missed(self) -> None:

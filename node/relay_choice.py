@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from p2pnode.dht import KnownContact
 from p2pnode.dht.limits import prefix_of
 from p2pnode.offer import RelayHint
 from p2pnode.reachability import NatKind
 
-__all__ = ["FLOWS", "choose_relays", "head_start"]
+__all__ = ["DEPENDENT", "FLOWS", "choose_relays", "head_start"]
 
 FLOWS = 2  # the one in use and a spare
 UNKNOWN_RTT_S = 0.1  # of a node that we have not measured: half the way round the world
@@ -34,15 +34,13 @@ def head_start(own: NatKind, theirs: NatKind, *, dialable: bool) -> float:
     return (START_S, START_ONE_RANDOM_S, 0.0)[random]
 
 
-def choose_relays(
-    own: Sequence[tuple[KnownContact, float]], offered: Sequence[RelayHint], usable: Collection[bytes]
-) -> list[RelayHint]:
+def choose_relays(own: Sequence[tuple[KnownContact, float]], offered: Sequence[RelayHint]) -> list[RelayHint]:
     """Return up to `FLOWS` relays for a call, the lowest total round trip first.
 
-    `own`: ours with their round trips, `offered`: the caller's; `usable`: ids of those offered that we may talk to. A
-    second one stands in another block of addresses, where there is one: what takes the first down spares it.
+    `own`: ours with their round trips, `offered`: the caller's, those that we can reach. A second one stands in another
+    block of addresses, where there is one: what takes the first down spares it.
     """
-    theirs = {hint.contact.node_id: hint for hint in offered if hint.contact.node_id in usable}
+    theirs = {hint.contact.node_id: hint for hint in offered}
     ranked: list[tuple[float, KnownContact, float]] = []
     for contact, rtt_s in own:
         hint = theirs.pop(contact.node_id, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from p2pnode.core.address import Address
@@ -14,7 +14,7 @@ from p2pnode.explaining import Between
 from p2pnode.meetings import OwnSide
 from p2pnode.nat import AddressBudget, Path
 from p2pnode.offer import Answer, Offer, RelayHint
-from p2pnode.relay_choice import FLOWS, choose_relays, head_start
+from p2pnode.relay_choice import DEPENDENT, FLOWS, choose_relays, head_start
 from p2pnode.session import Session
 
 __all__ = ["RelayDialing"]
@@ -22,6 +22,11 @@ __all__ = ["RelayDialing"]
 NEXT_DIAL_S = 1.0  # a relay that is there carries a handshake's first round trip in less
 PACKETS_OF_ASKING = 3  # to a relay that does not answer: a request and two repetitions
 MAX_MET = 1024  # peers of whom we remember what stood between us, 200 bytes each
+# Strangers' calls must not use up the flows that a relay grants us (32): each has two, for 20 s when it does not come.
+MAX_STRANGERS = 8
+STRANGER_S = 20.0
+SHUN_S = 60.0
+MAX_LOST = 64  # relays
 
 
 class RelayDialing:
@@ -33,46 +38,99 @@ class RelayDialing:
         open_flow: Callable[[PeerId, KnownContact], Coroutine[Any, Any, Path | None]],
         usable: Callable[[Address], bool],
         session: Callable[[PeerId], Session | None],
+        known: Callable[[PeerId], bool],
+        contacts: Callable[[], Iterable[KnownContact]],
         budget: AddressBudget,
         now: Callable[[], float],
+        hidden: bool = False,
     ) -> None:
         """`usable`: whether packets may go to an address that a peer names. `session`: the open one with a peer.
-        `budget`: that of the checks (C1): a peer's relay may be a victim. `now`: monotonic seconds."""
+        `known`: whether a peer is a contact, or has a session. `contacts()`: nodes that we have verified, where the
+        same relay may stand with an address of the other family. `budget`: that of the checks (C1). `now`: monotonic
+        seconds. `hidden`: no peer may learn our address, so no relay is asked that only the peer knows: it may be the
+        peer's own."""
         self._open_flow = open_flow
         self._usable = usable
         self._session = session
+        self._known = known
+        self._contacts = contacts
         self._budget, self._now = budget, now
+        self._hidden = hidden
+        self._strangers: dict[PeerId, float] = {}
+        self._lost: dict[NodeId, float] = {}
         self._tasks = TaskSet()
         self._between: dict[PeerId, Between] = {}
 
-    def choose(self, own: OwnSide, offer: Offer) -> tuple[RelayHint, ...]:
-        """The callee's choice, for its answer."""
-        usable = {hint.contact.node_id for hint in offer.relays if self._usable(hint.contact.address)}
-        return tuple(choose_relays([(hint.contact, hint.rtt_s) for hint in own.relays], offer.relays, usable))
+    def choose(
+        self, peer: PeerId, own: OwnSide, offer: Offer, *, caller_is_hidden: bool = False
+    ) -> tuple[RelayHint, ...]:
+        """The callee's choice, for its answer to a peer: of the relays of both; of a hidden caller's only, since it
+        asks no others. None for more than a few strangers at once."""
+        if not self._known(peer) and not self._admits_stranger(peer):
+            return ()
+        now = self._now()
+        self._lost = {each: at for each, at in self._lost.items() if now - at < SHUN_S}
+        ours = [(hint.contact, hint.rtt_s) for hint in own.relays if hint.contact.node_id not in self._lost]
+        named = [(self._reach(hint, own), hint.rtt_s) for hint in offer.relays]
+        offered = [RelayHint(reached[0], rtt_s) for reached, rtt_s in named if reached is not None]
+        if caller_is_hidden and offer.relays:
+            shared = {hint.contact.node_id for hint in offer.relays}
+            ours = [each for each in ours if each[0].node_id in shared]
+        return tuple(choose_relays(ours, [hint for hint in offered if hint.contact.node_id not in self._lost]))
+
+    def lost(self, relay: KnownContact) -> None:
+        """It answers no more: others are chosen for a while."""
+        if len(self._lost) < MAX_LOST:
+            self._lost[relay.node_id] = self._now()
 
     def start(
         self, peer: PeerId, own: OwnSide, said: Offer | Answer, relays: Sequence[RelayHint],
-        dial: Callable[[Path], None] | None,
+        dial: Callable[[Path], None] | None, *, alone: bool = False,
     ) -> asyncio.Task[None]:  # fmt: skip
-        """Begin with the relays of the answer. `said`: by the other side. `dial`: the caller's; see `_run`."""
+        """Begin with the relays of the answer. `said`: by the other side. `dial`: the caller's; see `_run`. `alone`:
+        one side has told no address."""
         self._between.pop(peer, None)
-        self._between[peer] = Between(own.nat, said.nat)
+        self._between[peer] = Between(own.nat, said.nat, hidden=alone)
         if len(self._between) > MAX_MET:
             del self._between[next(iter(self._between))]
-        start_s = head_start(own.nat, said.nat, dialable=bool(own.published or said.addresses))
-        usable = [hint for hint in relays[:FLOWS] if self._usable(hint.contact.address)]
-        known = {(hint.contact.node_id, hint.contact.address) for hint in own.relays}
-        return self._tasks.spawn(self._run(peer, usable, known, start_s, dial))
+        start_s = 0.0 if alone else head_start(own.nat, said.nat, dialable=bool(own.published or said.addresses))
+        reached = [each for hint in relays[:FLOWS] if (each := self._reach(hint, own)) is not None]
+        return self._tasks.spawn(self._run(peer, reached, start_s, dial))
+
+    def _reach(self, hint: RelayHint, own: OwnSide) -> tuple[KnownContact, bool] | None:
+        """Return how we reach a relay that the other side names, and whether we have verified it ourselves."""
+        for each in own.relays:
+            if each.contact.node_id == hint.contact.node_id:
+                return each.contact, True
+        if self._usable(hint.contact.address) and not self._hidden:
+            return hint.contact, False
+        for contact in self._contacts():
+            if contact.node_id == hint.contact.node_id and self._usable(contact.address):
+                return contact, True
+        return None
+
+    def _admits_stranger(self, peer: PeerId) -> bool:
+        now = self._now()
+        self._strangers = {each: at for each, at in self._strangers.items() if now - at < STRANGER_S}
+        if peer not in self._strangers and len(self._strangers) >= MAX_STRANGERS:
+            return False
+        self._strangers[peer] = now
+        return True
 
     def between(self, peer: PeerId) -> Between | None:
         """What stood between us and a peer when we last met; None when we never did, or long ago."""
         return self._between.get(peer)
 
+    def is_hopeless(self, peer: PeerId) -> bool:
+        """Whether no direct path to a peer is to be expected while both networks stay what they were."""
+        between = self._between.get(peer)
+        return between is not None and (between.hidden or (between.own in DEPENDENT and between.theirs in DEPENDENT))
+
     async def stop(self) -> None:
         await self._tasks.cancel()
 
     async def _run(
-        self, peer: PeerId, relays: Sequence[RelayHint], known: Collection[tuple[NodeId, Address]], start_s: float,
+        self, peer: PeerId, relays: Sequence[tuple[KnownContact, bool]], start_s: float,
         dial: Callable[[Path], None] | None,
     ) -> None:  # fmt: skip
         """Open flows to `peer` through `relays`, unless a new direct session is there after `start_s` seconds.
@@ -87,9 +145,9 @@ class RelayDialing:
         await asyncio.sleep(start_s if before is None else 0.0)
         if self._is_settled(peer, before):
             return
-        contacts = [hint.contact for hint in relays]
-        contacts = [c for c in contacts if (c.node_id, c.address) in known or self._may_ask(c.address)]
-        opening = [asyncio.ensure_future(self._open(peer, contact)) for contact in contacts]
+        # One that we have not verified ourselves may be a victim (C1).
+        asked = [relay for relay, verified in relays if verified or self._may_ask(relay.address)]
+        opening = [asyncio.ensure_future(self._open(peer, relay)) for relay in asked]
         try:
             later: list[Path] = []
             dialled = False

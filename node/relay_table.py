@@ -42,6 +42,11 @@ class RelaySettings:
     lease_s: float = 120.0
     """Longest time until a side has to renew."""
 
+    @classmethod
+    def of(cls, enabled: bool, bandwidth: int) -> RelaySettings:
+        """`bandwidth`: bytes per second, all together; a block of addresses gets a quarter at most."""
+        return cls(enabled=enabled, total_rate=float(bandwidth), each_rate=bandwidth / 4)
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:

@@ -125,6 +125,7 @@ class Relaying:
 
     def statistics(self) -> RelayStatistics:
         """Of the service."""
+        self.table.expire(self._network.monotonic())
         return self.table.statistics()
 
     # our own flows

@@ -38,8 +38,12 @@ class NodeSettings:
     """Discover peers by multicast."""
     portmap: bool = True
     """Ask the home router for a port."""
+    relay_only: bool = False
+    """Tell no peer an address of ours: nothing is published but rendezvous nodes, and sessions go through relays."""
     relay: bool = True
     """Relay for others where this node is public, within limits."""
+    relay_bandwidth: int = 4_000_000
+    """Bytes per second that are relayed for all others together; one address block gets a quarter at most."""
     record_file: str = ""
     """SQLite file in which records stored for others survive a restart; empty: in memory only."""
     role: str = "peer"
@@ -62,5 +66,9 @@ class NodeSettings:
             raise ValueError("presence_refresh must be positive and shorter than presence_lifetime")
         if not 1 <= self.lookup_paths <= 8:
             raise ValueError("lookup_paths is 1 to 8")
+        if self.relay_bandwidth < 100_000:
+            raise ValueError("relay_bandwidth is at least 100,000 bytes per second; relay=False relays nothing")
+        if self.relay_only and self.role == "bootstrap":
+            raise ValueError("a bootstrap node has to be reached: it cannot be relay_only")
         if self.idle_timeout <= 0:
             raise ValueError("idle_timeout must be positive")

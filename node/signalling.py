@@ -56,32 +56,19 @@ class Signalling:
     """All offers and answers of a node."""
 
     def __init__(
-        self,
-        *,
-        key: NodeKey,
-        network: Network,
-        network_tag: bytes,
-        dht: Dht,
-        ice: IceEndpoint,
-        guard: OfferGuard,
-        guessing: PortGuessing,
-        rendezvous: Callable[[], Sequence[KnownContact]],
-        own_side: Callable[[], OwnSide],
-        blocked: Callable[[PeerId], bool],
-        session_path: Callable[[PeerId], Path | None],
+        self, *, key: NodeKey, network: Network, network_tag: bytes, dht: Dht, ice: IceEndpoint, guard: OfferGuard,
+        guessing: PortGuessing, rendezvous: Callable[[], Sequence[KnownContact]], own_side: Callable[[], OwnSide],
+        blocked: Callable[[PeerId], bool], session_path: Callable[[PeerId], Path | None],
         called: Callable[[PeerId], None],
         dial_back: Callable[[PeerId, Sequence[Address], Callable[[Address], bool]], Coroutine[None, None, None]],
-        path_to: Callable[[Address], Path],
-        nudge: Callable[[Path], None],
-        relays: RelayDialing,
-        path_found: Callable[[PeerId, Path, bool], None],
-        consent_missed: Callable[[], None],
+        path_to: Callable[[Address], Path], nudge: Callable[[Path], None], relays: RelayDialing, hidden: bool,
+        path_found: Callable[[PeerId, Path, bool], None], consent_missed: Callable[[], None],
         consent_lost: Callable[[PeerId], None],
-    ) -> None:
+    ) -> None:  # fmt: skip
         """`called(peer)`: it made an offer. `dial_back(peer, addresses, spend)` dials what a caller published; it never
         raises. `nudge(path)`: a check came by it or was answered, so what QUIC sent by it before may be sent again at
         once. `rendezvous()`: the nodes that forward to us. `path_found(peer, path, new)`: it works; `new`: the peer's
-        router gave it this mapping only now."""
+        router gave it this mapping only now. `hidden`: no peer is told our addresses: relays only."""
         self._key = key
         self._network = network
         self._tag = network_tag
@@ -98,6 +85,7 @@ class Signalling:
         self._path_to = path_to
         self._nudge = nudge
         self._relays = relays
+        self._hidden = hidden
         self._path_found = path_found
         self._consent_missed = consent_missed
         self._consent_lost = consent_lost
@@ -138,14 +126,21 @@ class Signalling:
         checks = self._checks(meeting, remote, lambda path, why: dial(path, why, meeting.ice.spend))
         if meeting.guessing:
             self._guessing.start(meeting.ice, found.peer, nats, remote.guess, meeting.vouches, called=False)
-        for address in answer.addresses:
+        for address in () if self._hidden else answer.addresses:
             dial(self._path_to(address), "offered address", meeting.ice.spend)
-        relaying = self._relays.start(found.peer, own, answer, answer.relays, lambda path: dial(path, "relay", None))
+        relaying = self._relays.start(
+            found.peer,
+            own,
+            answer,
+            answer.relays,
+            lambda path: dial(path, "relay", None),
+            alone=self._hidden or not remote.candidates,
+        )
         try:
             await asyncio.shield(checks)
         except P2PError as exc:
             await asyncio.wait({relaying})  # what it dials still may succeed
-            raise no_path(found.peer, *nats, guessed=meeting.guessing) from exc
+            raise no_path(found.peer, *nats, guessed=meeting.guessing, hidden=self._hidden) from exc
         await asyncio.sleep(CONNECTION_WAIT_S)  # the dial that was just started ends this by cancelling it
 
     def session_opened(self, peer: PeerId, path: Path) -> None:
@@ -202,7 +197,9 @@ class Signalling:
                 while len(self._vouching) > MAX_VOUCHING:
                     del self._vouching[next(iter(self._vouching))]
                 for way in ways:
-                    task = asyncio.ensure_future(self._dht.forward(way, found.peer.node_id, sealed, vouch=True))
+                    task = asyncio.ensure_future(
+                        self._dht.forward(way, found.peer.node_id, sealed, vouch=not self._hidden)
+                    )
                     sending.add(task)
                     task.add_done_callback(sending.discard)
             with contextlib.suppress(TimeoutError):
@@ -254,7 +251,7 @@ class Signalling:
             if known is not None and known[0] == sender:
                 if known[1] is not None:
                     known[1].vouches.add(via.address, seen)
-                await self._dht.forward(via, sender.node_id, await asyncio.shield(known[2]), vouch=True)
+                await self._dht.forward(via, sender.node_id, await asyncio.shield(known[2]), vouch=not self._hidden)
             return
         own = self._own_side()
         refusal, meeting = self._admit(received, offer, own)
@@ -285,7 +282,7 @@ class Signalling:
             return
         if not ready.done():
             ready.set_result(sealed)
-        await self._dht.forward(via, sender.node_id, sealed, vouch=True)
+        await self._dht.forward(via, sender.node_id, sealed, vouch=not self._hidden)
 
     def _admit(self, received: Received, offer: Offer, own: OwnSide) -> tuple[Refusal, Meeting | None]:
         """Start the checks for a new offer; an offer repeated because our answer was lost finds them under way."""
@@ -311,13 +308,13 @@ class Signalling:
         self._incoming[sender, remote.ufrag] = meeting
         self._called(sender)
         meeting.published = frozenset(offer.addresses)
-        meeting.relays = self._relays.choose(own, offer)
-        self._relays.start(sender, own, offer, meeting.relays, None)
+        meeting.relays = self._relays.choose(sender, own, offer, caller_is_hidden=not remote.candidates)
+        self._relays.start(sender, own, offer, meeting.relays, None, alone=self._hidden or not remote.candidates)
         meeting.guessing = remote.guess is not None and (own.nat in DEPENDENT or offer.nat in DEPENDENT)
         self._checks(meeting, remote, lambda _path, _why: None)
         if meeting.guessing:
             meeting.consent = self._tasks.spawn(self._agree(meeting, remote, own, offer.nat))
-        if offer.addresses:
+        if offer.addresses and not self._hidden:
             self._tasks.spawn(self._dial_back(sender, offer.addresses, session.spend))
         return Refusal.NONE, meeting
 
@@ -338,6 +335,8 @@ class Signalling:
         self, meeting: Meeting, remote: IceParameters, dial: Callable[[Path, str], None]
     ) -> asyncio.Future[None]:
         """Start the checks of a meeting. `dial` is called when the first check goes by a path, and for new ones."""
+        if self._hidden:
+            remote = replace(remote, candidates=())  # nothing is sent there
         meeting.remote = remote
         meeting.remotes = frozenset(candidate.address for candidate in remote.candidates)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -98,7 +98,7 @@ def aim(node: Node, number: int) -> None:
         return replace(honest(), candidates=candidates, published=(VICTIM,), relays=(hint,))
 
     signalling._own_side = own_side
-    node.reaching.pathways.dialing.start = lambda *_args: asyncio.ensure_future(asyncio.sleep(0))  # type: ignore[assignment,misc]
+    node.reaching.pathways.dialing.start = lambda *_args, **_options: asyncio.ensure_future(asyncio.sleep(0))  # type: ignore[assignment,misc]
 
 
 def test_k1_no_relay_that_a_peer_names_is_at_home() -> None:

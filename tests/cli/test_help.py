@@ -40,7 +40,7 @@ def test_help_has_an_example(path: tuple[str, ...], flag: str, capsys: pytest.Ca
 @pytest.mark.parametrize("path", [p for p in ALL if p not in (("config",), ("contacts",), ("lab",))], ids=" ".join)
 def test_unknown_option_is_wrong_usage(path: tuple[str, ...]) -> None:
     """Flags of later features are refused, never ignored."""
-    result = p2pnode(*path, "--relay-only")
+    result = p2pnode(*path, "--qr-only")
     assert result.code == 2
     assert result.out == ""
     assert result.err.count("\n") == 1

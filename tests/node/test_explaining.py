@@ -64,6 +64,7 @@ def test_each_situation_has_its_reason() -> None:
         "relay_our_udp_blocked": view("relay", between=Between(NatKind.UDP_BLOCKED, EASY)),
         "relay_their_udp_blocked": view("relay", between=Between(HARD, NatKind.UDP_BLOCKED)),
         "relay_nothing_passed": view("relay", between=Between(EASY, EASY)),
+        "relay_only": view("relay", between=Between(HARD, EASY, hidden=True)),
         "relay_path_died": view("relay", between=Between(EASY, EASY), was_direct=True),
     }
     assert {name: explain(case).reason.value for name, case in cases.items()} == {name: name for name in cases}

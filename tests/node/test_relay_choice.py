@@ -1,0 +1,78 @@
+"""Which relays a call gets, how a rate is shared, how long direct ways are tried alone: pure."""
+
+from __future__ import annotations
+
+import pytest
+
+from p2pnode.core.address import Address
+from p2pnode.core.ids import NodeId
+from p2pnode.dht import KnownContact
+from p2pnode.fair_share import level_of
+from p2pnode.offer import RelayHint
+from p2pnode.reachability import NatKind
+from p2pnode.relay_choice import FLOWS, choose_relays, head_start
+
+NONE, EASY, HARD = NatKind.NONE, NatKind.ENDPOINT_INDEPENDENT, NatKind.ADDRESS_AND_PORT_DEPENDENT
+
+
+def relay(number: int, block: int | None = None) -> KnownContact:
+    return KnownContact(
+        None, NodeId(bytes([number]) * 20), Address(f"9.{number if block is None else block}.0.1", number)
+    )
+
+
+def chosen(own: list[tuple[int, float]], offered: list[tuple[int, float]]) -> list[int]:
+    hints = choose_relays(
+        [(relay(number), rtt_s) for number, rtt_s in own], [RelayHint(relay(n), rtt_s) for n, rtt_s in offered]
+    )
+    return [hint.contact.address.port for hint in hints]
+
+
+def test_the_lowest_sum_of_round_trips_is_first() -> None:
+    """Of relays that both know the sum counts, not who is nearest to one side."""
+    assert chosen([(1, 0.01), (2, 0.05)], [(1, 0.3), (2, 0.06)]) == [2, 1]
+
+
+def test_relays_of_one_side_count_as_far_from_the_other() -> None:
+    """What is not known is taken for a tenth of a second at least, so a shared one that is as near goes first."""
+    assert chosen([(1, 0.02)], [(2, 0.03), (1, 0.05)]) == [1, 2]
+    assert chosen([(1, 0.02)], [(2, 0.01)]) == [2, 1]
+    assert chosen([], [(3, 0.2), (4, 0.1)]) == [4, 3]
+    assert chosen([(1, 0.02)], []) == [1]
+    assert chosen([], []) == []
+
+
+def test_the_spare_stands_in_another_block_where_there_is_one() -> None:
+    """What takes the first one down should spare the second."""
+    own = [(relay(1, block=5), 0.01), (relay(2, block=5), 0.02), (relay(3), 0.2)]
+    assert [hint.contact.address.port for hint in choose_relays(own, [])] == [1, 3]
+    assert [hint.contact.address.port for hint in choose_relays(own[:2], [])] == [1, 2]
+    assert len(choose_relays([(relay(n), 0.1) for n in range(1, 9)], [])) == FLOWS
+
+
+@pytest.mark.parametrize(
+    ("own", "theirs", "dialable", "seconds"),
+    [(HARD, HARD, False, 0.0), (HARD, EASY, False, 0.15), (EASY, EASY, False, 0.5), (NONE, HARD, True, 1.0)],
+)
+def test_direct_ways_get_a_start_as_long_as_they_need(
+    own: NatKind, theirs: NatKind, dialable: bool, seconds: float
+) -> None:
+    """None where no check can pass."""
+    assert head_start(own, theirs, dialable=dialable) == head_start(theirs, own, dialable=dialable) == seconds
+
+
+@pytest.mark.parametrize(
+    ("offered", "level"),
+    [
+        ([], float("inf")),
+        ([30.0, 40.0], float("inf")),
+        ([100.0], 90.0),
+        ([10.0, 200.0, 300.0], 40.0),
+        ([90.0] * 3, 30.0),
+    ],
+)
+def test_the_level_fills_the_whole(offered: list[float], level: float) -> None:
+    """Of 90: those below the level get all that they want, the rest the level."""
+    assert level_of(offered, 90.0) == level
+    if offered and level != float("inf"):
+        assert sum(min(each, level) for each in offered) == pytest.approx(90.0)
