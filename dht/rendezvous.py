@@ -153,7 +153,7 @@ class Rendezvous:
             return self._hand_over(sender, request.blob, asked.source, asked, Forwarded(observed))
         self._expect_answers(sender.node_id, request.target, asked, now)
         lease = self.registered.find(request.target, now) or self.visitors.find(request.target, now)
-        if lease is None and asked.source.is_link:
+        if lease is None and (asked.source.is_link or self.registered.find(sender.node_id, now) is not None):
             lease = self._known_server(request.target, asked, now)
         if lease is None or request.target == sender.node_id:
             return Error(observed, ErrorCode.NOT_HERE, 0)
@@ -170,8 +170,9 @@ class Rendezvous:
         return None
 
     def _known_server(self, target: bytes, asked: Asked, now: float) -> Lease | None:
-        """A sender whom UDP does not reach may have no other way to a node that strangers dial, so has no rendezvous:
-        we hand its offer over, when we know that node."""
+        """A sender whom UDP does not reach, or who tells nobody its address, has no other way to a node that strangers
+        dial, and that keeps no rendezvous nodes: we hand its offer over, when we know that node. Only for those who are
+        registered here or have a link."""
         contact = self._engine.members.tables[asked.overlay].find(target)
         if contact is None or contact.misses:
             return None

@@ -110,14 +110,14 @@ def test_two_hidden_nodes_meet_at_a_relay_that_both_know() -> None:
     run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
 
 
-def test_a_node_that_keeps_no_rendezvous_nodes_is_refused_with_the_reason() -> None:
-    """A public node can only be dialled, which would show it our address."""
+def test_a_public_node_is_called_through_our_rendezvous_nodes() -> None:
+    """It keeps none itself; dialling it would show it our address."""
 
     async def main(world: VirtualWorld) -> None:
         async with street(world) as there:
             hidden = await hidden_home(there, "port-restricted")
             await asyncio.sleep(5)
-            with pytest.raises(NoPathError, match="--relay-only"):
-                await hidden.connect(there.public[4].peer_id)
+            session, _ = await reach(world, hidden, there.public[4])
+            assert session.path == "relay"
 
     run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
