@@ -77,10 +77,8 @@ class Reaching:
         self._relay_only = relay_only
         self._dht = dht
         self._mux = mux
-        self._endpoint = endpoint
         self._sessions = sessions
         self._own_addresses = own_addresses
-        self._usable = usable
         self.known: Callable[[PeerId], bool] = lambda _peer: False
         """Whether a peer is one of the user's contacts; set by the application."""
         self._sent_to: OrderedDict[str, None] = OrderedDict()
@@ -103,11 +101,12 @@ class Reaching:
             outside_ip=lambda is_ipv6: self.verdict(ipv6=is_ipv6).ip, dialable=self._dialable,
             allow_documentation=allow_documentation, changed=changed,
         )  # fmt: skip
+        self._improver = Improver(network=network, find=find, punch=self.punch, session=sessions.get)
         self.pathways = Pathways(
             network=network, dht=dht, endpoint=endpoint, send=self.send, relay=relay,
             usable=lambda at: self._realm(at.ip) is Realm.PUBLIC and usable(at),  # relays that peers name (K1)
             session=sessions.get, is_punched=lambda session: self._is_punched(session.connection),
-            improve=self._improve, moved=self._session_moved, budget=self._ice.budget, known=self._is_known,
+            improve=self._improver.ask, moved=self._session_moved, budget=self._ice.budget, known=self._is_known,
             hidden=relay_only,
         )  # fmt: skip
         self._guard = OfferGuard(key=key, network_tag=network_tag, known=self._is_known)
@@ -123,9 +122,8 @@ class Reaching:
             path_found=self.pathways.found, consent_missed=self._consent_missed, consent_lost=self._consent_lost,
         )  # fmt: skip
         dht.probing.answer = self._stun.answer_untrusted
-        self._improver = Improver(network=network, find=find, punch=self.punch, session=sessions.get)
         self.roaming = Roaming(
-            network=network, sessions=sessions.all, improve=self._improve, renew=renew, refresh=self._refresh_now
+            network=network, sessions=sessions.all, improve=self._improver.ask, renew=renew, refresh=self._refresh_now
         )
         dht.on_observed = self._observed
         dht.on_deliver = self._signalling.delivered
@@ -149,9 +147,8 @@ class Reaching:
 
     async def stop(self) -> None:
         await self._tasks.cancel()
-        await self.roaming.stop()
-        await self.mapping_life.stop()
-        for part in (self._guessing, self.port_mapping, self._improver, self._signalling, self.pathways):
+        parts = (self.roaming, self.mapping_life, self._guessing, self.port_mapping, self._improver, self._signalling)
+        for part in (*parts, self.pathways):
             await part.stop()
         self._ice.close()
 
@@ -259,9 +256,6 @@ class Reaching:
         """Why a session has the path that it has."""
         return self.pathways.explain(session, self.port_mapping.status())
 
-    def _improve(self, peer: PeerId) -> None:
-        self._improver.ask(peer)
-
     def _session_moved(self, session: Session, before: str) -> None:
         self._signalling.session_opened(session.peer, session.connection.path)
         self._told_moved(session, before)
@@ -352,8 +346,7 @@ class Reaching:
         relays = tuple(RelayHint(*each) for each in self._keeper.relays()[:MAX_RELAYS]) if self._needed() else ()
         if self._relay_only:
             return OwnSide((), (), NatKind.UNKNOWN, relays=relays)
-        own = self._own_addresses()
-        published = own.get(Realm.PUBLIC, ())
+        published = (own := self._own_addresses()).get(Realm.PUBLIC, ())
         near = [*published, *own.get(Realm.PRIVATE, ())]
         candidates = {a: IceCandidate(a, "host") for a in near or own.get(Realm.LOOPBACK, ())}
         for ipv6 in (False, True):
