@@ -377,7 +377,7 @@ class Reaching:
         self.addresses_changed()
         for session in self._sessions.all():
             if session.connection.in_doubt or session.connection.path.relayed:
-                self._improve(session.peer)
+                self._improver.ask(session.peer)
 
     def _refresh_now(self) -> None:
         """Be registered from where we are now, ask how that is seen, and look for paths from there."""
