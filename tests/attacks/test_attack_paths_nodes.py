@@ -115,7 +115,7 @@ def test_k1_no_relay_that_a_peer_names_is_at_home() -> None:
                 hint = RelayHint(KnownContact(relay, relay.node_id, Address(ip, 53)), 0.0)
                 offer = Offer(bytes(16), 0, bytes(32), b"", (), NatKind.UNKNOWN, (hint,))
                 own = replace(node.reaching._own_side(), relays=())
-                chosen += [each.contact.address.ip for each in dialing.choose(own, offer)]
+                chosen += [each.contact.address.ip for each in dialing.choose(relay, own, offer)]
             return chosen
 
     assert run_virtual(main, delay=ONE_WAY_S, keep_trace=False) == ["9.3.0.1"]
