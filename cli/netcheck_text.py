@@ -24,7 +24,7 @@ def netcheck_lines(found: NetcheckAnswer) -> list[str]:
     ]
     lines += _finding("internet", {"captive-portal": "a login page"}.get(found.internet, found.internet))
     for name, family in (("IPv4", found.ipv4), ("IPv6", found.ipv6)):
-        lines += _family(name, family)
+        lines += _family(name, family, found.routers if name == "IPv4" else None)
     spoken = [name for name, there in found.portmap.items() if there]
     asked = any(there is not None for there in found.portmap.values())
     lines += _finding(
@@ -38,11 +38,12 @@ def netcheck_lines(found: NetcheckAnswer) -> list[str]:
     return [*lines, "", f"{found.nodes_asked} nodes asked, {found.packets} datagrams, {found.seconds:.1f} s"]
 
 
-def _family(name: str, family: NetcheckFamily | None) -> Iterator[str]:
+def _family(name: str, family: NetcheckFamily | None, routers: int | None) -> Iterator[str]:
     if family is None:
         yield from _finding(name, "none")
         return
-    behind = {True: ", behind a router", False: ", no router between", None: ""}[family.nat]
+    one_or_two = "two routers" if routers == 2 else "a router"
+    behind = {True: f", behind {one_or_two}", False: ", no router between", None: ""}[family.nat]
     yield from _finding(name, f"{family.public or 'unknown'}{behind}")
     step = "" if family.step is None else f", by {family.step}"
     life = "unknown" if family.mapping_lifetime_s is None else f"{family.mapping_lifetime_s} s"
