@@ -313,7 +313,7 @@ async def survey(client: GatewayClient) -> GatewaySurvey:
         return_exceptions=True,
     )
     for result in (by_pcp, by_natpmp, igd):
-        if isinstance(result, BaseException) and not isinstance(result, MappingRefusedError):
+        if isinstance(result, BaseException) and not isinstance(result, MappingRefusedError | BadPacket):
             raise result
     answered = isinstance(by_natpmp, natpmp.NatPmpAnswer)
     upnp_there, upnp_ip = igd if isinstance(igd, tuple) else (False, None)
