@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.namespace, pytest.mark.slow]
 
 CHECKED = tuple(KINDS) if WHOLE else ("public", "address-restricted", "symmetric-sequential", "udp-blocked")
 MAPPING_S = 20.0
+READY_S = 120.0  # twenty nodes start at once
 AT_A_TIME = 3  # checks wait most of the time
 
 
@@ -30,11 +31,11 @@ def nodes() -> Iterator[dict[str, LabNode]]:
     with Lab(LabSettings(mapping_s=MAPPING_S)) as lab:
         boots = lab.bootstrap(5 if WHOLE else 3)
         for boot in boots:
-            boot.ready()
+            boot.ready(READY_S)
         ipv6 = [f"--bootstrap={boot.peer_id}@[{boot.host.ipv6}]:4747" for boot in boots if boot.host.ipv6 is not None]
         made = {name: lab.join(name, lab.home(name, name), *ipv6) for name in CHECKED}
         for node in made.values():
-            node.ready()
+            node.ready(READY_S)
         time.sleep(5)  # the links are warm, contacts have been met
         yield made
 
