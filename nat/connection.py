@@ -21,7 +21,7 @@ from p2pnode.nat.errors import ConnectionClosedError
 from p2pnode.nat.handshake import ClientHandshake, ServerHandshake
 from p2pnode.nat.path import Path
 from p2pnode.nat.proof import ACCEPTED, encode_stream_header, read_stream_header_untrusted
-from p2pnode.nat.streams import Stream
+from p2pnode.nat.streams import Stream, WindowGrowth
 from p2pnode.nat.transport import MAX_DATAGRAM_BYTES, Transport, TransportError, events
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Connection(Driver):
         """Client: done when the server is proven and our proof is on its way. For the endpoint."""
         self.last_used_at = self.opened_at
         """When the application last sent or received something (monotonic seconds)."""
+        self.growth = WindowGrowth()
         self._peer: PeerId | None = None
         self._control = ControlReader()
         self._streams: dict[int, Stream] = {}
@@ -366,9 +367,8 @@ class Connection(Driver):
     def stream_used(self) -> None:
         self.last_used_at = self._network.monotonic()
 
-    def _pump(self) -> None:
-        for stream in list(self._streams.values()):
-            stream.pump()
+    def _pump(self) -> bool:
+        return sum(stream.pump() for stream in list(self._streams.values())) > 0
 
     def _ended(self, error: ConnectionClosedError) -> None:
         if not self.server_proven.done():

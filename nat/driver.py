@@ -20,7 +20,7 @@ from p2pnode.nat.errors import ConnectionClosedError
 from p2pnode.nat.moving import Moving
 from p2pnode.nat.path import Carrier, Path
 from p2pnode.nat.stall import FAR_OFF_S, ClientStall, InitialsSeen
-from p2pnode.nat.transport import Transport, TransportError, events
+from p2pnode.nat.transport import MAX_BUILT, Transport, TransportError, events
 
 if TYPE_CHECKING:
     from p2pnode.nat.quic import QuicEndpoint
@@ -64,6 +64,7 @@ class Driver(Moving):
         self._released = False
         self._timer: asyncio.TimerHandle | None = None
         self._flush_handle: asyncio.Handle | None = None
+        self._flushing = False
         self._changed: set[asyncio.Future[None]] = set()
         self._closed_event = asyncio.Event()
 
@@ -73,8 +74,8 @@ class Driver(Moving):
         """Take one event of qh3. May raise BadPacket, which ends the connection, and TransportError."""
         raise NotImplementedError
 
-    def _pump(self) -> None:
-        """Hand over what streams still hold back, now that there may be room."""
+    def _pump(self) -> bool:
+        """Hand over what streams still hold back, now that there may be room; return whether there was anything."""
         raise NotImplementedError
 
     def _ended(self, error: ConnectionClosedError) -> None:
@@ -209,7 +210,7 @@ class Driver(Moving):
 
     def _schedule_flush(self) -> None:
         # One flush per loop iteration: a burst of 64 received datagrams is answered by few acknowledgements.
-        if self._flush_handle is None and not self._released:
+        if self._flush_handle is None and not self._released and not self._flushing:
             self._flush_handle = self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
@@ -229,7 +230,11 @@ class Driver(Moving):
                 else:
                     for data in datagrams:
                         self._send(data)
-                self._pump()
+                self._flushing = True  # what is handed over now leaves in the next round of this loop
+                more = self._pump()
+                self._flushing = False
+                if not more and len(datagrams) < MAX_BUILT:
+                    break
             self._arm(now)
         except TransportError:
             self._endpoint.dropped("quic_error")
@@ -250,7 +255,7 @@ class Driver(Moving):
         self.path.send(data)
 
     def _arm(self, now: float) -> None:
-        if self.initiator:
+        if self.initiator and (self._stall.at is not None or not self.proven.done()):
             self._stall.check(now, self.transport.timer(), over=self.transport.handshake_done or self.closed)
         before = self._probing_since
         if self.transport.probing and not self.closed and self.proven.done():
@@ -267,7 +272,9 @@ class Driver(Moving):
                 deadlines.append(max(self._heard_at, self._pinged_at) + self._keep_alive_s)
         when = max(min((at for at in deadlines if at is not None), default=now + DRAIN_S), now + TICK_S)
         if self._timer is not None:
-            if self._timer.when() == when:
+            # One that fires early does nothing but set itself anew. A busy connection moves its deadlines back with
+            # every packet: a new timer for each would cost more than the early one.
+            if self._timer.when() <= when:
                 return
             self._timer.cancel()
         self._timer = self._loop.call_at(when, self._timer_fired)

@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from types import MappingProxyType
 
 from qh3._hazmat import pull_quic_header
-from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.packet import encode_quic_retry
 
 from p2pnode.core.address import Address
@@ -40,11 +39,12 @@ from p2pnode.nat.refusal import refusal
 from p2pnode.nat.retry import AdmissionPolicy, RetryTokens, Verdict, prefix_of
 from p2pnode.nat.transport import (
     CID_BYTES,
+    FIRST_LONG,
+    Configurations,
     Transport,
     TransportError,
     is_first_packet,
     is_run_untrusted,
-    make_configuration,
 )
 
 __all__ = ["QuicEndpoint", "QuicSettings", "QuicStatistics"]
@@ -81,8 +81,9 @@ class QuicEndpoint:
         self.accepts: Callable[[Path], bool] = lambda _path: True
         """Whether handshakes may begin by this path; where not, nobody learns that we are here."""
         self._certificate = make_certificate(key, network.token_bytes)
-        self._client_configuration = self._configuration(client=True)
-        self._server_configuration = self._configuration(client=False)
+        self._configurations = Configurations(
+            self.alpn, self.settings.idle_timeout_s, self.settings.initial_rtt_s, self._certificate
+        )
         self._tokens = RetryTokens(network.token_bytes)
         self._policy = AdmissionPolicy(
             self.settings.retry_above, self.settings.max_unproven, self.settings.max_unproven_per_prefix
@@ -128,7 +129,7 @@ class QuicEndpoint:
         path = to if isinstance(to, Path) else self.path_to(to)
         address = path.remote
         now = self.network.monotonic()
-        transport = Transport.client(self._client_configuration, now)
+        transport = Transport.client(self._configurations.choose(True, len(self._connections)), now)
         connection = Connection(self, transport, path, ClientHandshake(self.key, self.network_tag))
         connection.expected = peer
         connection.spend = spend
@@ -162,13 +163,18 @@ class QuicEndpoint:
 
     def datagram_received(self, data: bytes, source: Address, carrier: Carrier | None = None) -> None:
         """Take one datagram of the QUIC kind that came by `carrier`, None: by the mux. Never raises."""
+        carrier = carrier or self._mux
+        # Nearly all are packets of an open connection, by its path: their id is all that is needed here.
+        connection = self._by_cid.get(data[1 : 1 + CID_BYTES]) if data[:1] < FIRST_LONG else None
+        if connection is not None and connection.path.is_from(source, carrier):
+            connection.datagram_received(data)
+            return
         try:
             header = pull_quic_header(data, 0, CID_BYTES)
         except (ValueError, OverflowError):
             self.dropped("malformed")
             return
         version, kind, cid, client_cid, token, packet_bytes = *header[:2], *header[3:6], header[9]
-        carrier = carrier or self._mux
         connection = self._by_cid.get(cid) or self._first_cids.get((Path(source, carrier), cid))
         if connection is not None:
             if connection.path.is_from(source, carrier):
@@ -299,7 +305,9 @@ class QuicEndpoint:
 
     def _accept(self, data: bytes, path: Path, cid: bytes, original_cid: bytes, retry_cid: bytes | None) -> None:
         try:
-            transport = Transport.server(self._server_configuration, original_cid, retry_cid)
+            transport = Transport.server(
+                self._configurations.choose(False, len(self._connections)), original_cid, retry_cid
+            )
         except TransportError:
             self.dropped("quic_error")
             return
@@ -372,15 +380,6 @@ class QuicEndpoint:
             )
 
     # helpers
-
-    def _configuration(self, *, client: bool) -> QuicConfiguration:
-        return make_configuration(
-            client=client,
-            alpn=self.alpn,
-            idle_timeout_s=self.settings.idle_timeout_s,
-            initial_rtt_s=self.settings.initial_rtt_s,
-            certificate=None if client else self._certificate,
-        )
 
     def _track(self, connection: Connection) -> None:
         self._connections[connection] = None

@@ -2,12 +2,15 @@
 
 Sending waits for two things: qh3's own queue (at most `SEND_BUFFER` bytes unsent) and the reader's credit
 (`nat/control.py`). Receiving gives credit as the application reads: an unread stream holds at most `INITIAL_CREDIT`
-bytes, one that is read up to `READ_WINDOW` more than was read.
+bytes, one that is read up to its window more than was read. Where the window is what holds the sender back, because
+much is on its way at a time, it grows as long as the application keeps up: from `READ_WINDOW` up to `MAX_READ_WINDOW`,
+and all streams of a connection together by at most `GROWTH`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from typing import Protocol
 
@@ -18,6 +21,10 @@ __all__ = ["INITIAL_CREDIT", "READ_WINDOW", "Stream", "StreamOwner"]
 
 INITIAL_CREDIT = 64 << 10  # 100 streams that nobody reads: 6.4 MiB
 READ_WINDOW = 1 << 20
+CREDITS_PER_WINDOW = 4  # so three quarters of it may be read per round trip
+MAX_READ_WINDOW = 8 << 20
+GROWTH = 14 << 20  # two streams at their most; so a peer with 100 streams makes us hold 114 MiB, in order and unread
+LONG_RTT_S = 0.005  # below it, the first window is more than 200 MB/s
 SEND_BUFFER = 256 << 10
 NOWAIT_BUFFER = 4 << 20  # a caller that never waits has a bug; this is where it shows
 CHUNK = 64 << 10
@@ -26,12 +33,31 @@ CHUNK = 64 << 10
 class StreamOwner(Protocol):
     """What a stream needs from its connection."""
 
+    growth: WindowGrowth
+    last_used_at: float
+
+    @property
+    def rtt_s(self) -> float | None: ...
     def stream_write(self, stream_id: int, data: bytes, fin: bool) -> None: ...
     def stream_unsent(self, stream_id: int) -> int: ...
     def stream_credit(self, stream_id: int, limit: int) -> None: ...
     def stream_reset(self, stream_id: int, code: int, *, receiving: bool) -> None: ...
     def stream_done(self, stream_id: int) -> None: ...
     def stream_used(self) -> None: ...
+
+
+class WindowGrowth:
+    """What the windows of one connection's streams may grow by, in bytes."""
+
+    def __init__(self, left: int = GROWTH) -> None:
+        self.left = left
+
+    def take(self, size: int) -> bool:
+        """Whether a window may grow by so much."""
+        if size > self.left:
+            return False
+        self.left -= size
+        return True
 
 
 class Stream:
@@ -48,11 +74,14 @@ class Stream:
         self._unread = 0
         self._received = 0
         self._credit_given = INITIAL_CREDIT
+        self._credits_at = deque([-math.inf] * CREDITS_PER_WINDOW, CREDITS_PER_WINDOW)
+        self._window = READ_WINDOW
         self._fin_received = False
         self._receive_done = False
         self._outgoing: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._sent = 0
+        self._handed = 0  # at most so much is unsent in qh3; asked anew only when it matters
         self._credit = INITIAL_CREDIT
         self._finishing = False
         self._send_done = False
@@ -112,12 +141,31 @@ class Stream:
             data = b"".join(parts)
         self._unread -= len(data)
         self._owner.stream_used()
-        allowed = self._received - self._unread + READ_WINDOW
-        # Not at every read: a credit frame when half of the window is used up, the first one at once.
-        if not self._receive_done and allowed - self._credit_given >= READ_WINDOW // 2:
-            self._credit_given = allowed
-            self._owner.stream_credit(self.id, allowed)
+        # Not at every read: a credit frame when a quarter of the window is used up, the first one at once.
+        allowed = self._received - self._unread + self._window
+        if not self._receive_done and allowed - self._credit_given >= self._window // CREDITS_PER_WINDOW:
+            self._credit_given = allowed + self._grow()
+            self._owner.stream_credit(self.id, self._credit_given)
         return data
+
+    def _grow(self) -> int:
+        """Double the window when it was used up within two round trips; return by how much it grew.
+
+        The rule of TCP's dynamic right-sizing (Fisk and Feng 2001): what arrives and is read in a round trip, twice.
+        """
+        now, before = self._owner.last_used_at, self._credits_at[0]
+        self._credits_at.append(now)
+        rtt, window = self._owner.rtt_s, self._window
+        if rtt is None or rtt < LONG_RTT_S or now - before > 2 * rtt or window >= MAX_READ_WINDOW:
+            return 0
+        if not self._owner.growth.take(window):
+            return 0
+        self._window += window
+        return window
+
+    def _shrink(self) -> None:
+        self._owner.growth.left += self._window - READ_WINDOW
+        self._window = READ_WINDOW
 
     # writing
 
@@ -167,7 +215,11 @@ class Stream:
             raise ConnectionClosedError("This stream was finished; nothing more can be written.", reason="finished")
 
     def _unsent(self) -> int:
-        return self._waiting_bytes + (0 if self._send_done else self._owner.stream_unsent(self.id))
+        if self._send_done:
+            return self._waiting_bytes
+        if self._waiting_bytes + self._handed >= SEND_BUFFER:
+            self._handed = self._owner.stream_unsent(self.id)
+        return self._waiting_bytes + self._handed
 
     def _queue(self, data: bytes) -> None:
         if data:
@@ -178,11 +230,14 @@ class Stream:
 
     # called by the connection
 
-    def pump(self) -> None:
-        """Hand over what credit and qh3's queue allow; wake writers."""
+    def pump(self) -> bool:
+        """Hand over what credit and qh3's queue allow; wake writers. Return whether anything was handed over."""
         if self._send_done or self._error is not None:
-            return
-        room = SEND_BUFFER - self._owner.stream_unsent(self.id) if self._outgoing else 0
+            return False
+        before = self._sent
+        if self._outgoing and self._handed >= SEND_BUFFER:
+            self._handed = self._owner.stream_unsent(self.id)
+        room = SEND_BUFFER - self._handed
         while self._outgoing and self._sent < self._credit and room > 0:
             data = self._outgoing.popleft()
             allowed = min(self._credit - self._sent, len(data))
@@ -192,6 +247,7 @@ class Stream:
             self._sent += len(data)
             self._waiting_bytes -= len(data)
             room -= len(data)
+            self._handed += len(data)
             self._owner.stream_write(self.id, data, False)
         if self._finishing and not self._outgoing:
             self._send_done = True
@@ -199,6 +255,7 @@ class Stream:
             self._check_done()
         if self._writers and self._unsent() < SEND_BUFFER:
             _wake(self._writers)
+        return self._send_done or self._sent > before
 
     def count_header(self, size: int, *, sent: bool) -> None:
         """The header counts as data of its direction."""
@@ -256,6 +313,7 @@ class Stream:
 
     def _check_done(self) -> None:
         if self._send_done and self._receive_done:
+            self._shrink()
             self._owner.stream_done(self.id)
 
     def __repr__(self) -> str:

@@ -27,15 +27,18 @@ T = TypeVar("T")
 # Fixed by the specification
 MIN_INITIAL_BYTES = 1200  # RFC 9000, section 14.1, "Initial Datagram Size"
 LONG_HEADER = 0x80  # section 17.2, "Long Header Packets": the first bit is set
+FIRST_LONG = bytes([LONG_HEADER])
 
 # Chosen by us
 CID_BYTES = 8
 MAX_UDP_PAYLOAD = 1200  # fits every path that IPv6 allows (1,280 less headers), also through a relay's frame
 MAX_DATAGRAM_BYTES = 1100  # what surely fits into one packet beside its header, tag and frame header
 # Windows bound what one peer can make us hold: data that arrives out of order stays in qh3 until the gap closes. What
-# arrived in order is bounded by our credit (nat/control.py). 4 MiB are 80 MB/s at a round trip of 50 ms.
-CONNECTION_WINDOW = 4 << 20
-STREAM_WINDOW = 2 << 20
+# arrived in order is bounded by our credit (nat/streams.py). qh3 returns a window when half of it is used, so a stream
+# gets half of it per round trip: 8 MiB are 800 Mbit/s at 40 ms. Beyond `WIDE_CONNECTIONS` new ones get less, for no
+# call changes a window later; 1,024 connections can make us hold 2.4 GiB at worst (idle ones: nothing).
+WIDE_WINDOW, NARROW_WINDOW = 8 << 20, 2 << 20
+WIDE_CONNECTIONS = 64
 MAX_SEND_ERRORS = 16
 MAX_BUILT = 256
 _VIRTUAL_PEER = ("192.0.2.1", 4433)
@@ -49,9 +52,15 @@ class TransportError(Exception):
 
 
 def make_configuration(
-    *, client: bool, alpn: str, idle_timeout_s: float, initial_rtt_s: float, certificate: NodeCertificate | None
+    *,
+    client: bool,
+    alpn: str,
+    idle_timeout_s: float,
+    initial_rtt_s: float,
+    certificate: NodeCertificate | None,
+    window: int = WIDE_WINDOW,
 ) -> QuicConfiguration:
-    """Return qh3's configuration for one side. Reusable for many connections."""
+    """Return qh3's configuration for one side. Reusable for many connections. `window`: bytes, of the connection."""
     configuration = QuicConfiguration(
         is_client=client,
         alpn_protocols=[alpn],
@@ -60,14 +69,36 @@ def make_configuration(
         initial_rtt=initial_rtt_s,
         max_datagram_size=MAX_UDP_PAYLOAD,
         probe_datagram_size=False,
-        max_data=CONNECTION_WINDOW,
-        max_stream_data=STREAM_WINDOW,
+        max_data=window,
+        max_stream_data=window,
         max_datagram_frame_size=MAX_UDP_PAYLOAD,
         verify_mode=ssl.CERT_NONE,  # `certificate.py` checks; a chain to some authority says nothing here
     )
     if certificate is not None:
         configuration.load_cert_chain(certificate.pem, certificate.key_pem)
     return configuration
+
+
+class Configurations:
+    """What new connections get: client or server, and how much they may make us hold."""
+
+    def __init__(self, alpn: str, idle_timeout_s: float, initial_rtt_s: float, certificate: NodeCertificate) -> None:
+        self._made = {
+            (client, window): make_configuration(
+                client=client,
+                alpn=alpn,
+                idle_timeout_s=idle_timeout_s,
+                initial_rtt_s=initial_rtt_s,
+                certificate=None if client else certificate,
+                window=window,
+            )
+            for client in (True, False)
+            for window in (WIDE_WINDOW, NARROW_WINDOW)
+        }
+
+    def choose(self, client: bool, connections: int) -> QuicConfiguration:
+        """`connections`: how many there are already."""
+        return self._made[client, WIDE_WINDOW if connections < WIDE_CONNECTIONS else NARROW_WINDOW]
 
 
 class Transport:
@@ -106,7 +137,13 @@ class Transport:
             raise TransportError(f"{type(exc).__name__}: {exc}") from exc
 
     def receive(self, data: bytes, now: float) -> None:
-        self._guard(self._quic.receive_datagram, data, _VIRTUAL_PEER, now)
+        core = self._quic._core
+        if core is not None and self._quic._handshake_complete and data[0] < LONG_HEADER:
+            # What qh3's own method does with a packet of an open connection, less three looks at its header.
+            self._guard(core.receive_datagram, data, _VIRTUAL_PEER, now, len(data))
+            self._guard(self._quic._drain_core)
+        else:
+            self._guard(self._quic.receive_datagram, data, _VIRTUAL_PEER, now)
 
     def receive_many(self, buffer: bytes, size: int, now: float) -> None:
         """Take packets of an open connection: each of `size` bytes, the last of what is left.
@@ -122,7 +159,7 @@ class Transport:
         What is not changes nothing. qh3's own method does the same but does not say.
         """
         core = self._quic._core
-        if core is None or data[0] & LONG_HEADER:  # long headers belong to the handshake, which stays where it began
+        if core is None or data[0] >= LONG_HEADER:  # long headers belong to the handshake, which stays where it began
             return False
         report = self._guard(core.receive_datagram, data, _VIRTUAL_PEER, now, len(data))
         self._guard(self._quic._drain_core)
