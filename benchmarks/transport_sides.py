@@ -30,7 +30,8 @@ from p2pnode.core.network import DatagramSocket
 from p2pnode.core.real_network import RealNetwork
 from p2pnode.nat import Connection, ConnectionClosedError, QuicEndpoint, Stream, UdpMux
 from p2pnode.nat.certificate import make_certificate
-from p2pnode.nat.transport import CID_BYTES, make_configuration
+from p2pnode.nat.headers import CID_BYTES
+from p2pnode.nat.transport import make_configuration
 
 TAG = bytes(8)
 MESSAGE_BYTES = 100

@@ -14,6 +14,7 @@ from p2pnode.nat.mux import Kind, MuxStatistics, UdpMux, kind_of
 from p2pnode.nat.path import Carrier, Path, PathKind
 from p2pnode.nat.probes import PROBE
 from p2pnode.nat.quic import QuicEndpoint, QuicSettings, QuicStatistics
+from p2pnode.nat.shares import Priority
 from p2pnode.nat.streams import Stream
 from p2pnode.nat.stun import StunClient, StunServer
 from p2pnode.nat.tls import TlsChannel, client_context, server_context
@@ -43,6 +44,7 @@ __all__ = [
     "MuxStatistics",
     "Path",
     "PathKind",
+    "Priority",
     "QuicEndpoint",
     "QuicSettings",
     "QuicStatistics",

@@ -21,7 +21,8 @@ from p2pnode.nat.errors import ConnectionClosedError
 from p2pnode.nat.handshake import ClientHandshake, ServerHandshake
 from p2pnode.nat.path import Path
 from p2pnode.nat.proof import ACCEPTED, encode_stream_header, read_stream_header_untrusted
-from p2pnode.nat.streams import Stream, WindowGrowth
+from p2pnode.nat.shares import Priority, Shares
+from p2pnode.nat.streams import Stream
 from p2pnode.nat.transport import MAX_DATAGRAM_BYTES, Transport, TransportError, events
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Connection(Driver):
         """Client: done when the server is proven and our proof is on its way. For the endpoint."""
         self.last_used_at = self.opened_at
         """When the application last sent or received something (monotonic seconds)."""
-        self.growth = WindowGrowth()
+        self.shares = Shares()
         self._peer: PeerId | None = None
         self._control = ControlReader()
         self._streams: dict[int, Stream] = {}
@@ -116,7 +117,7 @@ class Connection(Driver):
             for data in waiting:
                 self._endpoint.call(callback, data)
 
-    async def open_stream(self, protocol: str) -> Stream:
+    async def open_stream(self, protocol: str, priority: Priority = Priority.NORMAL) -> Stream:
         """Open a bidirectional stream; the other side's `on_stream` gets the name. Costs no round trip.
 
         Waits while the other side allows no further stream (100 at a time). Raise ConnectionClosedError; ValueError
@@ -129,8 +130,7 @@ class Connection(Driver):
             if stream_id is not None and not self._early_writes.full:
                 break
             await self._wait_changed()
-        stream = Stream(self, stream_id, protocol)
-        self._streams[stream_id] = stream
+        stream = self._streams[stream_id] = Stream(self, stream_id, protocol, priority)
         stream.count_header(len(header), sent=True)
         self.stream_write(stream_id, header, False)
         self.stream_used()
@@ -368,7 +368,7 @@ class Connection(Driver):
         self.last_used_at = self._network.monotonic()
 
     def _pump(self) -> bool:
-        return sum(stream.pump() for stream in list(self._streams.values())) > 0
+        return sum(stream.pump() for stream in self.shares.in_turn()) > 0
 
     def _ended(self, error: ConnectionClosedError) -> None:
         if not self.server_proven.done():

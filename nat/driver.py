@@ -65,6 +65,7 @@ class Driver(Moving):
         self._timer: asyncio.TimerHandle | None = None
         self._flush_handle: asyncio.Handle | None = None
         self._flushing = False
+        self._packets_of_key = 0
         self._changed: set[asyncio.Future[None]] = set()
         self._closed_event = asyncio.Event()
 
@@ -233,6 +234,7 @@ class Driver(Moving):
                 self._flushing = True  # what is handed over now leaves in the next round of this loop
                 more = self._pump()
                 self._flushing = False
+                self._count_for_keys(len(datagrams))
                 if not more and len(datagrams) < MAX_BUILT:
                     break
             self._arm(now)
@@ -241,6 +243,17 @@ class Driver(Moving):
             if not self.closed:
                 self._finish(CloseReason(CloseCode.PROTOCOL, "internal", "local"))
             self._release()
+
+    def _count_for_keys(self, packets: int) -> None:
+        """Change keys long before they have protected too many packets (RFC 9001, section 6.6, "Limits on AEAD Usage").
+
+        qh3 follows the other side's change by itself, but begins none. One that is not confirmed yet is refused, and
+        tried again after as many packets.
+        """
+        self._packets_of_key += packets
+        if self._packets_of_key >= self._settings.key_update_packets and self.proven.done():
+            self._packets_of_key = 0
+            self._transport_call(self.transport.update_keys)
 
     def _send(self, data: bytes) -> None:
         if self.spend is not None and self.transport.heard_authentic:

@@ -30,6 +30,7 @@ from p2pnode.nat.connection import Connection
 from p2pnode.nat.driver import Driver
 from p2pnode.nat.errors import ConnectionClosedError
 from p2pnode.nat.handshake import ClientHandshake, ServerHandshake
+from p2pnode.nat.headers import CID_BYTES, FIRST_LONG, is_first_packet, is_run_untrusted
 from p2pnode.nat.path import Carrier, MuxCarrier, Path
 from p2pnode.nat.paths import Paths
 from p2pnode.nat.probes import parse_probe_untrusted
@@ -37,15 +38,7 @@ from p2pnode.nat.proof import NONCE_BYTES
 from p2pnode.nat.quic_settings import QuicSettings, QuicStatistics
 from p2pnode.nat.refusal import refusal
 from p2pnode.nat.retry import AdmissionPolicy, RetryTokens, Verdict, prefix_of
-from p2pnode.nat.transport import (
-    CID_BYTES,
-    FIRST_LONG,
-    Configurations,
-    Transport,
-    TransportError,
-    is_first_packet,
-    is_run_untrusted,
-)
+from p2pnode.nat.transport import Configurations, Transport, TransportError
 
 __all__ = ["QuicEndpoint", "QuicSettings", "QuicStatistics"]
 

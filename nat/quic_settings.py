@@ -18,6 +18,8 @@ class QuicSettings:
     """UDP payload accepted from a client before its proof; an undisturbed handshake has about 4,000."""
     keep_alive_s: float = 20.0
     """Silence after which a PING is sent."""
+    key_update_packets: int = 1 << 22
+    """Packets sent after which keys change; AES-GCM may protect 2^23 (RFC 9001, section 6.6)."""
     lost_after_s: float = 5.0
     """How long probes may stay unanswered until the connection is given up."""
     idle_timeout_s: float = 60.0
@@ -38,6 +40,8 @@ class QuicSettings:
         for name in ("proof_timeout_s", "keep_alive_s", "lost_after_s", "idle_timeout_s", "initial_rtt_s"):
             if not 0 < getattr(self, name) < 86_400:
                 raise ValueError(f"{name} is a number of seconds above 0")
+        if self.key_update_packets < 1:
+            raise ValueError("keys change after a number of packets above 0")
         if not 0 <= self.retry_above <= self.max_unproven or self.max_connections < 1:
             raise ValueError("0 <= retry_above <= max_unproven, and max_connections is at least 1")
 

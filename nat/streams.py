@@ -4,7 +4,7 @@ Sending waits for two things: qh3's own queue (at most `SEND_BUFFER` bytes unsen
 (`nat/control.py`). Receiving gives credit as the application reads: an unread stream holds at most `INITIAL_CREDIT`
 bytes, one that is read up to its window more than was read. Where the window is what holds the sender back, because
 much is on its way at a time, it grows as long as the application keeps up: from `READ_WINDOW` up to `MAX_READ_WINDOW`,
-and all streams of a connection together by at most `GROWTH`.
+and all streams of a connection together by at most `shares.GROWTH`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Protocol
 
 from p2pnode.core.errors import BadPacket
 from p2pnode.nat.errors import ConnectionClosedError, StreamFullError, StreamResetError
+from p2pnode.nat.shares import Priority, Shares
 
 __all__ = ["INITIAL_CREDIT", "READ_WINDOW", "Stream", "StreamOwner"]
 
@@ -23,9 +24,9 @@ INITIAL_CREDIT = 64 << 10  # 100 streams that nobody reads: 6.4 MiB
 READ_WINDOW = 1 << 20
 CREDITS_PER_WINDOW = 4  # so three quarters of it may be read per round trip
 MAX_READ_WINDOW = 8 << 20
-GROWTH = 14 << 20  # two streams at their most; so a peer with 100 streams makes us hold 114 MiB, in order and unread
 LONG_RTT_S = 0.005  # below it, the first window is more than 200 MB/s
 SEND_BUFFER = 256 << 10
+BACKGROUND_BUFFER = 64 << 10  # in qh3, of background streams: what is there already, more urgent data cannot overtake
 NOWAIT_BUFFER = 4 << 20  # a caller that never waits has a bug; this is where it shows
 CHUNK = 64 << 10
 
@@ -33,7 +34,7 @@ CHUNK = 64 << 10
 class StreamOwner(Protocol):
     """What a stream needs from its connection."""
 
-    growth: WindowGrowth
+    shares: Shares
     last_used_at: float
 
     @property
@@ -46,27 +47,13 @@ class StreamOwner(Protocol):
     def stream_used(self) -> None: ...
 
 
-class WindowGrowth:
-    """What the windows of one connection's streams may grow by, in bytes."""
-
-    def __init__(self, left: int = GROWTH) -> None:
-        self.left = left
-
-    def take(self, size: int) -> bool:
-        """Whether a window may grow by so much."""
-        if size > self.left:
-            return False
-        self.left -= size
-        return True
-
-
 class Stream:
     """One stream. `read` and `write` may be used by one task each; cancelling either loses nothing.
 
     A `write` that is cancelled while it waits has still handed over its data.
     """
 
-    def __init__(self, owner: StreamOwner, stream_id: int, protocol: str) -> None:
+    def __init__(self, owner: StreamOwner, stream_id: int, protocol: str, priority: Priority = Priority.NORMAL) -> None:
         self.id = stream_id
         self.protocol = protocol
         self._owner = owner
@@ -88,6 +75,8 @@ class Stream:
         self._error: Exception | None = None
         self._readers: set[asyncio.Future[None]] = set()
         self._writers: set[asyncio.Future[None]] = set()
+        self._priority = priority
+        owner.shares.join(self, priority)
 
     # reading
 
@@ -158,16 +147,28 @@ class Stream:
         rtt, window = self._owner.rtt_s, self._window
         if rtt is None or rtt < LONG_RTT_S or now - before > 2 * rtt or window >= MAX_READ_WINDOW:
             return 0
-        if not self._owner.growth.take(window):
+        if not self._owner.shares.take_growth(window):
             return 0
         self._window += window
         return window
 
     def _shrink(self) -> None:
-        self._owner.growth.left += self._window - READ_WINDOW
+        self._owner.shares.growth += self._window - READ_WINDOW
         self._window = READ_WINDOW
 
     # writing
+
+    @property
+    def priority(self) -> Priority:
+        """Of what this side sends; settable at any time, the other side does not learn of it."""
+        return self._priority
+
+    @priority.setter
+    def priority(self, priority: Priority) -> None:
+        if not (self._send_done and self._receive_done):
+            self._owner.shares.leave(self, self._priority)
+            self._owner.shares.join(self, priority)
+        self._priority = priority
 
     async def write(self, data: bytes) -> None:
         """Send all of `data`; wait while more than 256 KiB are unsent.
@@ -235,9 +236,11 @@ class Stream:
         if self._send_done or self._error is not None:
             return False
         before = self._sent
-        if self._outgoing and self._handed >= SEND_BUFFER:
+        if self._outgoing and self._handed >= BACKGROUND_BUFFER:
             self._handed = self._owner.stream_unsent(self.id)
-        room = SEND_BUFFER - self._handed
+        room = (BACKGROUND_BUFFER if self._priority is Priority.BACKGROUND else SEND_BUFFER) - self._handed
+        if self._outgoing and not self._owner.shares.may_send(self._priority):
+            return False
         while self._outgoing and self._sent < self._credit and room > 0:
             data = self._outgoing.popleft()
             allowed = min(self._credit - self._sent, len(data))
@@ -256,6 +259,17 @@ class Stream:
         if self._writers and self._unsent() < SEND_BUFFER:
             _wake(self._writers)
         return self._send_done or self._sent > before
+
+    @property
+    def could_send(self) -> bool:
+        """Whether it has bytes that its reader's credit lets pass and that have not left."""
+        if self._error is not None:
+            return False
+        if self._outgoing and self._sent < self._credit:
+            return True
+        if self._handed:
+            self._handed = self._owner.stream_unsent(self.id)
+        return self._handed > 0
 
     def count_header(self, size: int, *, sent: bool) -> None:
         """The header counts as data of its direction."""
@@ -314,6 +328,7 @@ class Stream:
     def _check_done(self) -> None:
         if self._send_done and self._receive_done:
             self._shrink()
+            self._owner.shares.leave(self, self._priority)
             self._owner.stream_done(self.id)
 
     def __repr__(self) -> str:

@@ -18,19 +18,14 @@ from qh3.quic.connection import QuicConnection
 
 from p2pnode.nat.certificate import NodeCertificate
 from p2pnode.nat.close import CloseReason
+from p2pnode.nat.headers import CID_BYTES, LONG_HEADER
 
-__all__ = ["CID_BYTES", "MAX_DATAGRAM_BYTES", "Transport", "TransportError", "events"]
+__all__ = ["MAX_DATAGRAM_BYTES", "Configurations", "Transport", "TransportError", "events"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Fixed by the specification
-MIN_INITIAL_BYTES = 1200  # RFC 9000, section 14.1, "Initial Datagram Size"
-LONG_HEADER = 0x80  # section 17.2, "Long Header Packets": the first bit is set
-FIRST_LONG = bytes([LONG_HEADER])
-
 # Chosen by us
-CID_BYTES = 8
 MAX_UDP_PAYLOAD = 1200  # fits every path that IPv6 allows (1,280 less headers), also through a relay's frame
 MAX_DATAGRAM_BYTES = 1100  # what surely fits into one packet beside its header, tag and frame header
 # Windows bound what one peer can make us hold: data that arrives out of order stays in qh3 until the gap closes. What
@@ -219,6 +214,10 @@ class Transport:
     def ping(self, number: int) -> None:
         self._guard(self._quic.send_ping, number)
 
+    def update_keys(self) -> None:
+        """Change keys with the next packet (RFC 9001, section 6); TransportError while a change is unconfirmed."""
+        self._guard(self._quic.request_key_update)
+
     def close(self, code: int, reason: str) -> None:
         """Queue an application close (RFC 9000, section 10.2, "Immediate Close")."""
         self._guard(self._quic.close, code, None, reason)
@@ -238,6 +237,12 @@ class Transport:
     def handshake_done(self) -> bool:
         """Whether TLS has finished on this side (RFC 9001, section 4.1.1, "Handshake Complete")."""
         return self._quic._handshake_complete
+
+    @property
+    def key_phase(self) -> int | None:
+        """0 and 1 in turn: which keys protect what is sent (RFC 9001, section 6)."""
+        core = self._quic._core
+        return None if core is None else core.send_key_phase
 
     @property
     def probing(self) -> bool:
@@ -287,20 +292,3 @@ def _poll(poll: Callable[[float], tuple[Any, ...] | None], now: float, built: li
         if transmit is None:
             return
         append(transmit[0])
-
-
-def is_first_packet(version: int | None, packet_type: int, size: int, cid: bytes) -> bool:
-    """Whether a datagram with this header may begin a connection (QUIC version 1, padded Initial)."""
-    return version == 1 and packet_type == 0 and size >= MIN_INITIAL_BYTES and 8 <= len(cid) <= 20
-
-
-def is_run_untrusted(buffer: bytes, size: int) -> bool:
-    """Whether what came together is packets of one connection only, with short headers (RFC 9000, section 17.3).
-
-    `size`: bytes of each but the last; above 0.
-    """
-    cid = buffer[1 : 1 + CID_BYTES]
-    last = (len(buffer) - 1) // size * size
-    return len(buffer) - last > CID_BYTES and all(
-        buffer[at] < LONG_HEADER and buffer.startswith(cid, at + 1) for at in range(0, len(buffer), size)
-    )

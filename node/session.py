@@ -8,7 +8,7 @@ from collections.abc import Callable
 from p2pnode.core.address import Address, Scope
 from p2pnode.core.errors import P2PError, PeerOfflineError
 from p2pnode.core.ids import PeerId
-from p2pnode.nat import Connection, Path, Stream
+from p2pnode.nat import Connection, Path, Priority, Stream
 from p2pnode.trace import Trace
 
 __all__ = ["ECHO_PROTOCOL", "Session", "path_of"]
@@ -85,9 +85,9 @@ class Session:
     def closed(self) -> bool:
         return self.connection.closed
 
-    async def open_stream(self, protocol: str) -> Stream:
+    async def open_stream(self, protocol: str, priority: Priority = Priority.NORMAL) -> Stream:
         """Open a bidirectional stream for `protocol`. Raise P2PError when the session has ended."""
-        return await self.connection.open_stream(protocol)
+        return await self.connection.open_stream(protocol, priority)
 
     def send_datagram(self, data: bytes) -> None:
         """Send up to 1,100 bytes, unreliable and unordered."""

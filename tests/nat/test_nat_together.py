@@ -14,7 +14,7 @@ from support.nat_peers import Peer, make_peer
 from p2pnode.core.address import Address
 from p2pnode.core.segments import groups, split_untrusted
 from p2pnode.nat import Connection
-from p2pnode.nat.transport import CID_BYTES, is_run_untrusted
+from p2pnode.nat.headers import CID_BYTES, is_run_untrusted
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
 
 

@@ -8,7 +8,8 @@ import itertools
 from support.nat_peers import Peer, make_peer
 
 from p2pnode.nat import Connection, QuicSettings, Stream
-from p2pnode.nat.streams import GROWTH, MAX_READ_WINDOW, READ_WINDOW, WindowGrowth
+from p2pnode.nat.shares import GROWTH, Shares
+from p2pnode.nat.streams import MAX_READ_WINDOW, READ_WINDOW
 from p2pnode.nat.transport import NARROW_WINDOW, WIDE_CONNECTIONS, WIDE_WINDOW
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
 
@@ -22,7 +23,7 @@ class Owner:
         self.rtt_s: float | None = rtt_s
         self.last_used_at = 0.0
         self.now = 0.0
-        self.growth = WindowGrowth()
+        self.shares = Shares()
         self.credits: dict[int, int] = {}
 
     def stream_write(self, stream_id: int, data: bytes, fin: bool) -> None: ...
@@ -75,7 +76,7 @@ def test_a_window_stays_where_it_holds_nobody_back() -> None:
             owner = Owner(rtt_s)
             sizes = await read_in_rounds(owner, Stream(owner, 4, "x"), 8, seconds)
             assert max(sizes) == READ_WINDOW
-            assert owner.growth.left == GROWTH
+            assert owner.shares.growth == GROWTH
 
     asyncio.run(main())
 
@@ -95,10 +96,10 @@ def test_t3_windows_of_one_connection_are_bounded_together() -> None:
         for stream in streams:
             stream.finish()
             stream.data_received_untrusted(b"", True)
-        assert owner.growth.left == GROWTH
+        assert owner.shares.growth == GROWTH
         for stream in streams:
             stream.connection_closed(None)  # type: ignore[arg-type]
-        assert owner.growth.left == GROWTH
+        assert owner.shares.growth == GROWTH
 
     asyncio.run(main())
 
@@ -137,7 +138,7 @@ def test_500_megabits_at_40_ms() -> None:
         assert total == 24 * MIB
         assert rate > 500
         await asyncio.sleep(1)
-        assert other.growth.left == GROWTH
+        assert other.shares.growth == GROWTH
 
     run_virtual(main, delay=0.02)
 
