@@ -122,6 +122,12 @@ def session(seeds: Seeds) -> None:
     token = nat.retry_tokens()
     seeds["retry_token"].append(token.make(nat.SOURCE, b"original", b"retrycid", 1.0))
     seeds["mux_kind"] += [*stun, b"\x05", b"\x0b", b"\x40", b"\xc0", b"\x80", b""]
+    short = b"\x41" + bytes(range(8))
+    seeds["together"] += [
+        b"\0\x14" + (short + bytes(11)) * 3, b"\0\x14" + (short + bytes(11)) * 2 + short + b"\0",
+        b"\0\x14" + short + bytes(11) + b"\x05" + bytes(19), b"\0\x01" + b"\x40\x05\x80", b"\0\0\x40",
+        b"\0\x14" + short + bytes(11) + b"\x41" + bytes(19) + short, b"\0\x09" + short * 2 + b"\xc0" + short,
+    ]  # fmt: skip
     header = b"\xc3\0\0\0\x01\x08destcid8\x08client08\0"
     crypto = b"\x06\x00\x40\x40" + bytes([1, 0, 0, 60, 3, 3]) + bytes(58)
     seeds["quic_endpoint"] += [

@@ -9,10 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from functools import cache
+from typing import cast
 
 from p2pnode.core.address import Address
+from p2pnode.core.errors import BadPacket
 from p2pnode.core.keys import NodeKey
+from p2pnode.core.network import Network
+from p2pnode.core.segments import split_untrusted
 from p2pnode.nat import QuicEndpoint, UdpMux, kind_of
+from p2pnode.nat.headers import is_run_untrusted
 from p2pnode.nat.quic import QuicStatistics
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
 from targets.base import Target
@@ -81,7 +86,30 @@ def read_steps(data: bytes) -> None:
     run_virtual(main, keep_trace=False, until=60)
 
 
+def read_together(data: bytes) -> list[bytes]:
+    """Two bytes of segment size, then what came together: return the datagrams that its handlers get, in order."""
+    size, buffer = int.from_bytes(data[:2], "big"), data[2:]
+    if not 0 < size < len(buffer):
+        raise BadPacket("not_together")
+    mux, got = UdpMux(cast("Network", None)), list[bytes]()
+    mux.on("quic", lambda one, _: got.append(one), lambda many, _size, _: got.extend(split_untrusted(many, _size)))
+    for kind in ("stun", "dht", "relay"):
+        mux.on(kind, lambda one, _: got.append(one))
+    mux.received_many(buffer, size, CLIENT)
+    return got
+
+
+def hold_together(data: bytes, got: list[bytes]) -> None:
+    """Those of a kind that somebody takes come whole, once, in order; a run has one id and short headers."""
+    size, buffer = int.from_bytes(data[:2], "big"), data[2:]
+    datagrams = [buffer[start : start + size] for start in range(0, len(buffer), size)]
+    assert got == [one for one in datagrams if kind_of(one) is not None]
+    alike = all(len(one) > 8 and one[0] < 0x80 and one[1:9] == datagrams[0][1:9] for one in datagrams)
+    assert is_run_untrusted(buffer, size) == alike
+
+
 TARGETS = [
+    Target("together", read_together, hold_together, max_bytes=4_000),
     Target("mux_kind", kind_of, hold_kind, (), 100),
     Target("quic_endpoint", read_steps, errors=(), max_bytes=4_000, cpu_s=0.4),
 ]
