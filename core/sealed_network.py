@@ -78,25 +78,10 @@ class SealedNetwork(Network):
     async def open_udp(
         self, local: Address, handler: DatagramHandler, many: SegmentsHandler | None = None, *, whole: bool = False
     ) -> DatagramSocket:
-        def received(data: bytes, source: Address) -> None:
-            opened = self.open_untrusted(data)
-            if opened is None:
-                self.foreign += 1
-            else:
-                handler(opened, source)
-
-        def received_many(buffer: bytes, size: int, source: Address) -> None:
-            opened = [self.open_untrusted(data) for data in split_untrusted(buffer, size)]
-            genuine = [data for data in opened if data is not None]
-            self.foreign += len(opened) - len(genuine)
-            if many is not None and len(genuine) > 1 and _is_run(genuine):
-                many(b"".join(genuine), len(genuine[0]), source)
-            else:
-                for data in genuine:
-                    handler(data, source)
-
-        together = None if many is None else received_many
-        return _SealedSocket(self, await self._inner.open_udp(local, received, together, whole=whole))
+        made = _SealedSocket(self, handler, many)
+        together = None if many is None else made.received_many
+        made.socket = await self._inner.open_udp(local, made.received, together, whole=whole)
+        return made
 
     def monotonic(self) -> float:
         return self._inner.monotonic()
@@ -156,23 +141,47 @@ _NONCE_MASK = (1 << 8 * NONCE_BYTES) - 1
 class _SealedSocket:
     """A UDP socket that seals what it sends."""
 
-    def __init__(self, network: SealedNetwork, socket: DatagramSocket) -> None:
+    socket: DatagramSocket
+
+    def __init__(self, network: SealedNetwork, handler: DatagramHandler, many: SegmentsHandler | None) -> None:
         self._network = network
-        self._socket = socket
+        self._handler = handler
+        self._many = many
+        self._closed = False
+
+    def received(self, data: bytes, source: Address) -> None:
+        opened = self._network.open_untrusted(data)
+        if opened is None:
+            self._network.foreign += 1
+        else:
+            self._handler(opened, source)
+
+    def received_many(self, buffer: bytes, size: int, source: Address) -> None:
+        """What was sealed together stays together, unless a stranger's is among it or one has another size."""
+        opened = [self._network.open_untrusted(data) for data in split_untrusted(buffer, size)]
+        genuine = [data for data in opened if data is not None]
+        self._network.foreign += len(opened) - len(genuine)
+        if self._many is not None and len(genuine) > 1 and _is_run(genuine):
+            self._many(b"".join(genuine), len(genuine[0]), source)
+            return
+        for data in genuine:
+            if not self._closed:  # by the handler of one before
+                self._handler(data, source)
 
     @property
     def local(self) -> Address:
-        return self._socket.local
+        return self.socket.local
 
     @property
     def dropped(self) -> int:
-        return self._socket.dropped
+        return self.socket.dropped
 
     def send(self, data: bytes, to: Address) -> None:
-        self._socket.send(self._network.seal(data), to)
+        self.socket.send(self._network.seal(data), to)
 
     def send_many(self, datagrams: Sequence[bytes], to: Address) -> None:
-        self._socket.send_many([self._network.seal(data) for data in datagrams], to)
+        self.socket.send_many([self._network.seal(data) for data in datagrams], to)
 
     def close(self) -> None:
-        self._socket.close()
+        self._closed = True
+        self.socket.close()

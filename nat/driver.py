@@ -227,7 +227,10 @@ class Driver(Moving):
                     self._repeatable = datagrams[0]
                 if self.spend is None and self._following.unlimited:
                     self.bytes_sent += sum(map(len, datagrams))
-                    self.path.send_many(datagrams)
+                    if len(datagrams) == 1:
+                        self.path.send(datagrams[0])
+                    else:
+                        self.path.send_many(datagrams)
                 else:
                     for data in datagrams:
                         self._send(data)

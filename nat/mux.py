@@ -82,6 +82,7 @@ class UdpMux:
         self.instead: Callable[[bytes, Address], None] | None = None
         """Where UDP does not pass: takes a copy of what goes to an address that has no socket or link of its own."""
         self._refused_by_closed = 0
+        self._closed = False
         self._datagrams_in: Counter[str] = Counter()
         self._datagrams_out: Counter[str] = Counter()
         self._bytes_in: Counter[str] = Counter()
@@ -97,6 +98,7 @@ class UdpMux:
         """
         if not addresses or len({address.is_ipv6 for address in addresses}) < len(addresses) or self._sockets:
             raise InvalidConfigError("Listen on one address per family (IPv4, IPv6), once.")
+        self._closed = False
         missing: P2PError | None = None
         for address in addresses:
             try:
@@ -206,6 +208,7 @@ class UdpMux:
 
     def close(self) -> None:
         """Close the sockets; no handler is called afterwards. Twice is harmless."""
+        self._closed = True
         for address, socket in list(self._beside.items()):
             self.release(address, socket)
         sockets, self._sockets = self._sockets, {}
@@ -232,7 +235,8 @@ class UdpMux:
         firsts = buffer[::size]
         if self._many is None or not all(firsts.translate(_IS_QUIC)):
             for data in split_untrusted(buffer, size):
-                self.received(data, source)
+                if not self._closed:  # by the handler of one before
+                    self.received(data, source)
             return
         self._datagrams_in["quic"] += len(firsts)
         self._bytes_in["quic"] += len(buffer)

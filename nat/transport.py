@@ -190,7 +190,7 @@ class Transport:
         return built
 
     def next_event(self) -> events.QuicEvent | None:
-        return self._guard(self._quic.next_event)
+        return self._quic.next_event()  # takes it out of a deque, no more
 
     def write(self, stream_id: int, data: bytes, *, fin: bool = False) -> None:
         self._guard(self._quic.send_stream_data, stream_id, data, fin)

@@ -127,6 +127,39 @@ def test_two_connections_between_the_same_addresses() -> None:
     run_virtual(main, delay=0.01)
 
 
+def test_a_handler_that_closes_the_mux_is_not_called_again() -> None:
+    """Five datagrams in one piece, and the first one's handler closes the sockets: the other four go nowhere."""
+
+    async def main(world: VirtualWorld) -> None:
+        alice = await make_peer(world, "10.0.0.1")
+        got: list[bytes] = []
+
+        def handler(data: bytes, _source: Address) -> None:
+            got.append(data)
+            alice.mux.close()
+
+        alice.mux.on("dht", handler)
+        alice.mux.received_many((b"\x05" + bytes(19)) * 5, 20, Address("10.0.0.9", 1))
+        assert len(got) == 1
+
+    run_virtual(main)
+
+
+def test_what_came_together_is_counted_as_if_it_came_alone() -> None:
+    async def main(world: VirtualWorld) -> None:
+        alice = await make_peer(world, "10.0.0.1")
+        source = Address("10.0.0.9", 1)
+        quic = (b"\x41" + bytes(19)) * 3 + b"\x41" + bytes(5)
+        alice.mux.received_many(quic, 20, source)
+        alice.mux.received_many(quic[:40] + b"\x05" + bytes(19) + b"\x90", 20, source)
+        counted = alice.mux.statistics()
+        assert counted.datagrams_in == {"quic": 6, "dht": 1}
+        assert counted.bytes_in == {"quic": 106, "dht": 20}
+        assert counted.dropped == {"unknown_kind": 1, "no_handler": 1}
+
+    run_virtual(main)
+
+
 @given(st.binary(min_size=1, max_size=400), st.integers(1, 120))
 def test_a_run_has_one_connection_id_and_short_headers(buffer: bytes, size: int) -> None:
     """Whatever comes: true only when every single datagram has a short header and the first one's id."""
