@@ -66,8 +66,9 @@ class Receiver:
             await self._changed.wait()
 
 
-def run(main: Callable[[], Any]) -> None:
-    asyncio.run(asyncio.wait_for(main(), 10))
+def run(main: Callable[[], Any], loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(asyncio.wait_for(main(), 10))
 
 
 def counting(refuse: int | None = None) -> tuple[Counting, UdpSocket]:
@@ -88,7 +89,8 @@ async def send(sender: DatagramSocket, receiver: Receiver, to: Address) -> None:
 
 @pytest.mark.parametrize("local", [LOCAL, LOCAL6], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize("together", [True, False])
-def test_a_burst_of_any_sizes_arrives_as_it_left(local: Address, together: bool) -> None:
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_burst_of_any_sizes_arrives_as_it_left(local: Address, together: bool, loop: str) -> None:
     """Sizes that change within a burst: every datagram arrives whole, once, in order; also at a plain receiver."""
 
     async def main() -> None:
@@ -102,7 +104,7 @@ def test_a_burst_of_any_sizes_arrives_as_it_left(local: Address, together: bool)
         target.close()
         sender.send_many(BURST, target.local)  # after the close: nothing, and no error
 
-    run(main)
+    run(main, pytest.importorskip("uvloop").new_event_loop if loop == "uvloop" else None)
 
 
 def test_a_burst_costs_few_calls() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import hashlib
+import itertools
 from typing import Any
 
 import aioquic.quic.configuration as aio_configuration
 import aioquic.quic.connection as aio_connection
 import aioquic.quic.events as aio_events
 import pytest
+from aioquic.tls import Epoch
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from support.nat_peers import TAG, make_peer
@@ -19,7 +21,7 @@ from p2pnode.core.address import Address
 from p2pnode.core.envelope import signing_input
 from p2pnode.core.keys import NodeKey
 from p2pnode.core.network import Network
-from p2pnode.nat import UdpMux
+from p2pnode.nat import QuicSettings, UdpMux
 from p2pnode.nat.certificate import make_certificate, peer_of_certificate_untrusted
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
 
@@ -143,6 +145,30 @@ def test_aioquic_as_server_is_connected_to() -> None:
         await stream.write(b"ping")
         assert await stream.readexactly(4) == b"pong"
         assert other.streams[4] == b"\x06test/1ping"
+
+    run_virtual(main)
+
+
+def test_aioquic_follows_our_key_updates() -> None:
+    """Keys that change every ten packets: aioquic reads each generation, and we what it sends under them."""
+
+    async def main(world: VirtualWorld) -> None:
+        alice = await make_peer(world, "10.0.0.1", settings=QuicSettings(key_update_packets=10))
+        other = await aioquic_host(world)
+        connection = await alice.endpoint.connect(other.key.peer_id, Address("10.0.0.9", 4747))
+        stream = await connection.open_stream("test/1")
+        assert other.quic is not None
+        phases = []
+        for number in range(60):
+            await stream.write(bytes([number]))
+            await asyncio.sleep(0.2)
+            phases.append(other.quic._cryptos[Epoch.ONE_RTT].key_phase)
+        await stream.write(b"ping")
+        assert await stream.readexactly(4) == b"pong"
+        assert other.streams[4] == b"\x06test/1" + bytes(range(60)) + b"ping"
+        changes = sum(before != after for before, after in itertools.pairwise(phases))
+        print(f"{changes} changes of keys in {len(alice.sent)} datagrams")
+        assert changes >= 4
 
     run_virtual(main)
 
