@@ -210,7 +210,7 @@ def main() -> None:
         round_trips(table, whole, bare, 2 if short else 5, 300 if short else 2000)
     try:
         far(table, 200 if short else 600, 8 if short else 40)
-    except LabError as exc:
+    except (LabError, OSError) as exc:
         print(f"no wire of 40 ms: {exc}")
     idle(table, 5 if short else 45)
     sys.exit(table.finish(options.json))
