@@ -30,7 +30,7 @@ from p2pnode.lan_peers import LanPeers
 from p2pnode.nat import Connection, QuicSettings
 from p2pnode.nat.certificate import NodeCertificate, make_certificate
 from p2pnode.nat.path import MuxCarrier, Path
-from p2pnode.nat.transport import make_configuration
+from p2pnode.nat.transport import Configurations
 from p2pnode.presence import FindResult
 from p2pnode.sessions import SessionTable
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
@@ -116,10 +116,8 @@ def test_m1_a_copied_certificate_without_its_key_is_refused() -> None:
         alice, bob = await make_peer(world, "10.0.0.1"), await make_peer(world, "10.0.0.2")
         mallory = await make_peer(world, "10.0.0.3")
         own, shown = make_certificate(mallory.key, world.rng.randbytes), bob.endpoint._certificate
-        mallory.endpoint._server_configuration = make_configuration(
-            client=False, alpn=mallory.endpoint.alpn, idle_timeout_s=60.0, initial_rtt_s=0.1,
-            certificate=NodeCertificate(der=shown.der, pem=shown.pem, key_pem=own.key_pem),
-        )  # fmt: skip
+        copied = NodeCertificate(der=shown.der, pem=shown.pem, key_pem=own.key_pem)
+        mallory.endpoint._configurations = Configurations(mallory.endpoint.alpn, 60.0, 0.1, copied)
         with pytest.raises(RefusedError):
             await alice.endpoint.connect(bob.key.peer_id, mallory.address, timeout=3.0)
         assert mallory.endpoint.connections() == []

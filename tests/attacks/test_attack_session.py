@@ -20,7 +20,7 @@ from p2pnode.nat.proof import (
     check_proof_untrusted,
     make_proof,
 )
-from p2pnode.nat.transport import make_configuration
+from p2pnode.nat.transport import Configurations
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
 
 KEYS = [NodeKey(bytes([number]) * 32, bytes(32)) for number in range(1, 5)]
@@ -144,9 +144,7 @@ def test_v2_server_with_a_forged_certificate_is_refused_by_name() -> None:
         stolen = make_certificate(victim, os.urandom)
         extension = stolen.der[stolen.der.index(bytes((0x30, 104, 0x04, 36))) :][:106]
         forged = _with_extension(mallory.key, extension)
-        mallory.endpoint._server_configuration = make_configuration(
-            client=False, alpn=mallory.endpoint.alpn, idle_timeout_s=60, initial_rtt_s=0.3, certificate=forged
-        )
+        mallory.endpoint._configurations = Configurations(mallory.endpoint.alpn, 60, 0.3, forged)
         with pytest.raises(WrongKeyError) as caught:
             await alice.endpoint.connect(victim.peer_id, mallory.address)
         assert caught.value.facts["answered"] is None
