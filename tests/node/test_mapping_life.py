@@ -82,10 +82,10 @@ def test_lifetime_is_found_and_used(name: str, lifetime: float) -> None:
             assert report.ipv4 is not None
             assert report.ipv4.mapping_lifetime_s == pytest.approx(lifetime, abs=max(1.0, 0.04 * lifetime))
             before = home.reaching._keeper.statistics().asked
-            await asyncio.sleep(1200)
+            await asyncio.sleep(300)
             asked = home.reaching._keeper.statistics().asked - before
-            print(f"{asked} renewals of 4 flows in 20 minutes")
-            assert asked <= 4 * (1200 / (0.9 * budget.keep_alive_s) + 1)
+            print(f"{asked} renewals of 4 flows in 5 minutes")
+            assert asked <= 4 * (300 / (0.9 * budget.keep_alive_s) + 1)
             session = await there.helpers[4].connect(home.peer_id)
             assert await session.ping() > 0
             own = home.session(there.helpers[4].peer_id)
