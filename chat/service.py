@@ -28,6 +28,7 @@ from p2pnode import (
     Joined,
     LanPeerSeen,
     MessageTooLongError,
+    NetworkChanged,
     NodeEvent,
     P2PError,
     PeerId,
@@ -337,7 +338,7 @@ class Chat:
                 self.emit(PresenceSeen(event.peer, user, event.online, event.age_s, event.state, event.evidence))
         elif isinstance(event, SessionClosed):
             self.hall.session_closed(event.session.peer, event.reason)
-        elif isinstance(event, Joined):
+        elif isinstance(event, Joined | NetworkChanged):
             self.links.came(None)
         elif isinstance(event, LanPeerSeen) and self.settings.hall:
             self.hall.enter(event.peer, event.addresses)

@@ -23,6 +23,7 @@ from p2pnode.core.address import Address
 from p2pnode.core.errors import InvalidConfigError, P2PError, PortInUseError
 from p2pnode.core.network import DatagramHandler, DatagramSocket, Network, SegmentsHandler
 from p2pnode.core.segments import split_untrusted
+from p2pnode.nat.nat64 import Nat64
 
 __all__ = ["Kind", "MuxStatistics", "UdpMux", "kind_of"]
 
@@ -81,6 +82,8 @@ class UdpMux:
         self._beside: dict[Address, DatagramSocket] = {}
         self.instead: Callable[[bytes, Address], None] | None = None
         """Where UDP does not pass: takes a copy of what goes to an address that has no socket or link of its own."""
+        self.nat64: Nat64 | None = None
+        """How IPv4 addresses are reached by the IPv6 socket; None: by the IPv4 one."""
         self._refused_by_closed = 0
         self._closed = False
         self._datagrams_in: Counter[str] = Counter()
@@ -131,6 +134,8 @@ class UdpMux:
         """Send from the socket of the address's family. Never raises; counts."""
         if self.instead is not None and to not in self._beside:
             self.instead(data, to)
+        if self.nat64 is not None and to not in self._beside:
+            to = self.nat64.outward(to)
         socket = self._socket_for(to)
         if socket is None:
             self._dropped["no_socket"] += 1
@@ -145,6 +150,8 @@ class UdpMux:
         if self.instead is not None and to not in self._beside:
             for data in datagrams:
                 self.instead(data, to)
+        if self.nat64 is not None and to not in self._beside:
+            to = self.nat64.outward(to)
         socket = self._socket_for(to)
         if socket is None or not datagrams:
             self._dropped["no_socket"] += len(datagrams)
@@ -184,6 +191,7 @@ class UdpMux:
 
     def send_by_udp(self, data: bytes, to: Address) -> None:
         """Send one datagram by the node's own UDP socket, whatever was adopted: to see whether UDP passes."""
+        to = to if self.nat64 is None else self.nat64.outward(to)
         socket = self._sockets.get(to.is_ipv6)
         if socket is not None:
             socket.send(data, to)
@@ -218,6 +226,8 @@ class UdpMux:
 
     def received(self, data: bytes, source: Address) -> None:
         """Take a datagram of one of the sockets. Never raises."""
+        if self.nat64 is not None:
+            source = self.nat64.inward(source)
         kind = kind_of(data)
         if kind is None:
             self._dropped["unknown_kind"] += 1
@@ -238,6 +248,8 @@ class UdpMux:
                 if not self._closed:  # by the handler of one before
                     self.received(data, source)
             return
+        if self.nat64 is not None:
+            source = self.nat64.inward(source)
         self._datagrams_in["quic"] += len(firsts)
         self._bytes_in["quic"] += len(buffer)
         self._many(buffer, size, source)

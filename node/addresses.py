@@ -4,17 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import zip_longest
 
 from p2pnode.core.address import Address, Realm, Scope, realm_of
 from p2pnode.core.network import Interface
 from p2pnode.interfaces import advertised
 
-__all__ = ["bound_ip", "own_addresses"]
+__all__ = ["bound_ip", "dial_order", "own_addresses"]
 
 
 def bound_ip(bound: Sequence[Address], *, ipv6: bool) -> str | None:
     """Return where our socket of a family is bound, the wildcard when to all; None without one."""
     return next((address.ip for address in bound if address.is_ipv6 is ipv6), None)
+
+
+_NEAREST_FIRST = {Realm.LOOPBACK: 0, Realm.PRIVATE: 1, Realm.PUBLIC: 2, None: 3}
+
+
+def dial_order(addresses: Iterable[Address], *, allow_documentation: bool = False) -> list[Address]:
+    """Return a peer's addresses in the order in which they are dialled: the nearest realm first, and within one IPv6
+    and IPv4 by turns, IPv6 first (RFC 8305, section 4, "Sorting Addresses"), so that the limit on addresses never
+    leaves a family out. Otherwise in the peer's order.
+    """
+    groups: dict[int, tuple[list[Address], list[Address]]] = {}
+    for address in addresses:
+        realm = realm_of(address.ip, allow_documentation=allow_documentation)
+        groups.setdefault(_NEAREST_FIRST[realm], ([], []))[not address.is_ipv6].append(address)
+    return [
+        address
+        for _, families in sorted(groups.items())
+        for pair in zip_longest(*families)
+        for address in pair
+        if address
+    ]
 
 
 def own_addresses(

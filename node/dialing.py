@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 import structlog
 
-from p2pnode.core.address import Address, Realm, realm_of
+from p2pnode.addresses import dial_order
+from p2pnode.core.address import Address
 from p2pnode.core.errors import (
     BothNatsRandomError,
     NoPathError,
@@ -36,7 +37,6 @@ log = structlog.get_logger(__name__)
 MAX_REDIALS = 6  # of candidates whose checks go on: three rounds of two within an attempt
 MAX_ADDRESSES = 10  # security.md C1: what one presence can make us send to
 MAX_UNCONFIRMED = 5  # of them while the lookup goes on: an old presence must leave room for the newest one's
-_NEAREST_FIRST = {Realm.LOOPBACK: 0, Realm.PRIVATE: 1, Realm.PUBLIC: 2}
 
 
 DialCandidate = Callable[[Path, str, Callable[[Address], bool] | None], None]
@@ -219,11 +219,13 @@ class DialAttempt:
 
     def _dial_candidate(self, path: Path, why: str, spend: Callable[[Address], bool] | None) -> None:
         if not self._over:
+            if not self._candidates:
+                self._note("punch", "answered; its addresses are tried")
             self._candidates[path] = spend
             self._dial(path, why, spend)
 
     def _dial_addresses(self, addresses: Iterable[Address], why: str, *, at_most: int = MAX_ADDRESSES) -> None:
-        for address in sorted(addresses, key=self._rank):
+        for address in dial_order(addresses, allow_documentation=self._allow_documentation):
             path = self._endpoint.path_to(address)
             if path in self._tried:
                 continue
@@ -244,10 +246,6 @@ class DialAttempt:
         self._note(f"dial {path}", f"started ({why})")
         task = asyncio.ensure_future(self._endpoint.connect(self._peer, path, early=True, spend=spend))
         self._dials[self._watch(task)] = path
-
-    def _rank(self, address: Address) -> int:
-        realm = realm_of(address.ip, allow_documentation=self._allow_documentation)
-        return _NEAREST_FIRST.get(realm, 9) if realm else 9
 
     def _failed(self, *, timed_out: bool = False) -> P2PError:
         error = self._verdict(timed_out=timed_out)

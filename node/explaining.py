@@ -21,6 +21,7 @@ class PathReason(enum.Enum):
     SAME_MACHINE = "same_machine"
     LAN = "lan"
     PEER_IS_PUBLIC = "peer_is_public"
+    BY_TLS = "by_tls"
     WE_ARE_PUBLIC = "we_are_public"
     OUR_PORT_IS_MAPPED = "our_port_is_mapped"
     PUNCHED = "punched"
@@ -51,7 +52,8 @@ class PathView:
 
     `path`: as in `connect --json`. `remote`: where packets go, of a relayed path the relay. `dialled`: by us.
     `between`: None where the two never met through rendezvous nodes. `was_direct`: it had a direct path before.
-    `mapping`: the state of our own port mapping in the family of `remote`, as in `PortMappingStatus`.
+    `mapping`: the state of our own port mapping in the family of `remote`, as in `PortMappingStatus`. `udp_blocked`:
+    no UDP passes here, so packets travel inside TLS.
     """
 
     path: str
@@ -60,6 +62,7 @@ class PathView:
     between: Between | None
     was_direct: bool
     mapping: str
+    udp_blocked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,12 @@ def _dialled(view: PathView) -> Explanation:
         return Explanation(PathReason.SAME_MACHINE, "Direct: both nodes run on this machine.")
     if view.path == "lan":
         return Explanation(PathReason.LAN, "Direct on the local network, past every router.")
+    if view.udp_blocked:
+        return Explanation(
+            PathReason.BY_TLS,
+            f"Direct to {view.remote}, but inside TLS on TCP, since our network lets no UDP pass. Letting UDP out would"
+            " make it faster.",
+        )
     if view.dialled:
         return Explanation(PathReason.PEER_IS_PUBLIC, f"Direct: the peer can be dialled by anybody, at {view.remote}.")
     if view.mapping == "believed":

@@ -33,6 +33,7 @@ from p2pnode.events import (
     SessionOpened,
 )  # fmt: skip
 from p2pnode.finding import Finder
+from p2pnode.ipv4_ways import Ipv4Ways
 from p2pnode.joining import Joiner
 from p2pnode.lan_peers import LanPeers
 from p2pnode.links import Links
@@ -68,14 +69,9 @@ class Node(Measuring):
     """A peer-to-peer node. `start`, then `find`, `connect`, `handle`, `subscribe`; `stop` says goodbye."""
 
     def __init__(
-        self,
-        *,
-        key: NodeKey,
-        account: AccountKey,
-        settings: NodeSettings,
-        network: Network,
+        self, *, key: NodeKey, account: AccountKey, settings: NodeSettings, network: Network,
         state_path: Path | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """`state_path`: where contacts and sequence numbers survive a restart; None keeps them in memory."""
         self.key = key
         self.account = account
@@ -125,6 +121,8 @@ class Node(Measuring):
             find=lambda peer: self._finder.find(peer, timeout=5.0),
             renew=lambda peer: self._dialer.renew(peer, (), RENEW_S),
         )  # fmt: skip
+        changed = self.reaching.roaming.network_changed
+        self._ipv4_ways = Ipv4Ways(network, self.mux, changed, allow_documentation=settings.allow_documentation)
         self._dialer = Dialer(
             endpoint=self.endpoint, sessions=self._sessions, local_addresses=self._lan.addresses,
             find=lambda peer, timeout, on_found: self._finder.find(peer, timeout=timeout, on_found=on_found),
@@ -319,6 +317,7 @@ class Node(Measuring):
                 raise
             log.info("default_port_taken", port=self.settings.listen[0].port)
             await self.mux.open([a._replace(port=0) for a in self.settings.listen])
+        await self._ipv4_ways.look()
         self.dht.use_families({address.is_ipv6 for address in self.mux.local})
         self.mux.on("dht", self.dht.datagram_received)
         self.mux.on("quic", self.endpoint.datagram_received, self.endpoint.datagrams_received)
@@ -389,9 +388,10 @@ class Node(Measuring):
 
     def _interfaces_changed(self) -> None:
         self.links.network_changed([contact.address for contact in self.dht.known_contacts()])
+        self._tasks.spawn(self._ipv4_ways.look_again())
         addresses = self.addresses_by_realm()
         if addresses == self._last_addresses:
-            self.reaching.roaming.network_changed()  # another router, or an interface that comes and goes
+            self.reaching.roaming.routes_changed()
             return
         self._last_addresses = addresses
         self.reaching.addresses_changed()

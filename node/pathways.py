@@ -16,6 +16,7 @@ from p2pnode.dht import Dht, KnownContact
 from p2pnode.explaining import Explanation, PathView, explain
 from p2pnode.mapped_port import PortMappingStatus
 from p2pnode.nat import PROBE, AddressBudget, Path, QuicEndpoint, kind_of
+from p2pnode.reachability import NatKind
 from p2pnode.relay_dialing import RelayDialing
 from p2pnode.relay_table import RelaySettings
 from p2pnode.relay_wire import DELIVER, SEND
@@ -95,14 +96,15 @@ class Pathways:
         session.connection.on_silent = lambda: self._silent(session)
         self._retry_later(session)
 
-    def explain(self, session: Session, mappings: Sequence[PortMappingStatus]) -> Explanation:
-        """Why it has the path that it has. `mappings`: what became of the ports that our routers were asked for."""
+    def explain(self, session: Session, nat: NatKind, mappings: Sequence[PortMappingStatus]) -> Explanation:
+        """Why it has the path that it has. `nat`: what stands before us; `mappings`: what became of the ports that our
+        routers were asked for."""
         is_ipv6 = session.remote.is_ipv6
         states = [each.state for each in mappings if each.internal is None or ("[" in each.internal) is is_ipv6]
         return explain(
             PathView(
                 session.path, session.remote, session.initiator, self.dialing.between(session.peer),
-                session.was_direct, states[0] if states else "no-gateway",
+                session.was_direct, states[0] if states else "no-gateway", nat is NatKind.UDP_BLOCKED,
             )
         )  # fmt: skip
 

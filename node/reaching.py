@@ -51,7 +51,6 @@ MAX_CANDIDATES = 8  # of the ten that an offer holds
 RENEW_PAUSE_S = 10.0  # on a line that loses a tenth, every fifth check is missed without cause
 CONSENT_S = 30.0  # RFC 7675, section 5.1, "Expiration of Consent"
 STUN_SERVERS = 4  # asked where there are no rendezvous nodes: one above the witnesses that a verdict needs
-CALLED_AGAIN_S = 5.0  # offers later than this after a session's beginning are no crossing calls
 MAX_SENT_TO = 4096  # IP addresses that QUIC or ICE sent to, 100 bytes each; one forgotten weakens a dial-back only
 
 
@@ -113,18 +112,18 @@ class Reaching:
         self._guessing = PortGuessing(
             network=network, mux=mux, ice=self._ice, servers=self._stun_servers, known=self._is_known
         )
+        self.roaming = Roaming(
+            network=network, sessions=sessions, improve=self._improver.ask, renew=renew, refresh=self._refresh_now
+        )
         self._signalling = Signalling(
             key=key, network=network, network_tag=network_tag, dht=dht, ice=self._ice, guard=self._guard,
             guessing=self._guessing, rendezvous=self._keeper.contacts, own_side=self._own_side, blocked=blocked,
-            session_path=self._session_path, called=self._called,
+            session_path=self._session_path, called=self.roaming.called,
             dial_back=partial(dial_back, endpoint=endpoint, sessions=sessions, usable=usable),
             path_to=endpoint.path_to, nudge=endpoint.nudge, relays=self.pathways.dialing, hidden=relay_only,
             path_found=self.pathways.found, consent_missed=self._consent_missed, consent_lost=self._consent_lost,
         )  # fmt: skip
         dht.probing.answer = self._stun.answer_untrusted
-        self.roaming = Roaming(
-            network=network, sessions=sessions.all, improve=self._improver.ask, renew=renew, refresh=self._refresh_now
-        )
         dht.on_observed = self._observed
         dht.on_deliver = self._signalling.delivered
         dht.has_sent_to = self._sent_to.__contains__
@@ -254,7 +253,7 @@ class Reaching:
 
     def explain(self, session: Session) -> Explanation:
         """Why a session has the path that it has."""
-        return self.pathways.explain(session, self.port_mapping.status())
+        return self.pathways.explain(session, self.nat, self.port_mapping.status())
 
     def _session_moved(self, session: Session, before: str) -> None:
         self._signalling.session_opened(session.peer, session.connection.path)
@@ -306,7 +305,8 @@ class Reaching:
             return False
         if self._dht.serves(Realm.PUBLIC, is_ipv6=is_ipv6):
             return True
-        return not self._dht.unreachable(is_ipv6=is_ipv6) and not own.get(Realm.PRIVATE)
+        known = {overlay.is_ipv6 for overlay in self._dht.overlays(Realm.PUBLIC)} or {is_ipv6}  # who could have tried
+        return is_ipv6 in known and not self._dht.unreachable(is_ipv6=is_ipv6) and not own.get(Realm.PRIVATE)
 
     async def _keep_rendezvous(self) -> None:
         while True:
@@ -385,12 +385,6 @@ class Reaching:
         self._consent_missed()
         self._improver.network_changed()
         self._tasks.spawn(self.pathways.network_changed())
-
-    def _called(self, peer: PeerId) -> None:
-        """A peer made an offer. With a session that is not just beginning: it does not hear us there."""
-        session = self._sessions.get(peer)
-        if session is not None and self._network.monotonic() - session.opened_at > CALLED_AGAIN_S:
-            session.connection.doubt()
 
     def _consent_lost(self, peer: PeerId) -> None:
         """The checks' own path is silent. What QUIC hears, each packet authenticated, is consent as well."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from p2pnode.core.ids import PeerId
 from p2pnode.core.network import Network
 from p2pnode.core.tasks import TaskSet
 from p2pnode.session import Session
+from p2pnode.sessions import SessionTable
 
 __all__ = ["Roaming"]
 
@@ -33,6 +34,8 @@ SLEPT_S = 3.0  # the wall clock went ahead of ours by so much: the machine slept
 GIVEN_UP_S = 5.0  # who sent to us while we slept has given the session up by then (QuicSettings.lost_after_s)
 PATIENCE_S = 0.3  # until a ping is answered; on long lines more
 MEETING_S = 2.5  # what offer, answer, checks and a relay get before a new session is tried
+ROUTES_S = 5.0  # between two looks because of routes: a machine full of containers changes some every second
+CALLED_AGAIN_S = 5.0  # offers later than this after a session's beginning are no crossing calls
 POLL_S = 0.05
 AT_ONCE = 8  # new sessions under way: a node with a thousand of them must not flood its new line
 
@@ -41,7 +44,7 @@ class Roaming:
     """Of one node."""
 
     def __init__(
-        self, *, network: Network, sessions: Callable[[], Iterable[Session]], improve: Callable[[PeerId], None],
+        self, *, network: Network, sessions: SessionTable, improve: Callable[[PeerId], None],
         renew: Callable[[PeerId], Coroutine[Any, Any, Session]], refresh: Callable[[], None],
     ) -> None:  # fmt: skip
         """`improve`: look for paths beneath the session with a peer. `renew`: a new session in the place of the open
@@ -51,7 +54,9 @@ class Roaming:
         self._improve, self._renew, self._refresh = improve, renew, refresh
         self._tasks = TaskSet()
         self._slots = asyncio.Semaphore(AT_ONCE)
-        self._watched: set[Session] = set()
+        self._watched: dict[Session, asyncio.Task[None]] = {}
+        self._routes_at = float("-inf")
+        self._routes_task: asyncio.Task[None] | None = None
         self._wall_ahead_s = network.wall() - network.monotonic()
 
     def start(self) -> None:
@@ -63,22 +68,44 @@ class Roaming:
     def network_changed(self, *, slept_s: float = 0.0) -> None:
         """Our addresses or routes are others, or the machine slept."""
         self._refresh()
-        for session in self._sessions():
+        for session in self._sessions.all():
             session.connection.doubt()
-            if session not in self._watched:
-                self._watched.add(session)
-                task = self._tasks.spawn(self._look_after(session, given_up=slept_s >= GIVEN_UP_S))
-                task.add_done_callback(partial(self._looked_after, session))
+            if (before := self._watched.get(session)) is not None:
+                before.cancel()  # a change comes in parts: the old network went, the new one is there
+            task = self._tasks.spawn(self._look_after(session, given_up=slept_s >= GIVEN_UP_S))
+            self._watched[session] = task
+            task.add_done_callback(partial(self._looked_after, session))
 
-    def _looked_after(self, session: Session, _task: asyncio.Task[None]) -> None:
-        self._watched.discard(session)
+    def called(self, peer: PeerId) -> None:
+        """A peer made an offer. With a session that is not just beginning: it does not hear us there."""
+        session = self._sessions.get(peer)
+        if session is not None and self._network.monotonic() - session.opened_at > CALLED_AGAIN_S:
+            session.connection.doubt()
+
+    def routes_changed(self) -> None:
+        """Interfaces or default routes are others, our addresses the same: another router, or containers that come and
+        go. Every five seconds at most."""
+        if self._routes_task is None or self._routes_task.done():
+            self._routes_task = self._tasks.spawn(self._take_routes())
+
+    async def _take_routes(self) -> None:
+        await asyncio.sleep(max(0.0, self._routes_at + ROUTES_S - self._network.monotonic()))
+        self._routes_at = self._network.monotonic()
+        self.network_changed()
+
+    def _looked_after(self, session: Session, task: asyncio.Task[None]) -> None:
+        if self._watched.get(session) is task:
+            del self._watched[session]
 
     async def _watch_clocks(self) -> None:
-        """Linux stops the monotonic clock while it sleeps, and every timer with it."""
+        """Linux and macOS stop the monotonic clock while they sleep, and every timer with it; Windows does not, nor
+        does any system for a process that is stopped: then our own second lasts too long."""
         while True:
+            began = self._network.monotonic()
             await asyncio.sleep(CLOCK_S)
-            before, self._wall_ahead_s = self._wall_ahead_s, self._network.wall() - self._network.monotonic()
-            if (slept_s := self._wall_ahead_s - before) >= SLEPT_S:
+            now = self._network.monotonic()
+            before, self._wall_ahead_s = self._wall_ahead_s, self._network.wall() - now
+            if (slept_s := max(self._wall_ahead_s - before, now - began - CLOCK_S)) >= SLEPT_S:
                 log.info("slept", seconds=round(slept_s))
                 self.network_changed(slept_s=slept_s)
 

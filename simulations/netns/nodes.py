@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -212,6 +213,15 @@ class LabNode:
         """Ask it to leave; does not wait."""
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
+
+    def suspend(self) -> None:
+        """Let its process stand still, as a sleeping machine does; `kill` and `resume` end that."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGCONT)
 
     def stop(self, timeout: float = 5.0) -> int:
         """Let it leave in good order; return its exit code. Killed when that takes longer than `timeout`."""

@@ -17,6 +17,7 @@ __all__ = ["Flow", "run"]
 EVERY_S = 0.25
 BEFORE_S = 2.0  # messages flow for so long before each move
 AGAIN_S = 60.0  # longer than any retry of the node
+SLEEP_S = 30.0
 ALL_S = 60.0  # until the last message must have arrived
 
 
@@ -63,6 +64,8 @@ class _Flows:
 
     def __init__(self, one: LabNode, other: LabNode) -> None:
         self.both = (Flow(one, other), Flow(other, one))
+        self.asleep: Flow | None = None
+        """Whose sender sleeps: nobody types there."""
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(flow,), daemon=True) for flow in self.both]
         for thread in self._threads:
@@ -70,7 +73,8 @@ class _Flows:
 
     def _run(self, flow: Flow) -> None:
         while not self._stop.wait(EVERY_S):
-            flow.send()
+            if flow is not self.asleep:
+                flow.send()
 
     def stop(self) -> None:
         self._stop.set()
@@ -79,7 +83,7 @@ class _Flows:
 
 
 def run(lab: Lab, found: Recorder, tell: Callable[[str], None]) -> None:
-    """Let a host roam in three ways, one after the other."""
+    """Let a host roam in five ways, one after the other."""
     tell("Starting nodes")
     lab.bootstrap(3)
     for i in range(1, 5):
@@ -92,19 +96,22 @@ def run(lab: Lab, found: Recorder, tell: Callable[[str], None]) -> None:
         node.ready()
     a.befriend(b)
     found.notes.append(f"Both ends send a message each {EVERY_S:g} s; they are connected by path {a.connect(b).path}.")
+    flows = _Flows(a, b)
     moves: tuple[tuple[str, str, Callable[[], None]], ...] = (
         ("router", "carried to another router", lambda: lab.move(a.host, elsewhere)),
         ("address", "another address in the same LAN", lambda: lab.move(a.host, elsewhere)),
         ("line", "the router's line has another public address", lambda: lab.renumber(elsewhere)),
+        ("rebinding", "the router forgets its mappings", elsewhere.reboot),
+        ("sleep", "sleeps with its lid closed", lambda: _sleep(lab, a, flows)),
     )
     rows: list[list[str | float | int | None]] = []
-    flows = _Flows(a, b)
     try:
         for name, text, move in moves:
             tell(f"Moving: {text}")
             time.sleep(BEFORE_S)
             moved = time.monotonic()
             move()
+            moved = time.monotonic() if name == "sleep" else moved  # what counts begins with waking
             times = [_again(flow, moved, name, found) for flow in flows.both]
             rows.append([text, *times])
             if None not in times:
@@ -115,6 +122,20 @@ def run(lab: Lab, found: Recorder, tell: Callable[[str], None]) -> None:
     tell("Waiting for the last messages")
     _account(flows.both, found)
     found.tables.append(Table("Seconds until messages flow again", ["move", "a to b", "b to a"], rows))
+
+
+def _sleep(lab: Lab, node: LabNode, flows: _Flows) -> None:
+    """Stop the node's process, lose what is sent to it meanwhile, and let it go on."""
+    flows.asleep = next(flow for flow in flows.both if flow.source is node)
+    time.sleep(2 * EVERY_S)  # a command that is under way comes to its end
+    node.suspend()
+    try:
+        lab.set_up(False, node.host.link)
+        time.sleep(SLEEP_S)
+        lab.set_up(True, node.host.link)
+    finally:
+        node.resume()
+    flows.asleep = None
 
 
 def _again(flow: Flow, moved: float, name: str, found: Recorder) -> float | None:

@@ -84,6 +84,9 @@ class RouterKind:
     ipv6_filtering: Rule = ADDRESS_AND_PORT
     """Of that firewall. RFC 6092, sections 3.2.3 and 3.3.1, recommends endpoint-independent; homes do not have it."""
 
+    nat64: str = ""
+    """The /96 prefix behind which hosts with IPv6 alone find IPv4 (RFC 6146), such as 64:ff9b::/96; empty: none."""
+
     port_mapping: frozenset[PortProtocol] = frozenset()
     """Which port-mapping protocols it answers on its inside address."""
     upnp_leases: bool = True

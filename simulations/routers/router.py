@@ -7,12 +7,14 @@ Not modelled: ICMP, fragments, application gateways (docs/routers.md).
 
 from __future__ import annotations
 
+import ipaddress
 import random
 from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
 from p2pnode.core.address import Address
+from p2pnode.nat.nat64 import Nat64
 from p2pnode.simulations.routers.kinds import RouterKind
 from p2pnode.simulations.routers.openings import Openings
 from p2pnode.simulations.routers.table import MappingTable
@@ -48,6 +50,7 @@ class RouterModel:
         self._rng = rng
         self._paired: dict[str, str] = {}
         self._now = now
+        self._nat64 = Nat64(ipaddress.IPv6Network(kind.nat64), is_public=lambda _ip: True) if kind.nat64 else None
         self._tables: dict[Protocol, MappingTable] = {
             protocol: MappingTable(
                 kind, protocol, rng, external_ip=self._outside_ip, is_reserved=self._reservation(protocol)
@@ -128,6 +131,9 @@ class RouterModel:
         return None
 
     def _out(self, now: float, protocol: Protocol, source: Address, to: Address, segment: Segment) -> Passed | str:
+        if to.is_ipv6 and self._nat64 is not None and (to4 := self._nat64.inward(to)) != to:
+            external = self._outbound(now, protocol, source, to4, segment)
+            return external if isinstance(external, str) else Passed(external, to4, False)
         if to.is_ipv6:
             if self.kind.ipv6 == "none":
                 return "no_ipv6"
@@ -140,7 +146,11 @@ class RouterModel:
 
     def _in(self, now: float, protocol: Protocol, source: Address, to: Address, segment: Segment) -> Passed | str:
         internal = self._inbound(now, protocol, source, to, segment)
-        return internal if isinstance(internal, str) else Passed(source, internal, True)
+        if isinstance(internal, str):
+            return internal
+        if internal.is_ipv6 and not source.is_ipv6:  # a mapping that NAT64 made
+            return Passed(self._nat64.outward(source), internal, True) if self._nat64 is not None else "unsolicited"
+        return Passed(source, internal, True)
 
     def _outbound(
         self, now: float, protocol: Protocol, source: Address, to: Address, segment: Segment

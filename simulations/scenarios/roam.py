@@ -1,6 +1,6 @@
 """A laptop changes its network while messages flow both ways: how soon do they flow again, and is any lost?
 
-The moves of `p2pnode lab roam`, and two more: a restarted router (new mappings), and sleep.
+The moves of `p2pnode lab roam`, on router models; the laptop's monotonic clock stands still while it sleeps.
 """
 
 from __future__ import annotations

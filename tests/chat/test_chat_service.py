@@ -14,6 +14,7 @@ from support.chat_fakes import FakeNode, FakeWorld, Person, befriend
 from p2pnode import (
     InvalidPeerError,
     MessageTooLongError,
+    NetworkChanged,
     P2PError,
 )
 from p2pnode.chat import MessageReceived, MessageStateChanged
@@ -84,6 +85,27 @@ def test_peer_that_was_away_gets_everything_when_it_is_back() -> None:
         await bob.chat.send(alice.node.user_id, "back")
         await asyncio.sleep(1)
         assert await bob.texts(alice.node.user_id) == ["1", "back", "2", "3"]
+
+    run(main)
+
+
+def test_another_network_is_a_reason_to_try_at_once() -> None:
+    """Nobody waits out a pause that belongs to the network of before."""
+
+    async def main(world: FakeWorld) -> None:
+        alice, bob = await pair(world)
+        await befriend(alice, bob)
+        bob.node.up = False
+        for session in bob.node.sessions():
+            session.break_off("lost")
+        await alice.chat.send(bob.node.user_id, "hello", wait=0.0)
+        await asyncio.sleep(300)
+        bob.node.up = True
+        dials = alice.node.dials
+        alice.node.emit(NetworkChanged((), "unknown"))
+        await asyncio.sleep(1)
+        assert alice.node.dials == dials + 1
+        assert await bob.texts(alice.node.user_id) == ["hello"]
 
     run(main)
 

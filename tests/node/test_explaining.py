@@ -53,6 +53,7 @@ def test_each_situation_has_its_reason() -> None:
         "same_machine": view("lan", "127.0.0.1:4747"),
         "lan": view("lan", "192.168.1.7:4747"),
         "peer_is_public": view("direct"),
+        "by_tls": view("direct", udp_blocked=True),
         "we_are_public": view("direct", dialled=False),
         "our_port_is_mapped": view("direct", dialled=False, mapping="believed"),
         "punched": view("punched", between=Between(EASY, EASY)),

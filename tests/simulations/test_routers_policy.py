@@ -137,3 +137,21 @@ def test_lifetime_of_a_kind_reaches_its_carrier() -> None:
     assert kind.carrier is not None
     assert kind.udp_lifetime_s == kind.carrier.udp_lifetime_s == kind.answered_lifetime_s == 3.0
     assert kind.filtering == ADDRESS_AND_PORT
+
+
+def test_rfc6146_nat64() -> None:
+    """Section 3.5: a host's packet to an IPv4 address in the prefix leaves as IPv4, and the answer comes back as IPv6.
+
+    What the other IPv4 host sends is filtered as by any NAT of the kind; IPv6 passes beside it untranslated.
+    """
+    model = router("ipv6-firewall", nat64="64:ff9b::/96")
+    server, stranger = Address("9.0.0.1", 53), Address("9.0.0.2", 53)
+    inside = Address("64:ff9b::900:1", 53)
+    passed = model.from_inside(0.0, "udp", A6, inside)
+    assert not isinstance(passed, str)
+    assert (passed.source.ip, passed.to, passed.inside) == (model.outside_ips[0], server, False)
+    answer = model.from_outside(0.1, "udp", server, passed.source)
+    assert answer == (inside, A6, True)
+    assert model.from_outside(0.2, "udp", stranger, passed.source) == "filtered"
+    assert out(model, 0.3, A6, X6) == A6
+    assert back(model, 0.4, X6, A6) == A6

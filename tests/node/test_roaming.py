@@ -1,0 +1,162 @@
+"""Sessions outlive changes of network, restarted routers, sleep; peers are reached although those who helped died."""
+
+import asyncio
+
+import pytest
+from support.street import ONE_WAY_S, Street, reach, street
+from support.virtual_nodes import network_of
+
+from p2pnode import Node, Session, SessionOpened
+from p2pnode.simulations.harness.execution import Execution, Outcome
+from p2pnode.simulations.scenarios import bootstrap_gone, roam
+from p2pnode.simulations.virtual import VirtualWorld, run_virtual
+from p2pnode.simulations.virtual.faults import move
+
+SEEDS = [pytest.param(1), pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
+
+
+def outcome_of(scenario: str, seed: int, **settings: object) -> Outcome:
+    module = {"roam": roam, "bootstrap-gone": bootstrap_gone}[scenario]
+    made = module.SCENARIO
+    outcome = Execution(made, made.nodes, seed, made.settings(**settings)).execute()
+    assert not outcome.error, outcome.traceback
+    return outcome
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_messages_flow_again_after_every_move(seed: int) -> None:
+    """Another router, address or line, lost mappings, 30 s of sleep: within 5 s, half of them within 2, none lost.
+
+    The session is the same, but after a sleep: the other side, whose messages stayed unanswered, gave it up.
+    """
+    outcome = outcome_of("roam", seed, pairs=1)
+    assert outcome.found.failures == []
+    assert outcome.found.figures["messages_lost"] == 0
+    times = sorted(
+        value for name, values in outcome.found.samples.items() if name.startswith("roam") for value in values
+    )
+    print("seconds: " + " ".join(f"{each:.2f}" for each in times))
+    assert len(times) == 2 * len(roam.MOVES)
+    assert times[-1] <= 5
+    assert times[len(times) // 2] <= 2
+    new = {row[0]: row[3] for row in outcome.found.tables[0].rows}
+    assert new.pop(roam.MOVES["sleep"]) == 1
+    assert set(new.values()) == {0}
+
+
+@pytest.mark.slow
+def test_messages_flow_again_behind_the_worst_routers() -> None:
+    """The same between routers that choose a new port for each destination, with loss: by a relay at first."""
+    outcome = outcome_of("roam", 4, pairs=1, home="symmetric", elsewhere="symmetric", loss=0.05)
+    assert outcome.found.failures == []
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_whoever_helped_is_dead(seed: int) -> None:
+    """All bootstrap nodes, then all rendezvous nodes of a peer: it is reached all the same."""
+    outcome = outcome_of("bootstrap-gone", seed)
+    print({name: round(value, 2) for name, value in outcome.found.figures.items()})
+    assert outcome.found.failures == []
+    assert outcome.found.figures["connect_s"] <= 2
+    assert outcome.found.figures["rejoin_s"] <= 5
+
+
+async def _pair(there: Street) -> tuple[Node, Node, Session]:
+    a, b = await there.home("port-restricted"), await there.home("port-restricted")
+    await asyncio.sleep(5)
+    session, _ = await reach(there.world, a, b)
+    await asyncio.sleep(10)
+    return a, b, session
+
+
+def test_another_router_that_gives_the_same_address() -> None:
+    """Both call the laptop 192.168.1.2: its own addresses tell nothing. The session goes on, idle as it is."""
+
+    async def main(world: VirtualWorld) -> float:
+        async with street(world) as there:
+            a, b, session = await _pair(there)
+            await there.home("port-restricted")
+            other = there.routers[2]
+            other_host = network_of(there.homes[2]).host
+            await there.homes[2].stop()
+            move(other_host, "192.168.1.77", lan=other.lan, gateway=other)
+            began = world.loop.time()
+            move(network_of(a).host, "192.168.1.2", lan=other.lan, gateway=other)
+            assert await session.ping() > 0
+            seconds = world.loop.time() - began
+            back = b.session(a.peer_id)
+            assert back is not None
+            assert await back.ping() < 1
+            assert a.session(b.peer_id) is session
+            assert session.path == back.path == "punched"
+            return seconds
+
+    seconds = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+    print(f"{seconds:.2f} s")
+    assert seconds <= 2
+
+
+@pytest.mark.parametrize("gap_s", [0.5, 2.0])
+def test_a_moment_without_any_network(gap_s: float) -> None:
+    """The old Wi-Fi goes before the new one is there: the session goes on as soon as it is."""
+
+    async def main(world: VirtualWorld) -> float:
+        async with street(world) as there:
+            a, b, session = await _pair(there)
+            await there.home("port-restricted")
+            other, host = there.routers[2], network_of(a).host
+            host.gateway = None
+            host.replace_addresses([])
+            await asyncio.sleep(gap_s)
+            began = world.loop.time()
+            move(host, "192.168.1.9", lan=other.lan, gateway=other)
+            assert await session.ping() > 0
+            seconds = world.loop.time() - began
+            assert a.session(b.peer_id) is session
+            return seconds
+
+    seconds = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+    print(f"{gap_s} s without a network, {seconds:.2f} s until the first byte")
+    assert seconds <= 2.5
+
+
+def test_containers_that_come_and_go_cost_little() -> None:
+    """Fifty changes within ten seconds that leave our addresses as they are: a few dozen datagrams, and no session."""
+
+    async def main(world: VirtualWorld) -> list[int]:
+        async with street(world) as there:
+            a, b, session = await _pair(there)
+            sent = []
+            for changes in (0, 50):
+                before = sum(a.mux.statistics().datagrams_out.values())
+                for _ in range(50):
+                    for _process, changed in network_of(a).host.watchers if changes else ():
+                        changed()
+                    await asyncio.sleep(0.2)
+                await asyncio.sleep(6)
+                sent.append(sum(a.mux.statistics().datagrams_out.values()) - before)
+            assert a.session(b.peer_id) is session
+            return sent
+
+    calm, busy = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+    print(f"datagrams of 16 s: {calm}, with fifty changes {busy}")
+    assert busy - calm <= 100
+
+
+def test_a_clock_that_is_set_is_no_sleep() -> None:
+    """The wall clock jumps by an hour, forward and back: sessions are asked once, and stay."""
+
+    async def main(world: VirtualWorld) -> None:
+        async with street(world) as there:
+            a, b, session = await _pair(there)
+            opened: list[object] = []
+            for node in (a, b):
+                node.subscribe(lambda event: opened.append(event) if isinstance(event, SessionOpened) else None)
+            for offset in (3600.0, 0.0):
+                network_of(a).host.wall_offset = offset
+                await asyncio.sleep(5)
+                assert a.session(b.peer_id) is session
+                assert await session.ping() < 0.2
+            assert not opened
+
+    run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
