@@ -95,9 +95,16 @@ class RealNetwork(Network):
             sock.close()
             raise
 
-    async def connect_tcp(self, to: Address) -> TcpStream:
-        reader, writer = await asyncio.open_connection(to.ip, to.port)
-        return _Stream(reader, writer)
+    async def connect_tcp(self, to: Address, *, local_port: int = 0) -> TcpStream:
+        if not local_port:
+            return _Stream(*await asyncio.open_connection(to.ip, to.port))
+        sock = _shared_port(to.is_ipv6, local_port)
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, _sockaddr(to))
+            return _Stream(*await asyncio.open_connection(sock=sock))
+        except BaseException:
+            sock.close()
+            raise
 
     async def listen_tcp(self, local: Address, handler: Callable[[TcpStream], None]) -> Cancel:
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -261,6 +268,26 @@ def _never_fragment(sock: socket.socket) -> None:
         sock.setsockopt(level, _DONT_FRAGMENT[sys.platform][is_ipv6], 1)
     else:
         raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))
+
+
+def _shared_port(is_ipv6: bool, port: int) -> socket.socket:
+    """Return a TCP socket bound to a port that other connections of ours have, too. Raise OSError.
+
+    Linux and BSD want SO_REUSEPORT on each socket of the port (Linux takes SO_REUSEADDR as well while none listens);
+    Windows has SO_REUSEADDR alone, which means the same there. A connection to the same far end that still lingers
+    (TIME-WAIT) makes `connect` fail with EADDRNOTAVAIL.
+    """
+    sock = socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "SO_REUSEPORT"):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(("::" if is_ipv6 else "0.0.0.0", port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _sockaddr(address: Address) -> tuple[str, int] | tuple[str, int, int, int]:

@@ -204,7 +204,7 @@ def linked(seeds: Seeds) -> None:
     data = vectors("links")
     frame, alive, greeting = hexes((data["frame"], data["alive"], data["greeting"]))
     seeds["link_frames"] += [frame, alive, frame + alive + frame]
-    seeds["link_greeting"] += [greeting, greeting[:3] + b"\0"]
+    seeds["link_greeting"] += [greeting, greeting[:3] + b"\1" + greeting[4:11]]
     seeds["link_certificate"].append(links.certificate_seed())
     seeds["proxy_reply"] += [
         b"HTTP/1.1 200 Connection established\r\n\r\n", b"HTTP/1.0 407 Denied\r\nProxy-Authenticate: Basic\r\n\r\n",

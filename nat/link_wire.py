@@ -3,7 +3,8 @@
     length 2 (big endian) · datagram of that length; 0: a sign of life, which the server answers with one
 
 The server's first datagram is its greeting, `0x10 · UDP port 2 · count 1 · count times (length 1 · packed address)`:
-where it can be reached by UDP. No other datagram begins so (`nat.mux`).
+the client's TCP address as the server sees it, then where the server can be reached by UDP. No other
+datagram begins so (`nat.mux`).
 """
 
 from __future__ import annotations
@@ -60,15 +61,18 @@ class FrameReader:
         return found
 
 
-def greeting(port: int, addresses: Sequence[Address]) -> bytes:
-    """Return the server's first datagram; at most four addresses are told."""
-    packed = [address.pack() for address in addresses[:MAX_ADDRESSES]]
+def greeting(port: int, seen: Address, addresses: Sequence[Address]) -> bytes:
+    """Return the server's first datagram. `seen`: the client's address; of ours at most four are told."""
+    packed = [address.pack() for address in (seen, *addresses[:MAX_ADDRESSES])]
     told = b"".join(bytes((len(each),)) + each for each in packed)
     return bytes((GREETING,)) + port.to_bytes(2, "big") + bytes((len(packed),)) + told
 
 
-def read_greeting_untrusted(data: bytes) -> tuple[int, tuple[Address, ...]]:
-    """Return (UDP port, addresses). Raise BadPacket: `bad_length`, `unknown_type`, `bad_address`."""
+def read_greeting_untrusted(data: bytes) -> tuple[int, Address, tuple[Address, ...]]:
+    """Return (UDP port, our address as the server sees it, its addresses).
+
+    Raise BadPacket: `bad_length`, `unknown_type`, `bad_address`.
+    """
     if len(data) < 4:
         raise BadPacket("bad_length")
     if data[0] != GREETING:
@@ -76,7 +80,7 @@ def read_greeting_untrusted(data: bytes) -> tuple[int, tuple[Address, ...]]:
     port, count, at = int.from_bytes(data[1:3], "big"), data[3], 4
     if not port:
         raise BadPacket("bad_address")
-    if count > MAX_ADDRESSES:
+    if not 1 <= count <= 1 + MAX_ADDRESSES:
         raise BadPacket("bad_length")
     addresses = []
     for _ in range(count):
@@ -87,4 +91,4 @@ def read_greeting_untrusted(data: bytes) -> tuple[int, tuple[Address, ...]]:
         at = end
     if at != len(data):
         raise BadPacket("bad_length")
-    return port, tuple(addresses)
+    return port, addresses[0], tuple(addresses[1:])

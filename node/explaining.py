@@ -26,6 +26,7 @@ class PathReason(enum.Enum):
     OUR_PORT_IS_MAPPED = "our_port_is_mapped"
     PUNCHED = "punched"
     PUNCHED_FIREWALLS = "punched_firewalls"
+    PUNCHED_TCP = "punched_tcp"
     PUNCHED_RANDOM_PORT = "punched_random_port"
     RELAY_BOTH_RANDOM = "relay_both_random"
     RELAY_OUR_RANDOM_PORT = "relay_our_random_port"
@@ -105,6 +106,11 @@ def _dialled(view: PathView) -> Explanation:
 
 def _punched(view: PathView) -> Explanation:
     between = view.between
+    if view.remote.is_link:
+        return Explanation(
+            PathReason.PUNCHED_TCP,
+            "Direct by TCP, because UDP is blocked: both sides connected to each other at the same time.",
+        )
     if view.remote.is_ipv6:
         return Explanation(
             PathReason.PUNCHED_FIREWALLS,

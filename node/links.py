@@ -24,11 +24,11 @@ from p2pnode.core.keys import NodeKey
 from p2pnode.core.network import Network, TcpStream
 from p2pnode.core.sealed_network import sealing
 from p2pnode.core.tasks import TaskSet
+from p2pnode.link_dialer import LinkDialer
 from p2pnode.link_server import LinkServer
 from p2pnode.nat import Link, StunClient, TlsChannel, UdpMux, client_context, kind_of
 from p2pnode.nat.certificate import peer_of_certificate_untrusted
-from p2pnode.nat.link_wire import GREETING, read_greeting_untrusted
-from p2pnode.proxy import connect_request, parse_proxy, passes_by, read_reply_untrusted
+from p2pnode.nat.link_wire import GREETING, FrameReader, read_greeting_untrusted
 from p2pnode.settings import NodeSettings
 
 __all__ = ["Links"]
@@ -62,9 +62,9 @@ class Links:
         self._network = network
         self._mux = mux
         self._settings = settings
-        self._proxy = parse_proxy(settings.proxy)
+        self._dialer = LinkDialer(network, settings, lambda: self.port)
         self._seal, self._open = sealing(network)
-        self._accepted = False
+        self._seen: Address | None = None
         self._looking: asyncio.Task[None] | None = None
         self.blocked = False
         """No UDP passes here: everything goes by links."""
@@ -81,23 +81,24 @@ class Links:
     @property
     def refused(self) -> bool:
         """Whether TCP connections were accepted where nodes should be, and none has become a link."""
-        return self._accepted and not self._links and not self._ways
+        return self._dialer.accepted and not self._links and not self._ways
 
     def open_links(self) -> list[Address]:
         """Return the nodes that we have links to, by their UDP addresses."""
         return list(self._links)
 
     async def open(
-        self, host: str, port: int, peer: PeerId | None = None, *, stands_for: Address | None = None
-    ) -> Address:
+        self, host: str, port: int, peer: PeerId | None = None, *, stands_for: Address | None = None,
+        our_port: bool = True,
+    ) -> Address:  # fmt: skip
         """Open a link to a node's TLS port; return the node's UDP address, which the link stands for from now on.
 
-        `stands_for`: that address, when it is known: else the greeting tells it, a round trip later. Raise
-        WrongKeyError when it is not `peer`, P2PError when nobody links there.
+        `stands_for`: that address, when it is known: else the greeting tells it, a round trip later. `our_port`: from
+        the port that all links share. Raise WrongKeyError when it is not `peer`, P2PError when nobody links there.
         """
         try:
             async with asyncio.timeout(OPEN_S):
-                return await self._open_link(host, port, peer, stands_for)
+                return await self._open_link(host, port, peer, stands_for, our_port)
         except (OSError, BadPacket) as exc:  # a time-out is an OSError
             why = str(exc) or "no answer"
             raise P2PError(f"There is no TLS link to {host}:{port} ({why}).", host=host, port=port) from exc
@@ -117,6 +118,7 @@ class Links:
         for link in list(self._links.values()):
             link.close()  # its TCP connection is of the old one
         self._failed.clear()
+        self._seen = None
         if public and (self._looking is None or self._looking.done()):
             self._looking = self._tasks.spawn(self._look(public[:ASKED]))
 
@@ -152,9 +154,10 @@ class Links:
         for link in list(self._links.values()):
             link.close()
 
-    async def _open_link(self, host: str, port: int, peer: PeerId | None, stands_for: Address | None) -> Address:
-        stream, ip = await self._tcp(host, port)
-        self._accepted = True
+    async def _open_link(
+        self, host: str, port: int, peer: PeerId | None, stands_for: Address | None, our_port: bool
+    ) -> Address:
+        stream, ip = await self._dialer.dial(host, port, our_port)
         channel = TlsChannel(stream, client_context(), server=False, host=None if _is_ip(host) else host)
         try:
             await channel.handshake()
@@ -176,7 +179,9 @@ class Links:
                     self._mux.received(data, greeted.result())
                 return
             try:
-                udp, told = read_greeting_untrusted(data)
+                udp, seen, told = read_greeting_untrusted(data)
+                if self._dialer.from_our_port(channel.stream):
+                    self._seen = seen
                 if not ip and not told:
                     raise BadPacket("bad_address")
             except BadPacket as bad:
@@ -229,44 +234,62 @@ class Links:
             self._mux.release(link.address, link)
             log.info("link_ended", address=str(link.address))
 
-    async def _tcp(self, host: str, port: int) -> tuple[TcpStream, str]:
-        """Connect, through the proxy where there is one. Return the stream and the IP address of `host`, empty when
-        only the proxy can find it."""
-        found = await self._network.resolve(host, port)
-        ip = found[0].ip if found else ""
-        if self._proxy is None or passes_by(host, self._settings.no_proxy):
-            if not found:
-                raise OSError("the host name is unknown here")
-            return await self._first_of(found), ip
-        hops = await self._network.resolve(self._proxy.host, self._proxy.port)
-        if not hops:
-            raise OSError("the proxy's name is unknown here")
-        stream = await self._first_of(hops)
-        try:
-            await stream.write(connect_request(host, port, self._proxy.authorization))
-            reply = b""
-            while (status := read_reply_untrusted(reply)) is None:
-                more = await stream.read(1_024)
-                if not more:
-                    raise ConnectionResetError("the proxy hung up")
-                reply += more
-            self._accepted = True
-            if not 200 <= status < 300:
-                raise ConnectionRefusedError(f"the proxy answers {status}")
-        except BaseException:
-            stream.close()
-            raise
-        return stream, ip
+    @property
+    def port(self) -> int:
+        """The TCP port from which we connect: the number of our UDP port."""
+        return self._mux.local[0].port
 
-    async def _first_of(self, found: list[Address]) -> TcpStream:
-        """Try one address after the other; the last error stands."""
-        for last, address in zip(reversed(range(len(found))), found, strict=True):
-            try:
-                return await self._network.connect_tcp(address)
-            except OSError:
-                if not last:
-                    raise
-        raise OSError("no address")
+    async def seen_by(self, server: Address) -> Address:
+        """Return the TCP address that `port` has outside, as a node's server of links sees it. Raise P2PError, OSError.
+
+        Where there are no links one connection is made for it, and kept for as long as a punch takes: the router's
+        mapping lives with it.
+        """
+        if self._links and self._seen is not None:
+            return self._seen
+        stream = await self._network.connect_tcp(server, local_port=self.port)
+        channel = TlsChannel(stream, client_context(), server=False)
+        self._tasks.spawn(self._close_channel(channel))
+        await channel.handshake()
+        reader = FrameReader()
+        frames: list[bytes] = []
+        while not frames:
+            if not (data := await channel.read()):
+                raise ConnectionResetError("closed without a greeting")
+            frames = reader.feed_untrusted(data)
+        return read_greeting_untrusted(self._open(frames[0]) or b"")[1]
+
+    async def punched(self, stream: TcpStream, *, server: bool, peer: PeerId, address: Address) -> Link:
+        """Return a link over a connection that both sides have opened, after TLS. Raise OSError, BadPacket."""
+        context = self.server.context() if server else client_context()
+        channel = TlsChannel(stream, context, server=server)
+        try:
+            async with asyncio.timeout(OPEN_S):
+                await channel.handshake()
+            if not server and peer_of_certificate_untrusted(channel.certificate or b"", link=True) != peer:
+                raise BadPacket("wrong_key")
+        except BaseException:
+            channel.close()
+            raise
+        link = Link(
+            channel, address, server=server, received=lambda data: self._mux.received(data, address),
+            seal=self._seal, open_untrusted=self._open,
+        )  # fmt: skip
+        self._mux.adopt(address, link)
+        return link
+
+    async def carry_punched(self, link: Link) -> None:
+        """Carry until it ends."""
+        try:
+            await link.run()
+        finally:
+            self._mux.release(link.address, link)
+
+    async def _close_channel(self, channel: TlsChannel) -> None:
+        try:
+            await asyncio.sleep(2 * OPEN_S)
+        finally:
+            channel.close()
 
     def _instead(self, data: bytes, to: Address) -> None:
         """Open a link to an address of the public network that something is sent to. It goes by UDP as well: perhaps
@@ -281,13 +304,14 @@ class Links:
             if self._failed.get(to, 0.0) > now or len(self._opening) >= MAX_LINKS:
                 return
             waiting = self._opening[to] = []
-            self._tasks.spawn(self._open_for(to))
+            # Where a peer may be, one port's connection is a punch's.
+            self._tasks.spawn(self._open_for(to, our_port=kind_of(data) != "quic"))
         if len(waiting) < MAX_WAITING:
             waiting.append(data)
 
-    async def _open_for(self, to: Address) -> None:
+    async def _open_for(self, to: Address, *, our_port: bool) -> None:
         try:
-            await self.open(*self._way(to), stands_for=to)
+            await self.open(*self._way(to), stands_for=to, our_port=our_port)
             if (link := self._links.get(to)) is not None:
                 for data in self._opening[to]:
                     link.send(data, to)

@@ -136,7 +136,7 @@ class Node(Measuring):
             connect=lambda peer, timeout: self.connect(peer, timeout=timeout),
         )  # fmt: skip
         self.publisher: Publisher | None = None
-        self._handlers: dict[str, StreamHandler] = {}
+        self._handlers: dict[str, StreamHandler] = dict((self.reaching.pathways.punching.service,))
         self._bus = EventBus()
         self._unwatch: Cancel | None = None
         self._blocked: Callable[[PeerId], bool] = lambda _peer: False
@@ -260,7 +260,7 @@ class Node(Measuring):
         return (await self._joiner.through(host, port)).peer_id
 
     def handle(self, protocol: str, handler: StreamHandler) -> None:
-        """Let `handler(session, stream)` serve incoming streams of `protocol`; it runs in a task of its own."""
+        """Let `handler(session, stream)` serve incoming streams of `protocol`, in a task of its own."""
         self._handlers[protocol] = handler
 
     def refuse_when(self, blocked: Callable[[PeerId], bool]) -> None:

@@ -14,6 +14,7 @@ from p2pnode.core.network import Network
 from p2pnode.core.tasks import TaskSet
 from p2pnode.dht import Dht, KnownContact
 from p2pnode.explaining import Explanation, PathView, explain
+from p2pnode.links import Links
 from p2pnode.mapped_port import PortMappingStatus
 from p2pnode.nat import PROBE, AddressBudget, Path, QuicEndpoint, kind_of
 from p2pnode.reachability import NatKind
@@ -22,6 +23,7 @@ from p2pnode.relay_table import RelaySettings
 from p2pnode.relay_wire import DELIVER, SEND
 from p2pnode.relaying import RelayFlow, Relaying
 from p2pnode.session import Session
+from p2pnode.tcp_punching import TcpPunching
 
 __all__ = ["Pathways"]
 
@@ -51,6 +53,7 @@ class Pathways:
         improve: Callable[[PeerId], None],
         moved: Callable[[Session, str], None],
         budget: AddressBudget,
+        links: Links,
     ) -> None:
         """`session`: the open one with a peer; `known`: whether it is a contact or has one. `hidden`: no peer learns
         our address. `improve(peer)`: look for better paths under its session. `moved(session, before)`: it goes on by
@@ -58,7 +61,7 @@ class Pathways:
         self._network = network
         self._endpoint = endpoint
         self._session = session
-        self._is_punched = is_punched
+        self._by_udp = is_punched
         self._improve = improve
         self._tasks = TaskSet()
         self._retrying: dict[Session, asyncio.Task[None]] = {}
@@ -68,13 +71,20 @@ class Pathways:
             in_use=lambda flow: any(flow.path in each.known_paths for each in endpoint.connections()),
             ended=self._flow_ended,
         )  # fmt: skip
+        self.punching = TcpPunching(
+            network=network, links=links, endpoint=endpoint, usable=usable, budget=budget, hidden=hidden
+        )
         self.dialing = RelayDialing(
             open_flow=self._open_flow, usable=usable, session=session, known=known, contacts=dht.known_contacts,
             budget=budget, now=network.monotonic, hidden=hidden,
         )  # fmt: skip
 
+    def _is_punched(self, session: Session) -> bool:
+        return session.remote in self.punching.made or self._by_udp(session)
+
     async def stop(self) -> None:
         await self._tasks.cancel()
+        await self.punching.stop()
         await self.dialing.stop()
         await self.relaying.stop()
 
@@ -95,6 +105,7 @@ class Pathways:
         session.connection.on_moved = lambda before, path: self._session_moved(session, before, path)
         session.connection.on_silent = lambda: self._silent(session)
         self._retry_later(session)
+        self.punching.begin(session, self.dialing.between(session.peer))
 
     def explain(self, session: Session, nat: NatKind, mappings: Sequence[PortMappingStatus]) -> Explanation:
         """Why it has the path that it has. `nat`: what stands before us; `mappings`: what became of the ports that our

@@ -71,8 +71,7 @@ class Reaching:
         self._links = links
         links.changed = self._udp_changed
         self._realm = partial(realm_of, allow_documentation=allow_documentation)
-        self._changed = changed
-        self._told_moved = moved
+        self._changed, self._told_moved = changed, moved
         self._relay_only = relay_only
         self._dht = dht
         self._mux = mux
@@ -106,7 +105,7 @@ class Reaching:
             usable=lambda at: self._realm(at.ip) is Realm.PUBLIC and usable(at),  # relays that peers name (K1)
             session=sessions.get, is_punched=lambda session: self._is_punched(session.connection),
             improve=self._improver.ask, moved=self._session_moved, budget=self._ice.budget, known=self._is_known,
-            hidden=relay_only,
+            hidden=relay_only, links=links,
         )  # fmt: skip
         self._guard = OfferGuard(key=key, network_tag=network_tag, known=self._is_known)
         self._guessing = PortGuessing(

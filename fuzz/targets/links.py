@@ -30,7 +30,7 @@ def hold_frames(data: bytes, datagrams: list[bytes]) -> None:
     assert again == datagrams
 
 
-def hold_greeting(data: bytes, greeting: tuple[int, tuple[Address, ...]]) -> None:
+def hold_greeting(data: bytes, greeting: tuple[int, Address, tuple[Address, ...]]) -> None:
     assert link_wire.greeting(*greeting) == data
 
 

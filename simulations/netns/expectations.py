@@ -46,6 +46,8 @@ GUESSED = Expected(("punched", "relay"), direct_within_s=15.0)
 """By relay first; 98 of 100 move to a guessed port."""
 RELAYED = Expected(("relay",))
 """Neither side can know the other's next public port."""
+BY_TCP = Expected(("punched", "relay"), direct_within_s=5.0)
+"""By relay first; then both connect to each other by TCP, where routers keep ports."""
 BY_TLS = Expected(("direct", "relay"))
 """To a public node over TLS on TCP; until strangers have dialled that node back, it waits to be called, by relay."""
 NO_LINE = Expected(("peer_not_found",), "there is no internet")
@@ -78,7 +80,9 @@ def expected(a: str, b: str) -> Expected:
     if not all(kind.line for kind in kinds):
         return NO_LINE
     if not all(kind.udp for kind in kinds):
-        return BY_TLS if PUBLIC in (a, b) and all(kind.tcp == "all" for kind in kinds) else RELAYED
+        if not all(kind.tcp == "all" for kind in kinds):
+            return RELAYED
+        return BY_TLS if PUBLIC in (a, b) else BY_TCP if all(k.mapping == INDEPENDENT for k in kinds) else RELAYED
     if PUBLIC in (a, b) or any(kind.port_mapping for kind in kinds):
         return DIRECT
     easy = [kind for kind in kinds if kind.mapping == INDEPENDENT]

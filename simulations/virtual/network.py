@@ -99,9 +99,9 @@ class VirtualNetwork(Network):
             raise _os_error(errno.EINVAL)
         return VirtualMulticastSocket(self.host, self.process, group, handler)
 
-    async def connect_tcp(self, to: Address) -> TcpStream:
+    async def connect_tcp(self, to: Address, *, local_port: int = 0) -> TcpStream:
         self._check_alive()
-        return await connect(self.host, self.process, to)
+        return await connect(self.host, self.process, to, local_port)
 
     async def listen_tcp(self, local: Address, handler: Callable[[TcpStream], None]) -> Cancel:
         """Listen. With port 0 use `VirtualHost.tcp` to learn the port."""

@@ -2,7 +2,7 @@
 
 As Linux does it by default, in short: handshake, acknowledgements with selective ones, a connection attempt given up
 after 127 s, a connection after fifteen time-outs (about 15 minutes), RST for what nobody waits for; `tcp_sender.py`
-decides what is sent when. How it differs: no delayed acknowledgements, no Nagle, no TIME-WAIT, no simultaneous open;
+decides what is sent when. How it differs: no delayed acknowledgements, no Nagle, no TIME-WAIT;
 sequence numbers begin at 0.
 """
 
@@ -53,6 +53,7 @@ class VirtualTcpStream:
         self._accepted = accepted
         self._began_at = 0.0
         self._opened = False
+        self._crossed = False
         self._closed = False
         self._over = False
         self._error: OSError | None = None
@@ -122,7 +123,7 @@ class VirtualTcpStream:
             self._break(errno.ECONNRESET if self._opened else errno.ECONNREFUSED)
         elif packet.syn:
             self._shake(packet)
-        elif self._opened or self._accepted is not None:
+        elif self._opened or self._accepted is not None or self._crossed:
             if not self._opened:
                 self._open(packet)
             self._sender.acknowledged(self._loop.now(), packet.acked, packet.window, packet.held)
@@ -140,12 +141,17 @@ class VirtualTcpStream:
     # Opening
 
     def _send_syn(self) -> None:
-        self._send(TcpPacket(syn=True, ack=self._accepted is not None, mss=self._sender.mss, window=self._told))
+        answers = self._accepted is not None or self._crossed
+        self._send(TcpPacket(syn=True, ack=answers, mss=self._sender.mss, window=self._told))
 
     def _shake(self, packet: TcpPacket) -> None:
         self._sender.mss = min(self._sender.mss, packet.mss or self._sender.mss)
         if self._accepted is not None and not self._opened:
             self.begin() if self._timer is None else self._send_syn()
+        elif self._accepted is None and not packet.ack and not self._opened:
+            # Simultaneous open (RFC 9293, section 3.5, figure 7): both have sent SYN, both answer it.
+            self._crossed = True
+            self._send_syn()
         elif self._accepted is not None or packet.ack:
             if not self._opened:
                 self._open(packet)
@@ -267,12 +273,15 @@ class VirtualTcpStream:
             await self._changed.wait()
 
 
-async def connect(host: VirtualHost, process: Process, to: Address) -> VirtualTcpStream:
-    """Connect from `host`: one round trip. Raise OSError (ENETUNREACH, ECONNREFUSED, ETIMEDOUT)."""
+async def connect(host: VirtualHost, process: Process, to: Address, local_port: int = 0) -> VirtualTcpStream:
+    """Connect from `host`: one round trip. Raise OSError (ENETUNREACH, ECONNREFUSED, ETIMEDOUT, EADDRNOTAVAIL)."""
     route = host.route(to, "::" if to.is_ipv6 else "0.0.0.0")
     if route is None:
         raise _os_error(errno.ENETUNREACH)
-    stream = VirtualTcpStream(host, process, host.free_tcp_address(route[0]), to)
+    local = Address(route[0], local_port) if local_port else host.free_tcp_address(route[0])
+    if (local, to) in host.streams:
+        raise _os_error(errno.EADDRNOTAVAIL)
+    stream = VirtualTcpStream(host, process, local, to)
     stream.begin()
     await stream.wait_open()
     return stream

@@ -6,14 +6,15 @@ import random
 import pytest
 from support.street import ONE_WAY_S, street
 
-from p2pnode import Node, P2PError, WrongKeyError
+from p2pnode import Node, P2PError, Session, WrongKeyError
 from p2pnode.core.address import Address
 from p2pnode.core.network import TcpStream
 from p2pnode.link_gate import LinkGate, LinkLimits
-from p2pnode.nat import TlsChannel, client_context
+from p2pnode.nat import Stream, TlsChannel, client_context
 from p2pnode.nat.link_wire import FrameReader, link_frame
 from p2pnode.simulations.virtual import VirtualNetwork, VirtualWorld, run_virtual
 from p2pnode.simulations.virtual.router import Home
+from p2pnode.simulations.virtual.tcp_packet import TcpPacket
 
 
 def at(node: Node) -> Address:
@@ -148,3 +149,35 @@ def test_m1_a_link_to_another_key_is_refused() -> None:
             assert Address("6.6.6.6", 443) not in home.links.open_links()
 
     run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+
+
+def test_c1_a_peer_that_names_a_victim_for_a_tcp_punch_draws_few_connections() -> None:
+    """The callee answers the punch with somebody else's address, which refuses: ten connections at most in a minute."""
+
+    async def main(world: VirtualWorld) -> int:
+        async with street(world) as there:
+            victim = world.host("6.6.6.6")
+            drawn: list[float] = []
+            deliver = victim.host.deliver_tcp
+
+            def watched(packet: TcpPacket, source: Address, to: Address) -> None:
+                drawn.append(world.loop.time())
+                deliver(packet, source, to)
+
+            victim.host.deliver_tcp = watched  # type: ignore[method-assign]
+            a, b = await there.home_of("udp-blocked"), await there.home_of("port-restricted")
+
+            async def evil(_session: Session, stream: Stream) -> None:
+                await stream.write(b"\x06" + Address("6.6.6.6", 25).pack())
+                stream.finish()
+
+            b.handle("p2pnode/tcp-punch/1", evil)
+            await asyncio.sleep(5)
+            session = await a.connect(b.peer_id)
+            await asyncio.sleep(60)
+            assert session.path == "relay"
+            return len(drawn)
+
+    drawn = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+    print(f"C1: {drawn} SYNs to the victim")
+    assert 1 <= drawn <= 10

@@ -4,7 +4,7 @@ import re
 from itertools import product
 from pathlib import Path
 
-from p2pnode.core.address import Address
+from p2pnode.core.address import Address, link_address
 from p2pnode.explaining import Between, PathReason, PathView, explain
 from p2pnode.reachability import NatKind
 
@@ -14,9 +14,12 @@ RELAY = Address("9.1.0.1", 4747)
 
 
 def view(path: str, remote: str = "9.1.0.1:4747", **known: object) -> PathView:
-    ip, _, port = remote.rpartition(":")
+    ip, _, port = remote.removeprefix("tcp:").rpartition(":")
+    address = Address.of(ip.strip("[]"), int(port))
     facts = {"dialled": True, "between": None, "was_direct": False, "mapping": "silent", **known}
-    return PathView(path, Address.of(ip.strip("[]"), int(port)), **facts)  # type: ignore[arg-type]
+    if remote.startswith("tcp:"):
+        address = link_address(address)
+    return PathView(path, address, **facts)  # type: ignore[arg-type]
 
 
 def test_the_page_lists_every_reason_and_no_other() -> None:
@@ -58,6 +61,7 @@ def test_each_situation_has_its_reason() -> None:
         "our_port_is_mapped": view("direct", dialled=False, mapping="believed"),
         "punched": view("punched", between=Between(EASY, EASY)),
         "punched_firewalls": view("punched", "[2a00:1::2]:4747", between=Between(EASY, EASY)),
+        "punched_tcp": view("punched", "tcp:9.1.1.1:4747", between=Between(NatKind.UDP_BLOCKED, EASY)),
         "punched_random_port": view("punched", between=Between(EASY, HARD)),
         "relay_both_random": view("relay", between=Between(HARD, HARD)),
         "relay_our_random_port": view("relay", between=Between(HARD, EASY)),

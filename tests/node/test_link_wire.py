@@ -29,6 +29,7 @@ from p2pnode.proxy import (
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "links.json"
 DATAGRAM = bytes(range(0x40, 0x50))
+SEEN = Address("198.51.100.9", 50123)
 ADDRESSES = (Address("203.0.113.7", 4747), Address("2001:db8::7", 4747))
 
 
@@ -38,8 +39,9 @@ def make_vectors() -> dict[str, Any]:
         "datagram": DATAGRAM.hex(),
         "frame": link_frame(DATAGRAM).hex(),
         "alive": ALIVE.hex(),
+        "seen": str(SEEN),
         "addresses": [str(address) for address in ADDRESSES],
-        "greeting": greeting(4747, ADDRESSES).hex(),
+        "greeting": greeting(4747, SEEN, ADDRESSES).hex(),
         "connect": connect_request("boot.example.org", 443, "YWxpY2U6c2VjcmV0").decode(),
     }
 
@@ -50,8 +52,8 @@ def test_vectors_of_links() -> None:
     assert stored == make_vectors()
     assert stored["frame"] == "0010" + stored["datagram"]
     assert FrameReader().feed_untrusted(bytes.fromhex(stored["frame"] + stored["alive"])) == [DATAGRAM, b""]
-    assert stored["greeting"].startswith("10" + "128b" + "02" + "06" + "cb007107" + "128b" + "12")
-    assert read_greeting_untrusted(bytes.fromhex(stored["greeting"])) == (4747, ADDRESSES)
+    assert stored["greeting"].startswith("10" + "128b" + "03" + "06c6336409c3cb" + "06cb007107128b" + "12")
+    assert read_greeting_untrusted(bytes.fromhex(stored["greeting"])) == (4747, SEEN, ADDRESSES)
     assert kind_of(bytes.fromhex(stored["greeting"])) is None
 
 
@@ -77,7 +79,8 @@ def test_longer_frames_end_the_link() -> None:
         (b"\x10\x12\x8b", "bad_length"),
         (b"\x11\x12\x8b\x00", "unknown_type"),
         (b"\x10\x00\x00\x00", "bad_address"),
-        (b"\x10\x12\x8b\x05", "bad_length"),
+        (b"\x10\x12\x8b\x06", "bad_length"),
+        (b"\x10\x12\x8b\x00", "bad_length"),
         (b"\x10\x12\x8b\x01", "bad_length"),
         (b"\x10\x12\x8b\x01\x06\x01", "bad_address"),
         (b"\x10\x12\x8b\x00x", "bad_length"),

@@ -9,7 +9,7 @@ from support.street import ONE_WAY_S, reach, street
 from support.transfer import Receiver, send_file
 from support.virtual_nodes import network_of
 
-from p2pnode import UdpBlockedError
+from p2pnode import SessionMoved, UdpBlockedError
 from p2pnode.explaining import PathReason
 from p2pnode.reachability import NatKind
 from p2pnode.simulations.routers.kinds import kind_named
@@ -109,8 +109,8 @@ def test_a_link_that_dies_is_replaced_by_another() -> None:
     """The relay in use is killed: the session goes on through the spare, by another link."""
 
     async def main(world: VirtualWorld) -> float:
-        async with street(world) as there:
-            a, b = await there.home_of("udp-blocked"), await there.home_of("udp-blocked")
+        async with street(world, tls_port=443) as there:
+            a, b = await there.home_of("udp-blocked"), await there.home_of("tcp-443")
             await asyncio.sleep(5)
             session, _ = await reach(world, a, b)
             receiver = Receiver(world, b)
@@ -233,3 +233,38 @@ def test_tls_leaves_a_simulation_the_same_in_every_run() -> None:
 
     runs = [run_virtual(main, delay=ONE_WAY_S, keep_trace=False, hash_trace=True, seed=5) for _ in range(2)]
     assert runs[0] == runs[1]
+
+
+TCP_PAIRS = [("udp-blocked", "udp-blocked"), ("udp-blocked", "port-restricted"), ("port-restricted", "udp-blocked")]
+
+
+@pytest.mark.parametrize(("caller", "callee"), TCP_PAIRS, ids=[f"{a}-{b}" for a, b in TCP_PAIRS])
+def test_tcp_is_punched_where_routers_keep_ports(caller: str, callee: str) -> None:
+    """The relayed session gets a direct path within 3 s of the call, both sides say so, and the relay is not used."""
+
+    async def main(world: VirtualWorld) -> float:
+        async with street(world) as there:
+            a, b = await there.home_of(caller), await there.home_of(callee)
+            await asyncio.sleep(5)
+            began = world.loop.time()
+            moved = asyncio.Event()
+            a.subscribe(lambda event: moved.set() if isinstance(event, SessionMoved) else None)
+            session, _ = await reach(world, a, b)
+            async with asyncio.timeout(5):
+                while session.path != "punched":
+                    moved.clear()
+                    await moved.wait()
+            seconds = world.loop.time() - began
+            await asyncio.sleep(10)
+            await session.ping()  # who was called follows
+            assert await session.ping() < 0.1
+            other = b.session(a.peer_id)
+            assert other is not None
+            assert session.path == other.path == "punched"
+            for node, one in ((a, session), (b, other)):
+                assert node.reaching.explain(one).reason is PathReason.PUNCHED_TCP
+            return seconds
+
+    seconds = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+    print(f"{caller} -> {callee}: direct by TCP after {seconds:.2f} s")
+    assert seconds <= 3.0

@@ -1,0 +1,145 @@
+"""TCP hole punching: a direct path where a network lets no UDP pass, under a session that a relay carries.
+
+Both sides connect to each other at the same moment, each from the port that its router already shows to others: each
+SYN opens the own router for the other's (simultaneous open: RFC 9293, section 3.5; NUTSS and STUNT; libp2p's DCUtR over
+TCP). That works where routers keep one port for all destinations. What was agreed goes over the session itself, so
+nobody else names addresses, and a peer draws no more SYNs to an address than checks (security.md C1).
+
+    initiator -- stream "p2pnode/tcp-punch/1": length 1 · own public TCP address --> the other side
+              <-- the same ------------------------------------------------------
+    both connect; the initiator is TLS's client; then a link (docs/protocol/links.md) is one more path
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import structlog
+
+from p2pnode.core.address import Address, link_address
+from p2pnode.core.errors import BadPacket, P2PError
+from p2pnode.core.network import Network, TcpStream
+from p2pnode.core.tasks import TaskSet
+from p2pnode.explaining import Between
+from p2pnode.links import Links
+from p2pnode.nat import QuicEndpoint, Stream
+from p2pnode.nat.budget import AddressBudget
+from p2pnode.reachability import NatKind
+from p2pnode.session import Session
+
+__all__ = ["TcpPunching", "read_address_untrusted"]
+
+log = structlog.get_logger(__name__)
+
+PROTOCOL = "p2pnode/tcp-punch/1"
+AGREE_S = 5.0
+CONNECT_S = 4.0
+AGAIN_S = 0.2  # after a refusal: a router may answer a SYN that comes too early with RST
+PAUSE_S = 20.0  # between two attempts with one peer
+MAX_PEERS = 256
+
+
+def read_address_untrusted(data: bytes) -> Address:
+    """Read `length 1 · packed address`. Raise BadPacket."""
+    if not data or data[0] != len(data) - 1:
+        raise BadPacket("bad_length")
+    return Address.unpack_untrusted(data[1:])
+
+
+class TcpPunching:
+    """All such attempts of a node, and the links that came of them."""
+
+    def __init__(
+        self, *, network: Network, links: Links, endpoint: QuicEndpoint, usable: Callable[[Address], bool],
+        budget: AddressBudget, hidden: bool,
+    ) -> None:  # fmt: skip
+        """`usable`: whether packets may go to an address that a peer names. `budget`: that of the checks.
+        `hidden`: no peer learns our address, so there is no punch."""
+        self._hidden = hidden
+        self._network, self._links, self._endpoint = network, links, endpoint
+        self._usable, self._budget = usable, budget
+        self._tried: dict[object, float] = {}
+        self._tasks = TaskSet()
+        self.made: set[Address] = set()
+        """Far ends of the links that came of it."""
+        self.service = PROTOCOL, self._serve
+        """Protocol and handler of the streams by which it is agreed."""
+
+    def begin(self, session: Session, between: Between | None) -> None:
+        """A session is there. Relayed because UDP is blocked somewhere: its initiator asks for a punch."""
+        blocked = between is not None and NatKind.UDP_BLOCKED in (between.own, between.theirs)
+        if blocked and session.initiator and session.connection.path.relayed and self._may_try(session):
+            self._tasks.spawn(self._call(session))
+
+    async def stop(self) -> None:
+        await self._tasks.cancel()
+
+    def _may_try(self, session: Session) -> bool:
+        if self._hidden:
+            return False
+        now = self._network.monotonic()
+        if now - self._tried.get(session.peer, float("-inf")) < PAUSE_S:
+            return False
+        self._tried.pop(session.peer, None)
+        self._tried[session.peer] = now
+        if len(self._tried) > MAX_PEERS:
+            del self._tried[next(iter(self._tried))]
+        return True
+
+    async def _call(self, session: Session) -> None:
+        with contextlib.suppress(P2PError, OSError, EOFError, BadPacket):
+            async with asyncio.timeout(AGREE_S):
+                own = await self._links.seen_by(session.remote)
+                stream = await session.open_stream(PROTOCOL)
+                await stream.write(bytes((len(own.pack()),)) + own.pack())
+                stream.finish()
+                theirs = await _read_address(stream)
+            await self._punch(session, theirs, server=False)
+
+    async def _serve(self, session: Session, stream: Stream) -> None:
+        if session.initiator or not session.connection.path.relayed or not self._may_try(session):
+            stream.reset(0)
+            return
+        with contextlib.suppress(OSError, EOFError, BadPacket):
+            async with asyncio.timeout(AGREE_S):
+                theirs = await _read_address(stream)
+                own = await self._links.seen_by(session.remote)
+                await stream.write(bytes((len(own.pack()),)) + own.pack())
+                stream.finish()
+            await self._punch(session, theirs, server=True)
+
+    async def _punch(self, session: Session, to: Address, *, server: bool) -> None:
+        if not self._usable(to):
+            return
+        stream = await self._connect(to)
+        if stream is None:
+            log.info("tcp_punch_failed", peer=str(session.peer), address=str(to))
+            return
+        address = link_address(stream.remote)
+        link = await self._links.punched(stream, server=server, peer=session.peer, address=address)
+        log.info("tcp_punched", peer=str(session.peer), address=str(to))
+        session.connection.on_closed.append(lambda _reason: link.close())
+        self.made.add(address)
+        session.connection.add_path(self._endpoint.path_to(address))
+        try:
+            await self._links.carry_punched(link)
+        finally:
+            self.made.discard(address)
+
+    async def _connect(self, to: Address) -> TcpStream | None:
+        until = self._network.monotonic() + CONNECT_S
+        while (left := until - self._network.monotonic()) > 0 and self._budget.spend(to, self._network.monotonic()):
+            with contextlib.suppress(OSError):  # a time-out is one
+                async with asyncio.timeout(left):
+                    return await self._network.connect_tcp(to, local_port=self._links.port)
+            await asyncio.sleep(AGAIN_S)
+        return None
+
+
+async def _read_address(stream: Stream) -> Address:
+    length = (await stream.readexactly(1))[0]
+    if length not in (6, 18):
+        raise BadPacket("bad_length")
+    return read_address_untrusted(bytes((length,)) + await stream.readexactly(length))
