@@ -44,13 +44,6 @@ def test_messages_flow_again_after_every_move(seed: int) -> None:
     assert set(new.values()) == {0}
 
 
-@pytest.mark.slow
-def test_messages_flow_again_behind_the_worst_routers() -> None:
-    """The same between routers that choose a new port for each destination, with loss: by a relay at first."""
-    outcome = outcome_of("roam", 4, pairs=1, home="symmetric", elsewhere="symmetric", loss=0.05)
-    assert outcome.found.failures == []
-
-
 @pytest.mark.parametrize("seed", SEEDS)
 def test_whoever_helped_is_dead(seed: int) -> None:
     """All bootstrap nodes, then all rendezvous nodes of a peer: it is reached all the same."""
