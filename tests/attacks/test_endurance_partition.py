@@ -7,6 +7,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
+import pytest
 from support.virtual_nat import router_of
 from support.virtual_nodes import make_node
 
@@ -71,6 +72,7 @@ async def say(one: Person, other: Person, text: str) -> str:
     return (await one.chat.send(other.node.user_id, text)).state
 
 
+@pytest.mark.long
 def test_endurance_partition_of_ten_minutes() -> None:
     async def main(world: VirtualWorld) -> None:
         async with AsyncExitStack() as stack:

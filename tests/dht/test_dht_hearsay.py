@@ -120,7 +120,7 @@ def test_who_joins_is_told_of_some_more_in_no_more_bytes_than_it_sent(overlay: O
     assert len(joining) == (20 if overlay.is_ipv6 else 20 + len(far))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_first_get_after_joining_is_as_fast_as_any() -> None:
     """One hop for nearly all: p50/p90/p99 0.09/0.14/0.25 s at 25 to 75 ms each way and 5 % loss (docs/dht.md).
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from support.dht_network import DhtNode, make_network, make_node, stop_all
 
 from p2pnode.core.address import Realm
@@ -17,6 +18,7 @@ def nearest(nodes: list[DhtNode], target: bytes, count: int) -> set[bytes]:
     return set(sorted(ids, key=lambda node_id: int.from_bytes(node_id, "big") ^ goal)[:count])
 
 
+@pytest.mark.long
 def test_eighty_nodes_that_join_at_once_through_one_find_each_other() -> None:
     """Each knows its own neighbourhood first, and the bootstrap node; a minute later every search ends at the true
     nearest, whoever searches."""

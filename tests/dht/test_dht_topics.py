@@ -17,7 +17,7 @@ from p2pnode.simulations.virtual import VirtualWorld, run_virtual
 SMALL = DhtSettings(serve=frozenset(Realm), ksize=8, topic_shard_entries=16)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_200_announcers_in_one_topic_are_all_found() -> None:
     """60 nodes, 200 signers: a stranger's reading has each of them, each once, and says that it is complete."""
 

@@ -290,7 +290,7 @@ def test_new_interface_is_joined_on_refresh() -> None:
     run_virtual(main)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_hundred_nodes_find_each_other_without_a_storm() -> None:
     """A hundred that start together all find each other within two minutes; nobody sends more than 20 datagrams."""
 

@@ -364,7 +364,7 @@ def test_presence_follows_a_changed_address() -> None:
     run_virtual(main)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_fifty_nodes_find_each_other_and_repeat_exactly() -> None:
     """Fifty nodes in one process; each finds its neighbour; the same seed gives the same result."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 
+import pytest
 from support.dht_network import make_network, start_node, stop_all
 from support.virtual_nodes import make_node, network_of
 
@@ -19,6 +20,7 @@ SERVERS = 24
 MINUTES = 57 if os.environ.get("P2PNODE_DHT") == "full" else 17
 
 
+@pytest.mark.long
 def test_a_presence_is_found_while_its_holders_come_and_go() -> None:
     """Servers stay for 15 minutes on average and leave without a word, 5 % of the datagrams are lost: whoever asks
     finds the presences of three nodes that stay, never expired, in 99.9 % of the reads."""

@@ -63,6 +63,7 @@ def test_suspended_ten_minutes_and_resumed(seed: int) -> None:
     run_virtual(main, seed=seed, delay=lambda rng: rng.uniform(0.02, 0.05))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("hours", [1, 8])
 def test_suspended_over_night(hours: int) -> None:
     """After hours its presence has expired; within seconds of waking it has published anew and is found."""

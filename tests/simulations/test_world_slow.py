@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -85,8 +84,8 @@ def test_record_expires_when_it_says_so() -> None:
     run_virtual(main, until=None, keep_trace=False)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("count", [2, 5] if os.environ.get("P2PNODE_DHT") == "full" else [2])
+@pytest.mark.long
+@pytest.mark.parametrize("count", [2, 5])
 def test_a_day_of_idling(count: int, tmp_path: Path) -> None:
     """Nodes left alone for 24 hours: still joined, found and connected; the traffic of an idle day."""
 
