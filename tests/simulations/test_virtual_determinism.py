@@ -103,7 +103,7 @@ def test_trace_is_equal_in_two_processes_with_different_hash_seeds() -> None:
     assert hashes == {run(7)}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_whole_nodes_leave_the_same_trace_in_every_process() -> None:
     """Equal times, addresses, kinds and sizes with other hash seeds, in debug mode, and with every signature and shared
     secret computed, also those that this process knows (`simulations.virtual.spared`); another seed differs.
