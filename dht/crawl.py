@@ -16,7 +16,7 @@ from p2pnode.core.errors import BadPacket
 from p2pnode.core.ids import NodeId
 from p2pnode.dht.calls import Call, Outcome
 from p2pnode.dht.contact import Contact, split_contacts_untrusted, unpack_address_untrusted
-from p2pnode.dht.density import REGION_MOST, is_dense, region_aims, region_radius
+from p2pnode.dht.density import REGION_MOST, is_dense, is_dense_together, region_aims, region_radius
 from p2pnode.dht.engine import Engine
 from p2pnode.dht.hearsay import Told
 from p2pnode.dht.lookup import Lookup
@@ -180,7 +180,7 @@ class Crawl:
             return
         missing = (self._quorum or 0) - len(self.holders)
         # Who is near one holder is mostly a holder too: enough questions are under way, once as many as are missing.
-        self.lookup.wanted = missing + SPARE_QUERIES if self.holders and missing > 0 else None
+        self.lookup.wanted = missing + SPARE_QUERIES + self.lookup.late_count if self.holders and missing > 0 else None
         self._pump()
 
     # -- ids that are too dense ---------------------------------------------------------------------------------
@@ -190,16 +190,22 @@ class Crawl:
         return self._engine.members.tables[self.overlay]
 
     def _agreed(self, quorum: int) -> bool:
-        """Whether enough returned the best record, in as many address blocks, none denser than chance allows: else
-        whoever grinds a few ids could hide a newer one."""
+        """Whether enough returned the best record, in as many address blocks, and not denser than chance allows: else
+        whoever grinds a few ids could hide a newer one. Where the nearest are too dense by chance, five farther ones
+        have to agree; all together must not be too dense either, or ever more ground ids would pass in the end."""
         if len(self.holders) < quorum or self.region:
             return False
         if quorum == 1 or not self.overlay.is_public:
             return True
-        if len({holder.prefix for holder in self.holders}) < quorum or not self.lookup.on_all_paths(self.holders):
+        holders = sorted((holder.long_id ^ self.lookup.goal, holder.prefix) for holder in self.holders)
+        blocks = {prefix: distance for distance, prefix in holders}  # the farthest of each
+        if len(blocks) < quorum or not self.lookup.on_all_paths(self.holders):
             return False
-        distances = sorted(holder.long_id ^ self.lookup.goal for holder in self.holders)[:quorum]
-        return not is_dense(distances, self._table.size_for(self._target), FEW_BY_CHANCE)
+        size, distances = self._table.size_for(self._target), [distance for distance, _prefix in holders]
+        return not (
+            is_dense(sorted(blocks.values())[-quorum:], size, FEW_BY_CHANCE)
+            or is_dense_together(distances, size, FEW_BY_CHANCE)
+        )
 
     def _goes_on(self) -> bool:
         """The search has found the nearest. Learn from it; search on when they are too dense. Return whether."""

@@ -17,7 +17,15 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 
-__all__ = ["DENSE_BY_CHANCE", "REGION_MOST", "SizeEstimate", "is_dense", "region_aims", "region_radius"]
+__all__ = [
+    "DENSE_BY_CHANCE",
+    "REGION_MOST",
+    "SizeEstimate",
+    "is_dense",
+    "is_dense_together",
+    "region_aims",
+    "region_radius",
+]
 
 ID_BITS = 160
 ID_SPACE = 2**ID_BITS
@@ -94,11 +102,17 @@ def is_dense(distances: Sequence[int], size: float, by_chance: float = DENSE_BY_
 
     `distances`: of the nearest that answered, ascending. P(Gamma(i) < x) = P(Poisson(x) >= i).
     """
-    for count in range(FEWEST, len(distances) + 1):
-        expected = size * distances[count - 1] / ID_SPACE
-        if expected < count and _at_least(count, expected) < by_chance:
-            return True
-    return False
+    return any(_is_near(count, distances, size, by_chance) for count in range(FEWEST, len(distances) + 1))
+
+
+def is_dense_together(distances: Sequence[int], size: float, by_chance: float) -> bool:
+    """Whether so many, all of them, are nearer than happens with that probability; else as `is_dense`."""
+    return _is_near(len(distances), distances, size, by_chance)
+
+
+def _is_near(count: int, distances: Sequence[int], size: float, by_chance: float) -> bool:
+    expected = size * distances[count - 1] / ID_SPACE
+    return expected < count and _at_least(count, expected) < by_chance
 
 
 def _at_least(count: int, expected: float) -> float:

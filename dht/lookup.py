@@ -214,9 +214,12 @@ class Lookup:
         may tell is known better already."""
         if self.wanted is not None and self._flying >= self.wanted:
             return False
-        if self._flying < self._alpha:
+        most = FLYING_FACTOR * self._alpha
+        # Who knows how many answers are missing need not wait for black holes one after the other (K2)
+        slots = self._alpha if self.wanted is None else min(self._alpha + self.late_count, most)
+        if self._flying < slots:
             return True
-        if self._flying >= FLYING_FACTOR * self._alpha:
+        if self._flying >= most:
             return False
         wanted: set[int] = set()
         for path in self._paths:
@@ -229,7 +232,7 @@ class Lookup:
                 places -= 1
                 if not places:
                     break
-        return len(wanted) < self._alpha
+        return len(wanted) < slots
 
     def _settle(self, candidate: _Candidate, state: _State) -> None:
         """Leave one state for another; paths that know the candidate may have something to ask again."""
