@@ -166,7 +166,7 @@ class Lab:
 
     def renumber(self, router: Router) -> None:
         """Give a router another public address and let it forget what it mapped, as lines do every night."""
-        router.renumber(self._addresses.next_ip(routable=router.kind.port_mapping))
+        router.renumber(self._addresses.next_ip())
 
     def set_loss(self, loss: float, name: str | None = None) -> None:
         """Change the share of packets that links lose: of all links, or of one host's or router's."""
@@ -294,7 +294,7 @@ class Lab:
         """Make a line to the wire with addresses that nobody has."""
         return WireLine(
             self.wire,
-            self._addresses.next_ip(routable=kind.port_mapping),
+            self._addresses.next_ip(),
             self._addresses.next_prefix() if kind.ipv6 else None,
             delay_s=self.settings.delay_s,
             loss=self.settings.loss,
