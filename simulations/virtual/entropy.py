@@ -11,49 +11,26 @@ CertificateVerify (70 to 72 bytes, seldom less). So in simulations qh3's key sig
 most frequent length, two times on average. What is signed, and by whom it verifies, stays as it is.
 
 Guard: everything here asks whether the calling thread runs a virtual loop at this moment; a node on a real loop gets
-the operating system's entropy even while a simulation runs in another thread. Nothing of it is installed unless a
-virtual loop runs, and it is taken out when the last one ends.
+the operating system's entropy even while a simulation runs in another thread (`simulations.virtual.replaced`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import random
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
+
+from p2pnode.simulations.virtual.replaced import Replacement, Replacements
 
 __all__ = ["SIGNATURE_BYTES", "seeded_entropy"]
 
 SIGNATURE_BYTES = 71
 """Length of every ECDSA P-256 signature of qh3 in a simulation: half of all have it by chance."""
 
-_lock = threading.Lock()
-_users = 0
-_undo: list[Callable[[], None]] = []
 
-
-@contextmanager
-def seeded_entropy() -> Iterator[None]:
-    """While inside, threads that run a loop with a `random.Random` named `entropy` get that for the system's."""
-    global _users
-    with _lock:
-        _users += 1
-        if _users == 1:
-            _install()
-    try:
-        yield
-    finally:
-        with _lock:
-            _users -= 1
-            if _users == 0:
-                _remove()
-
-
-def _install() -> None:
+def _replacements() -> list[Replacement]:
     import qh3.quic.configuration as qh3_configuration  # 0.2 s: not for whoever imports the virtual world only
 
     system = os.urandom
@@ -67,18 +44,15 @@ def _install() -> None:
         key = load(data, password)
         return key if _entropy() is None or getattr(key, "curve_type", None) != 256 else _SteadyKey(key)
 
-    for owner, name, replacement in (
+    return [
         (os, "urandom", urandom),
         (random, "_urandom", urandom),  # what SystemRandom calls, and through it `secrets`
         (qh3_configuration, "load_pem_private_key", load_pem_private_key),
-    ):
-        _undo.append(functools.partial(setattr, owner, name, getattr(owner, name)))
-        setattr(owner, name, replacement)
+    ]
 
 
-def _remove() -> None:
-    while _undo:
-        _undo.pop()()
+seeded_entropy = Replacements(_replacements)
+"""While `installed`, threads that run a loop with a `random.Random` named `entropy` get that for the system's."""
 
 
 def _entropy() -> random.Random | None:

@@ -144,8 +144,8 @@ class VirtualLoop(BaseEventLoop):
         self._until = float("inf") if until is None else until
         task = self.create_task(main, name="main")
         with contextlib.ExitStack() as stack:
-            stack.enter_context(seeded_entropy())
-            stack.enter_context(spared_arithmetic())
+            stack.enter_context(seeded_entropy.installed())
+            stack.enter_context(spared_arithmetic.installed())
             watchdog = None
             if blocked_after is not None and sys.gettrace() is None:
                 watchdog = stack.enter_context(

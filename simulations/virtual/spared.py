@@ -10,54 +10,27 @@ While a virtual loop runs,
   keys that nodes agree on still differ: they are derived from the whole request and answer, which carry nonces.
 
 Signatures are made by the real algorithm. No byte count, decision or instant depends on any of it: a test compares
-traces with and without. Whoever measures processor time runs a loop with
-`spares_keys=False` (`--set real_keys=yes`).
+traces with and without. Whoever measures processor time runs a loop with `spares_keys=False` (`--set real_keys=yes`).
 
-Guard: as in `entropy`, everything asks whether the calling thread runs a virtual loop at this moment; nothing of it is
-installed unless one runs.
+Guard: everything asks whether the calling thread runs such a loop at this moment (`simulations.virtual.replaced`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 from p2pnode.core.ids import PublicKey
 from p2pnode.core.keys import SigningKey
 from p2pnode.dht.keyring import Ephemeral
+from p2pnode.simulations.virtual.replaced import Replacement, Replacements
 
 __all__ = ["spared_arithmetic"]
 
 REMEMBERED = 1 << 17  # signatures, about 300 bytes each: 40 MB. A forgotten one costs a verification
 POOL = 64
 
-_lock = threading.Lock()
-_users = 0
-_undo: list[Callable[[], None]] = []
 
-
-@contextmanager
-def spared_arithmetic() -> Iterator[None]:
-    """While inside, threads that run a loop with `spares_keys` compute no signature or secret twice."""
-    global _users
-    with _lock:
-        _users += 1
-        if _users == 1:
-            _install()
-    try:
-        yield
-    finally:
-        with _lock:
-            _users -= 1
-            if _users == 0:
-                while _undo:
-                    _undo.pop()()
-
-
-def _install() -> None:
+def _replacements() -> list[Replacement]:
     made: dict[bytes, tuple[bytes, int]] = {}
     pool: list[tuple[object, bytes]] = []
     secrets: dict[tuple[bytes, bytes], bytes] = {}
@@ -99,14 +72,16 @@ def _install() -> None:
                 secrets[pair] = secret
         return secret
 
-    for owner, name, replacement in (
+    return [
         (SigningKey, "sign", remembering_sign),
         (PublicKey, "verify", sparing_verify),
         (Ephemeral, "__init__", pooled_init),
         (Ephemeral, "agree_untrusted", sparing_agree),
-    ):
-        _undo.append(functools.partial(setattr, owner, name, getattr(owner, name)))
-        setattr(owner, name, replacement)
+    ]
+
+
+spared_arithmetic = Replacements(_replacements)
+"""While `installed`, threads that run a loop with `spares_keys` compute no signature or secret twice."""
 
 
 def _is_virtual() -> bool:
