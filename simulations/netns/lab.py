@@ -188,6 +188,25 @@ class Lab:
         """Whether the wire carried QUIC between two hosts' public addresses, both ways between the same two ports."""
         return any(self.wire.answered(a, b, "quic") for a in one.public_ips for b in other.public_ips)
 
+    def tcp_bytes(self, one: Host, other: Host) -> int:
+        """Return the bytes of TCP that the wire carried between two hosts' public addresses, both ways together, in
+        connections that both ends sent data in; 0: there is none."""
+        if one.public_ip == other.public_ip:
+            return 0
+        flows = {
+            (flow.source, flow.destination): flow
+            for flow in self.wire.flows(one.public_ip, other.public_ip, tcp=True)
+            if flow.delivered and flow.kinds["data"]
+        }
+        return sum(flow.bytes for flow in flows.values() if flow.reverse in flows)
+
+    def tcp_punched(self, one: Host, other: Host) -> bool:
+        """Whether both of two hosts opened such a connection, from the same two ports: no router lets in a SYN that
+        nobody asked for."""
+        flows = self.wire.flows(one.public_ip, other.public_ip, tcp=True)
+        opened = {(flow.source, flow.destination) for flow in flows if flow.kinds["syn"] and flow.kinds["data"]}
+        return any(flow.reverse in opened for flow in flows if (flow.source, flow.destination) in opened)
+
     def relay_seen(self, host: Host) -> bool:
         """Whether the wire carried relay frames of a host's and for it, which where UDP is blocked are inside TLS."""
         counts = self.counts(host)

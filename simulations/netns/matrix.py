@@ -231,7 +231,7 @@ def attempt(lab: Lab, a: LabNode, b: LabNode, *, timeout_s: float, direct_within
         made.witnessed = not lab.quic_seen(a.host, b.host) and lab.relay_seen(a.host) and lab.relay_seen(b.host)
         return made
     if not (a.host.udp and b.host.udp):
-        made.witnessed = not lab.quic_seen(a.host, b.host) and lab.tcp_seen(a.host) and lab.tcp_seen(b.host)
+        made.witnessed = not lab.quic_seen(a.host, b.host) and lab.tcp_bytes(a.host, b.host) > 0
         return made
     if made.direct_seconds is not None:
         # What was sent before went by the relay; the wire has to see messages on the new path. Who was called follows

@@ -18,7 +18,17 @@ from typing import Any, TypeVar
 from p2pnode import DEFAULT_PORT, Home, PeerId, load_or_create_account_key, load_or_create_node_key
 from p2pnode.api.client import Client
 from p2pnode.api.netcheck_types import NetcheckAnswer
-from p2pnode.api.types import ConnectAnswer, ConnectRequest, Contact, ContactAdd, SendAnswer, SendRequest, Status
+from p2pnode.api.types import (
+    ConnectAnswer,
+    ConnectRequest,
+    Contact,
+    ContactAdd,
+    PingAnswer,
+    PingRequest,
+    SendAnswer,
+    SendRequest,
+    Status,
+)
 from p2pnode.simulations.netns.errors import LabError
 from p2pnode.simulations.netns.topology import Host
 
@@ -149,6 +159,10 @@ class LabNode:
         """Open a session by id alone. Raise the P2PError that `connect` gives."""
         request = ConnectRequest(str(to.peer_id), timeout)
         return self.call(lambda c: c.post("/v1/connect", ConnectAnswer, request, timeout=2 * timeout))
+
+    def ping(self, to: LabNode) -> PingAnswer:
+        """Measure one round trip over the session."""
+        return self.call(lambda c: c.post("/v1/ping", PingAnswer, PingRequest(str(to.peer_id))))
 
     def send(self, to: LabNode, text: str, wait: float = 10.0) -> SendAnswer:
         """Send one message."""

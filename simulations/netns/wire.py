@@ -20,18 +20,23 @@ from functools import lru_cache
 
 __all__ = ["Flow", "Link", "Wire"]
 
-MAX_FLOWS = 50_000  # a guard against a scan from inside; about 10 MB
+MAX_FLOWS = 50_000  # of UDP, of TCP; a guard against a scan from inside; about 10 MB each
 _UDP, _TCP, _ICMP, _ICMPV6 = 17, 6, 1, 58
 _PROTOCOLS = {_TCP: "tcp", _ICMP: "icmp", _ICMPV6: "icmp"}
+_HEADER_BYTES = {_UDP: 8, _TCP: 20}
+_SYN, _ACK = 0x02, 0x10
 _PREFIX_BYTES = 6  # of IPv6: a /48
 
 FlowKey = tuple[str, int, str, int]
-"""Source and destination: address, port. UDP only."""
+"""Source and destination: address, port."""
 
 
 @dataclass
 class Flow:
-    """One direction. Counted when the packet leaves its source; `delivered` when it reached the other link."""
+    """One direction of UDP or TCP, counted when a packet leaves its source; `delivered`: reached the other link.
+
+    `kinds`: of UDP as on links; of TCP `syn` (without ACK: this side opens), `data`, `ack` (all others).
+    """
 
     packets: int = 0
     delivered: int = 0
@@ -67,6 +72,8 @@ class Wire:
         self._by_address: dict[bytes, Link] = {}
         self.links: dict[str, Link] = {}
         self.flows: dict[FlowKey, Flow] = {}
+        """UDP."""
+        self.tcp: dict[FlowKey, Flow] = {}
         self.dropped: Counter[str] = Counter()
 
     def add(self, link: Link) -> None:
@@ -108,7 +115,7 @@ class Wire:
         if flow is not None:
             flow.packets += 1
             flow.bytes += len(data)
-            flow.kinds[kind] += 1
+            flow.kinds[_tcp_kind(data) if kind == "tcp" else kind] += 1
         if self._lost(source) or self._lost(target):
             self.dropped["loss"] += 1
             return False
@@ -158,19 +165,20 @@ class Wire:
     def _flow(self, data: bytes) -> Flow | None:
         protocol, start = _payload(data)
         ends = _ends(data)
-        if protocol != _UDP or len(data) < start + 8 or ends is None:
+        if protocol not in (_UDP, _TCP) or len(data) < start + _HEADER_BYTES[protocol] or ends is None:
             return None
+        flows = self.tcp if protocol == _TCP else self.flows
         key = (
             _text(ends[0]),
             int.from_bytes(data[start : start + 2], "big"),
             _text(ends[1]),
             int.from_bytes(data[start + 2 : start + 4], "big"),
         )
-        flow = self.flows.get(key)
+        flow = flows.get(key)
         if flow is None:
-            if len(self.flows) >= MAX_FLOWS:
+            if len(flows) >= MAX_FLOWS:
                 return None
-            flow = self.flows[key] = Flow()
+            flow = flows[key] = Flow()
         return flow
 
 
@@ -206,6 +214,15 @@ def _why_no_route(address: bytes) -> str:
 @lru_cache(maxsize=8192)
 def _text(address: bytes) -> str:
     return str(ipaddress.ip_address(address))
+
+
+def _tcp_kind(data: bytes) -> str:
+    """Return what a TCP segment does: `syn`, `data`, `ack`. RFC 9293, section 3.1; the whole header is there."""
+    _, start = _payload(data)
+    length = int.from_bytes(data[2:4], "big") if data[0] >> 4 == 4 else 40 + int.from_bytes(data[4:6], "big")
+    if data[start + 13] & (_SYN | _ACK) == _SYN:
+        return "syn"
+    return "data" if length > start + (data[start + 12] >> 4) * 4 else "ack"
 
 
 def kind_of_packet(data: bytes) -> str:

@@ -27,7 +27,7 @@ _COOKIE_TAIL = bytes(3) + bytes.fromhex("2112A442") + bytes(12)
 
 @dataclass(frozen=True)
 class SeenFlow:
-    """One direction of UDP between two public addresses, as seen outside of all routers.
+    """One direction of UDP or TCP between two public addresses, as seen outside of all routers.
 
     `delivered`: packets that reached the other link (its router may still have dropped them).
     """
@@ -165,9 +165,9 @@ class WireClient:
             Counter(answer["sent"]), Counter(answer["received"]), answer["sent_bytes"], answer["received_bytes"]
         )
 
-    def flows(self, one: str, other: str) -> list[SeenFlow]:
-        """Return the UDP flows between two public IP addresses, each direction for itself."""
-        answer = self._socket.order("flows", a=one, b=other)
+    def flows(self, one: str, other: str, *, tcp: bool = False) -> list[SeenFlow]:
+        """Return the UDP (or TCP) flows between two public IP addresses, each direction for itself."""
+        answer = self._socket.order("flows", a=one, b=other, tcp=tcp)
         return [
             SeenFlow((a, ap), (b, bp), v["packets"], v["delivered"], v["bytes"], Counter(v["kinds"]))
             for a, ap, b, bp, v in answer

@@ -120,7 +120,8 @@ class WireProcess:
             self._wire.rng.seed(order["seed"])
         elif what == "flows":
             pair = {order["a"], order["b"]}
-            return [[*k, _shown(v)] for k, v in self._wire.flows.items() if {k[0], k[2]} == pair]
+            flows = self._wire.tcp if order["tcp"] else self._wire.flows
+            return [[*k, _shown(v)] for k, v in flows.items() if {k[0], k[2]} == pair]
         elif what == "counts":
             link = self._wire.links[order["name"]]
             return {"sent": link.sent, "received": link.received,

@@ -150,6 +150,26 @@ def test_flows_count_what_left_and_what_arrived(wire: Wire) -> None:
     assert flow.kinds == {"udp:05": 2}
 
 
+def tcp_packet(flags: int, payload: bytes = b"", *, sport: int = 1000, dport: int = 2000) -> bytes:
+    """A TCP segment from A to B in IPv4, with 4 bytes of options."""
+    segment = struct.pack("!HHIIBBHHHI", sport, dport, 0, 0, 6 << 4, flags, 0, 0, 0, 0) + payload
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(segment), 0, 0, 64, 6, 0)
+    return head + socket.inet_aton(A) + socket.inet_aton(B) + segment
+
+
+def test_flows_of_tcp_tell_who_opens_and_who_says_something(wire: Wire) -> None:
+    """They are kept apart from UDP between the same ports; a truncated header is of no flow."""
+    syn, syn_ack, ack, push = 0x02, 0x12, 0x10, 0x18
+    for data in (tcp_packet(syn), tcp_packet(syn_ack), tcp_packet(ack), tcp_packet(push, b"x"), packet(A, B)):
+        wire.packet_untrusted(wire.links["a"], data, 0.0)
+    wire.packet_untrusted(wire.links["a"], tcp_packet(syn)[:39], 0.0)
+    wire.due(1.0)
+    flow = wire.tcp[A, 1000, B, 2000]
+    assert flow.kinds == {"syn": 1, "ack": 2, "data": 1}
+    assert (flow.packets, flow.delivered, flow.bytes) == (4, 4, 4 * 44 + 1)
+    assert wire.flows[A, 1000, B, 2000].kinds == {"udp:05": 1}
+
+
 def test_links_count_by_kind(wire: Wire) -> None:
     """Kinds are those of the node's mux: first byte of the payload."""
     a = wire.links["a"]

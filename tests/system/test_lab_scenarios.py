@@ -40,10 +40,11 @@ def bootstrap_gone(report: Report) -> None:
 
 
 def udp_blocked(report: Report) -> None:
-    """Joined by TLS, and calls are relayed; once UDP passes the node notices by itself and is reached directly."""
-    rows = report.found.tables[0].rows
-    assert [row[1:3] for row in rows[:2]] == [["no", "udp-blocked"]] * 2
-    assert [row[-1] for row in rows] == ["relay"] * 3
+    """Joined by TLS, calls are relayed at once, and direct by TCP where routers keep ports; UDP is noticed again."""
+    states, calls = (table.rows for table in report.found.tables[:2])
+    assert [row[1:] for row in states] == [["no", "udp-blocked"]] * 3
+    assert [row[2] for row in calls] == ["relay"] * 5
+    assert [row[5] for row in calls] == ["punched", "relay", "relay", "punched", "punched"]
     assert report.found.figures["noticed_after_unblock_s"] <= 30
 
 
