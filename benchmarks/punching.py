@@ -74,7 +74,11 @@ HARD = [
     *both_ways("symmetric-sequential", "port-restricted", 0.95, 10.0),
     *both_ways("symmetric-sequential", "symmetric-sequential", 0.80, 10.0),
 ]
-CELLS = {"easy": EASY, "hard": HARD, "all": [*EASY, *HARD]}
+TCP = [
+    *both_ways("udp-blocked", "udp-blocked", 0.90, 3.0),
+    *both_ways("udp-blocked", "port-restricted", 0.90, 3.0),
+]
+CELLS = {"easy": EASY, "hard": HARD, "tcp": TCP, "all": [*EASY, *HARD, *TCP]}
 
 
 class Builder:
