@@ -28,6 +28,8 @@ def metrics_text(node: Node) -> str:
     status = node.status()
     paths = Counter(session.path for session in node.sessions())
     page.add("sessions", "gauge", "Open sessions.", [({"path": p}, n) for p, n in sorted(paths.items())])
+    kinds = Counter(link.kind for link in status.links)
+    page.add("tls_links", "gauge", "TLS links that are open.", [({"kind": k}, n) for k, n in sorted(kinds.items())])
     page.one("relay_flows", "gauge", "Pairs of nodes that we join as a relay.", status.relay.pairs)
     page.one("relay_bytes_total", "counter", "Payload that we forwarded as a relay.", status.relay.bytes)
     page.add(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 
-from p2pnode import P2PError, PresenceChanged, Session, Trace
+from p2pnode import LinkStatus, P2PError, PresenceChanged, Session, Trace
 from p2pnode.api import types as t
 from p2pnode.api.metrics import CONTENT_TYPE, metrics_text
 from p2pnode.api.netcheck_types import FlowInfo
@@ -55,7 +57,33 @@ async def get_status(service: Service, _request: None) -> t.Status:
         ),
         relayed_sessions=status.relayed_sessions,
         relayed_bytes=status.relayed_bytes,
+        links=_link_summary(status.links),
         clock_skew_s=status.clock_skew_s,
+    )
+
+
+def _link_summary(links: Sequence[LinkStatus]) -> t.LinkSummary:
+    kinds = Counter(link.kind for link in links)
+    return t.LinkSummary(
+        ours=kinds["ours"],
+        theirs=kinds["theirs"],
+        punched=kinds["punched"],
+        proxied=sum(link.proxied for link in links),
+        bytes_sent=sum(link.bytes_sent for link in links),
+        bytes_received=sum(link.bytes_received for link in links),
+    )
+
+
+def _link_info(link: LinkStatus) -> t.LinkInfo:
+    return t.LinkInfo(
+        kind=link.kind,
+        peer=None if link.peer is None else str(link.peer),
+        address=link.where,
+        proxy=link.proxied,
+        age_s=round(link.age_s, 3),
+        bytes_sent=link.bytes_sent,
+        bytes_received=link.bytes_received,
+        dropped=link.dropped,
     )
 
 
@@ -123,6 +151,8 @@ async def list_peers(service: Service, _request: None) -> t.Peers:
     """Return the open sessions with path, round-trip time and traffic."""
     directory = service.chat.directory
     petnames = {device: c.petname for c in directory.contacts() for device in directory.devices_of(c.party)}
+    links = service.node.status().links
+    by_address = {link.stands_for: _link_info(link) for link in links}
     infos = []
     for session in service.node.sessions():
         why = service.node.reaching.explain(session)
@@ -140,12 +170,13 @@ async def list_peers(service: Service, _request: None) -> t.Peers:
                 bytes_received=session.bytes_received,
                 initiator=session.initiator,
                 relay=_relay_use(service, session),
+                link=by_address.get(session.remote),
                 reason=why.reason.value,
                 explanation=why.text,
                 trace=trace_entries(session.trace),
             )
         )
-    return t.Peers(infos)
+    return t.Peers(infos, [_link_info(link) for link in links])
 
 
 async def find(service: Service, request: t.PeerQuery) -> t.FindAnswer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-__all__ = ["PortMapping", "RelayService", "RelayUse"]
+__all__ = ["LinkInfo", "LinkSummary", "PortMapping", "RelayService", "RelayUse"]
 
 
 class PortMapping(Struct, kw_only=True):
@@ -18,6 +18,33 @@ class PortMapping(Struct, kw_only=True):
     internal: str | None
     external: str | None
     lifetime_left_s: float | None
+
+
+class LinkInfo(Struct, kw_only=True):
+    """A TLS link: it carries datagrams where UDP is blocked. `kind`: who opened it: ours, theirs, or punched (both).
+    `peer`: the node at its far end, None while it has not proven itself; `address`: HOST:PORT of its TCP; `proxy`: an
+    HTTP proxy carries it. Bytes are those inside TLS; `dropped`: datagrams that there was no room for."""
+
+    kind: str
+    peer: str | None
+    address: str
+    proxy: bool
+    age_s: float
+    bytes_sent: int
+    bytes_received: int
+    dropped: int
+
+
+class LinkSummary(Struct, kw_only=True):
+    """TLS links that are open now: to public nodes, of others to this one, punched with a peer; `proxied`: how many of
+    all go through an HTTP proxy. Bytes are those of the links that are open, inside TLS."""
+
+    ours: int
+    theirs: int
+    punched: int
+    proxied: int
+    bytes_sent: int
+    bytes_received: int
 
 
 class RelayService(Struct, kw_only=True):

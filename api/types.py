@@ -12,14 +12,14 @@ from typing import Annotated
 from msgspec import Meta, Struct, field
 
 from p2pnode.api.netcheck_types import FlowInfo
-from p2pnode.api.reaching_types import PortMapping, RelayService, RelayUse
+from p2pnode.api.reaching_types import LinkInfo, LinkSummary, PortMapping, RelayService, RelayUse
 
 __all__ = [
     "Block", "ConnectAnswer", "ConnectRequest", "Contact", "ContactAdd", "ContactChange", "ContactQuery", "Contacts",
     "DhtAnswer", "DhtTable", "Done", "ErrorAnswer", "ErrorBody", "Event", "FindAnswer", "HelloAnswer", "HelloRequest",
-    "HistoryQuery", "Message", "Messages", "MessagesQuery", "PeerQuery", "Peers", "PingAnswer", "PingRequest",
-    "PortMapping", "PublishedInfo", "RelayService", "RelayUse", "SendAnswer", "SendRequest", "SessionInfo", "Status",
-    "TraceEntry", "rfc3339",
+    "HistoryQuery", "LinkInfo", "LinkSummary", "Message", "Messages", "MessagesQuery", "PeerQuery", "Peers",
+    "PingAnswer", "PingRequest", "PortMapping", "PublishedInfo", "RelayService", "RelayUse", "SendAnswer",
+    "SendRequest", "SessionInfo", "Status", "TraceEntry", "rfc3339",
 ]  # fmt: skip
 
 MAX_PEER = 2000  # characters of an ID@HOST:PORT,... with 16 long host names; far below the body limit
@@ -91,12 +91,13 @@ class Status(Struct, kw_only=True):
     relay: RelayService
     relayed_sessions: int
     relayed_bytes: int
+    links: LinkSummary
     clock_skew_s: float | None = None
 
 
 class SessionInfo(Struct, kw_only=True):
     """One open session. `reason`: why its path is what it is, a stable word (docs/reasons.md); `explanation`: the same
-    in a sentence or two."""
+    in a sentence or two. `link`: the TLS link that carries it, where one does."""
 
     peer: str
     name: str
@@ -109,15 +110,17 @@ class SessionInfo(Struct, kw_only=True):
     bytes_received: int
     initiator: bool
     relay: RelayUse | None
+    link: LinkInfo | None
     reason: str
     explanation: str
     trace: list[TraceEntry]
 
 
 class Peers(Struct):
-    """All open sessions."""
+    """All open sessions, and all TLS links."""
 
     peers: list[SessionInfo]
+    links: list[LinkInfo]
 
 
 class DhtTable(Struct, kw_only=True):

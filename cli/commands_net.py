@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from p2pnode.cli.invocation import Invocation, invocation_of
+from p2pnode.cli.link_text import link_line, links_line, links_table
 from p2pnode.cli.options import JsonOption, PeerArgument, TimeoutOption, examples
 from p2pnode.cli.output import age, fold, size, steps, table
 
@@ -69,6 +70,7 @@ def _status(ctx: typer.Context, json: JsonOption = None) -> None:
                 *(("router's port", _mapping_text(each)) for each in status.port_mapping),
                 ("relayed for others", f"{size(status.relay.bytes)}, {status.relay.flows} flows now"),
                 ("own use of relays", f"{size(status.relayed_bytes)}, {status.relayed_sessions} sessions now"),
+                ("TLS links", links_line(status.links)),
                 ("to hand out", status.bootstrap or "-"),
                 ("sessions", str(status.peers)),
                 ("routing table", str(status.routing_table)),
@@ -102,7 +104,7 @@ def _flows_text(flows: FlowInfo) -> str:
 def _peers(
     ctx: typer.Context,
     verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="With the trace: what was tried, and why this path.")
+        bool, typer.Option("-v", "--verbose", help="With the trace: what was tried, why this path; and all TLS links.")
     ] = False,
     json: JsonOption = None,
 ) -> None:
@@ -112,8 +114,9 @@ def _peers(
     invocation = invocation_of(ctx)
     invocation.config(json=json)
     answer = invocation.client().get("/v1/peers", t.Peers)
+    links = ["", *links_table(answer.links)] if verbose and answer.links else []
     if not answer.peers:
-        invocation.emit(answer, "No session is open.")
+        invocation.emit(answer, "No session is open.", *links)
         return
     rows = [("PEER", "NAME", "PATH", "ADDRESS", "RTT", "OPEN", "SENT", "RECEIVED")]
     rows += [
@@ -135,8 +138,10 @@ def _peers(
             lines += ["", f"{p.peer}: {p.path}"]
             if p.relay is not None:
                 lines.append(f"{size(p.relay.bytes_sent)} sent, {size(p.relay.bytes_received)} received through relays")
+            if p.link is not None:
+                lines.append(link_line(p.link))
             lines += [*_trace_lines(invocation, p.trace), *fold(p.explanation, invocation.stdout)]
-    invocation.emit(answer, *lines)
+    invocation.emit(answer, *lines, *links)
 
 
 def _trace_lines(invocation: Invocation, trace: list[TraceEntry]) -> list[str]:

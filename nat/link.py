@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from p2pnode.core.address import Address
 from p2pnode.core.errors import BadPacket
+from p2pnode.core.ids import PeerId
 from p2pnode.nat.link_wire import ALIVE, FrameReader, link_frame
 from p2pnode.nat.tls import TlsChannel
 
@@ -28,8 +29,12 @@ class Link:
     def __init__(
         self, channel: TlsChannel, address: Address, *, server: bool, received: Callable[[bytes], None],
         seal: Callable[[bytes], bytes], open_untrusted: Callable[[bytes], bytes | None],
+        peer: PeerId | None = None, where: str = "", proxied: bool = False,
     ) -> None:  # fmt: skip
-        """`address`: what the far end is called here. `seal`, `open_untrusted`: of a private network, else nothing."""
+        """`address`: what the far end is called here. `seal`, `open_untrusted`: of a private network, else nothing.
+        For people: `peer`, whose it is, where TLS or a session has proven that; `where`: HOST:PORT of its TCP;
+        `proxied`: an HTTP proxy carries it."""
+        self.peer, self.where, self.proxied = peer, where, proxied
         self.local = Address("0.0.0.0", 0)
         self.address = address
         self.dropped = 0
@@ -43,7 +48,7 @@ class Link:
         self._waiting: list[bytes] = []
         self._size = 0
         self._wake = asyncio.Event()
-        self.heard_at = self.used_at = self._loop.time()
+        self.began_at = self.heard_at = self.used_at = self._loop.time()
 
     def send(self, data: bytes, to: Address) -> None:  # noqa: ARG002 - of DatagramSocket; there is one far end only
         """Send one datagram to the far end. Never raises."""

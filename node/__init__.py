@@ -140,6 +140,7 @@ if TYPE_CHECKING:
     from p2pnode.presence import Presence as Presence
     from p2pnode.session import Session as Session
     from p2pnode.settings import NodeSettings as NodeSettings
+    from p2pnode.status import LinkStatus as LinkStatus
     from p2pnode.status import NodeStatus as NodeStatus
     from p2pnode.status import Ready as Ready
     from p2pnode.topics import Announced as Announced
@@ -178,7 +179,7 @@ _MODULES = {
     "presence": "FindResult Presence",
     "session": "Session",
     "settings": "NodeSettings",
-    "status": "NodeStatus Ready",
+    "status": "LinkStatus NodeStatus Ready",
     "topics": "Announced TopicListing TopicMember",
     "trace": "Trace TraceStep",
 }

@@ -23,10 +23,14 @@ class LinkDialer:
         self._proxy, self._no_proxy = parse_proxy(settings.proxy), settings.no_proxy
         self._port = port
         self._shared: weakref.WeakSet[TcpStream] = weakref.WeakSet()
+        self._proxied: weakref.WeakSet[TcpStream] = weakref.WeakSet()
         self.accepted = False
 
     def from_our_port(self, stream: TcpStream) -> bool:
         return stream in self._shared
+
+    def through_proxy(self, stream: TcpStream) -> bool:
+        return stream in self._proxied
 
     async def dial(self, host: str, port: int, our_port: bool) -> tuple[TcpStream, str]:
         """Connect, through the proxy where there is one. Return the stream and the IP address of `host`, empty when
@@ -57,6 +61,7 @@ class LinkDialer:
         except BaseException:
             stream.close()
             raise
+        self._proxied.add(stream)
         return stream, ip
 
     async def _first_of(self, found: list[Address], our_port: bool) -> TcpStream:

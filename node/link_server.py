@@ -88,6 +88,9 @@ class LinkServer:
             self._context = server_context(self._key, self._network.token_bytes)
         return self._context
 
+    def links(self) -> list[Link]:
+        return list(self._links.values())
+
     def listening(self) -> tuple[Address, ...]:
         return tuple(self._listening)
 
@@ -103,7 +106,7 @@ class LinkServer:
                 return
             link = Link(
                 channel, address, server=True, received=lambda data: self._mux.received(data, address),
-                seal=self._seal, open_untrusted=self._open,
+                seal=self._seal, open_untrusted=self._open, where=str(stream.remote),
             )  # fmt: skip
             self._links[address] = link
             self._mux.adopt(address, link)

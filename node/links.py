@@ -13,7 +13,7 @@ import contextlib
 import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 
@@ -31,8 +31,10 @@ from p2pnode.nat.certificate import peer_of_certificate_untrusted
 from p2pnode.nat.link_wire import GREETING, FrameReader, read_greeting_untrusted
 from p2pnode.settings import NodeSettings
 
-__all__ = ["Links"]
+__all__ = ["LinkKind", "Links"]
 
+LinkKind = Literal["ours", "theirs", "punched"]
+"""Who opened a link: we, to a public node; another node, to us; both, at the same moment."""
 _Way = tuple[str, int, PeerId | None]  # host, TCP port, whose
 
 log = structlog.get_logger(__name__)
@@ -71,6 +73,7 @@ class Links:
         self.changed: Callable[[], None] = lambda: None
         """Called when `blocked` has changed."""
         self._links: dict[Address, Link] = {}
+        self._punched: list[Link] = []
         self._opening: dict[Address, list[bytes]] = {}
         self._ways: OrderedDict[Address, _Way] = OrderedDict()
         self._failed: OrderedDict[Address, float] = OrderedDict()
@@ -82,6 +85,10 @@ class Links:
     def refused(self) -> bool:
         """Whether TCP connections were accepted where nodes should be, and none has become a link."""
         return self._dialer.accepted and not self._links and not self._ways
+
+    def all_links(self) -> dict[LinkKind, list[Link]]:
+        """Return what carries now."""
+        return {"ours": list(self._links.values()), "theirs": self.server.links(), "punched": list(self._punched)}
 
     def open_links(self) -> list[Address]:
         """Return the nodes that we have links to, by their UDP addresses."""
@@ -203,8 +210,9 @@ class Links:
             self._adopt(address, link)
 
         link = Link(
-            channel, channel.stream.remote, server=False, received=received, seal=self._seal, open_untrusted=self._open
-        )
+            channel, channel.stream.remote, server=False, received=received, seal=self._seal, open_untrusted=self._open,
+            peer=way[2], where=_host_port(way[0], way[1]), proxied=self._dialer.through_proxy(channel.stream),
+        )  # fmt: skip
         running = self._tasks.spawn(self._carry(link))
         if stands_for is not None:
             is_at(stands_for)
@@ -273,9 +281,10 @@ class Links:
             raise
         link = Link(
             channel, address, server=server, received=lambda data: self._mux.received(data, address),
-            seal=self._seal, open_untrusted=self._open,
+            seal=self._seal, open_untrusted=self._open, peer=peer, where=str(stream.remote),
         )  # fmt: skip
         self._mux.adopt(address, link)
+        self._punched.append(link)
         return link
 
     async def carry_punched(self, link: Link) -> None:
@@ -283,6 +292,7 @@ class Links:
         try:
             await link.run()
         finally:
+            self._punched.remove(link)
             self._mux.release(link.address, link)
 
     async def _close_channel(self, channel: TlsChannel) -> None:
@@ -350,6 +360,10 @@ class Links:
         finally:
             for link in links:
                 link.close()
+
+
+def _host_port(host: str, port: int) -> str:
+    return str(Address(host, port))
 
 
 def _is_ip(host: str) -> bool:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from p2pnode.core.address import Address, Realm, Scope
+from p2pnode.core.ids import PeerId
+from p2pnode.links import LinkKind
 from p2pnode.mapped_port import PortMappingStatus
 from p2pnode.read_back import PublishedRecord
 from p2pnode.relay_table import RelayStatistics
@@ -14,7 +16,7 @@ from p2pnode.relay_table import RelayStatistics
 if TYPE_CHECKING:
     from p2pnode.node import Node
 
-__all__ = ["FlowBudget", "NodeStatus", "Ready", "node_status", "resident_bytes"]
+__all__ = ["FlowBudget", "LinkStatus", "NodeStatus", "Ready", "node_status", "resident_bytes"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,23 @@ class FlowBudget:
 
 
 @dataclass(frozen=True)
+class LinkStatus:
+    """A TLS link (docs/protocol/links.md). `peer`: at the far end, None while it has not proven itself to us in a
+    session. `where`: HOST:PORT of its TCP. `stands_for`: the far end as sessions name it. `proxied`: by an HTTP proxy.
+    Bytes are those inside TLS; `dropped`: datagrams that there was no room for."""
+
+    kind: LinkKind
+    peer: PeerId | None
+    where: str
+    stands_for: Address
+    proxied: bool
+    age_s: float
+    bytes_sent: int
+    bytes_received: int
+    dropped: int
+
+
+@dataclass(frozen=True)
 class NodeStatus:
     """`role`: `server` serves the DHT in every realm it is in, `client` not in the public one. `nat`: `none`,
     `endpoint-independent`, `address-dependent`, `address-and-port-dependent`, `udp-blocked` or `unknown`. `peers`:
@@ -92,13 +111,15 @@ class NodeStatus:
     published: tuple[PublishedRecord, ...]
     """How many of the nodes nearest to each of our records held it when it was last read back."""
     port_mapping: tuple[PortMappingStatus, ...]
+    """Ports that routers were asked for, one for each address family, and whether they are believed."""
     relay: RelayStatistics
     """What this node relays for others."""
     relayed_sessions: int
     """Our own sessions that go through a relay now."""
     relayed_bytes: int
     """Of our own sessions, through relays, both directions, since the start."""
-    """Ports that routers were asked for, one for each address family, and whether they are believed."""
+    links: tuple[LinkStatus, ...]
+    """All TLS links."""
 
 
 def node_status(node: Node) -> NodeStatus:
@@ -125,7 +146,22 @@ def node_status(node: Node) -> NodeStatus:
         node.reaching.pathways.relaying.statistics(),
         sum(session.connection.path.relayed for session in node.sessions()),
         node.reaching.pathways.relaying.usage_of_all(),
+        _links(node),
     )
+
+
+def _links(node: Node) -> tuple[LinkStatus, ...]:
+    """Take a snapshot of all TLS links, ours first."""
+    now = node.network.monotonic()
+    direct = {s.remote: s.peer for s in node.sessions() if not s.connection.path.relayed}
+    return tuple(
+        LinkStatus(
+            kind, link.peer or direct.get(link.address), link.where, link.address, link.proxied, now - link.began_at,
+            link.bytes_sent, link.bytes_received, link.dropped,
+        )
+        for kind, links in node.links.all_links().items()
+        for link in links
+    )  # fmt: skip
 
 
 def resident_bytes() -> int:

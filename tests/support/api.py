@@ -55,7 +55,7 @@ class FakeNode:
             addresses=("127.0.0.1:4747",), peers=0, routing_table=0, records=0, uptime_s=1.0, rss_bytes=1,
             clock_skew_s=None, seen_as=(), rendezvous=(), port_mapping=(),
             relay=RelayStatistics(0, 0, 0, 0, {}, {}), relayed_sessions=0, relayed_bytes=0,
-            flows=FlowBudget(0, 25.0, None, 0),
+            flows=FlowBudget(0, 25.0, None, 0), links=(),
         )  # fmt: skip
 
     async def find(self, peer: PeerId, *, timeout: float) -> Any:
