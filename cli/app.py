@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from p2pnode.cli import (
-    commands_chat,
-    commands_id,
-    commands_lab,
-    commands_net,
-    commands_run,
-    commands_simulate,
-    commands_topic,
-)
 from p2pnode.cli.invocation import invocation_of
 
-__all__ = ["build"]
+__all__ = ["build", "command_of"]
 
+# In the order of --help, and which module adds which commands: a start loads and builds those of one.
+_MODULES = {
+    "commands_run": ("join", "bootstrap"),
+    "commands_id": ("id", "config", "doctor"),
+    "commands_net": ("status", "peers", "dht", "find", "connect", "netcheck", "ping"),
+    "commands_chat": ("send", "messages", "history", "contacts"),
+    "commands_topic": ("topic",),
+    "commands_lab": ("lab",),
+    "commands_simulate": ("simulate",),
+}
+_WITH_VALUE = ("--home", "--log-level", "--log-format", "--passphrase-file")
 _EPILOG = """\b
 Examples:
   p2pnode join                          be a peer, and chat with whoever is on the LAN
@@ -29,8 +33,21 @@ Examples:
 """
 
 
-def build() -> typer.core.TyperGroup:
-    """Return the command tree."""
+def command_of(args: Sequence[str]) -> str | None:
+    """Return the command that a line of arguments names, None where it names none: help, completion, a mistake."""
+    rest = iter(args)
+    for arg in rest:
+        if arg in _WITH_VALUE:
+            next(rest, None)
+        elif not arg.startswith("-"):
+            return arg
+        elif arg in ("-h", "--help"):
+            return None
+    return None
+
+
+def build(command: str | None = None) -> typer.core.TyperGroup:
+    """Return the command tree: all of it, or where `command` is one of ours, what its module adds."""
     app = typer.Typer(
         name="p2pnode",
         help="Find and reach any computer by its public key, and chat.",
@@ -41,17 +58,13 @@ def build() -> typer.core.TyperGroup:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     )
     app.callback()(_globals)
-    commands_run.add(app)
-    commands_id.add(app)
-    commands_net.add(app)
-    commands_chat.add(app)
-    commands_topic.add(app)
-    commands_lab.add(app)
-    commands_simulate.add(app)
-    command = typer.main.get_command(app)
-    assert isinstance(command, typer.core.TyperGroup)  # noqa: S101 - an app with commands is a group
-    _keep_texts(command)
-    return command
+    wanted = [module for module, commands in _MODULES.items() if command in commands]
+    for module in wanted or _MODULES:
+        import_module(f"p2pnode.cli.{module}").add(app)
+    group = typer.main.get_command(app)
+    assert isinstance(group, typer.core.TyperGroup)  # noqa: S101 - an app with callback is a group
+    _keep_texts(group)
+    return group
 
 
 class _AsTyped:

@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
-from p2pnode import Config, Home, KeyFileError
-
 if TYPE_CHECKING:
     import msgspec
 
-    from p2pnode import AccountKey, NodeKey
+    from p2pnode import AccountKey, Config, Home, NodeKey
     from p2pnode.api.client import Client
     from p2pnode.cli.progress import What
 
@@ -45,6 +43,8 @@ class Invocation:
     def home(self) -> Home:
         """`--home`, else P2PNODE_HOME, else the platform's place."""
         if self._home is None:
+            from p2pnode import Home
+
             path = self.home_option
             if path is None and self.environ.get("P2PNODE_HOME"):
                 path = Path(self.environ["P2PNODE_HOME"])
@@ -60,6 +60,8 @@ class Invocation:
 
         `command_line`: option name with underscores to its value, None when it was not given.
         """
+        from p2pnode import Config
+
         given = {name.replace("_", "-"): value for name, value in {**self.global_options, **command_line}.items()}
         if given.get("json") is not None:
             self.json = bool(given["json"])  # errors in the settings themselves are to be JSON already
@@ -102,6 +104,8 @@ class Invocation:
         return ask
 
     def _ask(self, config: Config, question: str) -> str:
+        from p2pnode import KeyFileError
+
         if self.environ.get(PASSPHRASE_VARIABLE):
             return self.environ[PASSPHRASE_VARIABLE]
         path: Path | None = config["passphrase-file"]

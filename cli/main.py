@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import typer
 
 from p2pnode import P2PError
-from p2pnode.cli.app import build
+from p2pnode.cli.app import build, command_of
 from p2pnode.cli.invocation import Invocation
 
 __all__ = ["main", "run"]
@@ -42,7 +42,7 @@ def run(argv: Sequence[str], invocation: Invocation | None = None) -> int:
         args.insert(0, "join")  # `p2pnode -u alice -p 4000`, as the programs before this one were started
     invocation.json = "--json" in args
     try:
-        code = build().main(args=args, prog_name="p2pnode", standalone_mode=False, obj=invocation)
+        code = build(command_of(args)).main(args=args, prog_name="p2pnode", standalone_mode=False, obj=invocation)
     except P2PError as error:
         return _failed(invocation, error.code, error.message, error.facts.get("trace"))
     except KeyboardInterrupt:

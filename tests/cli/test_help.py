@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from support.cli import p2pnode
 
-from p2pnode.cli.app import build
+from p2pnode.cli.app import build, command_of
 
 
 def commands(command: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -44,6 +44,41 @@ def test_unknown_option_is_wrong_usage(path: tuple[str, ...]) -> None:
     assert result.code == 2
     assert result.out == ""
     assert result.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("path", [path for path in ALL if len(path) == 1], ids=" ".join)
+def test_a_start_builds_the_module_of_its_command(path: tuple[str, ...]) -> None:
+    """The command is there, with all below it, and commands of other modules are not."""
+    built = commands(build(path[0]))
+    assert [each for each in built if each[0] == path[0]] == [each for each in ALL if each[0] == path[0]]
+    assert set(built) < set(ALL)
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        ("id", "id"),
+        ("id --help", "id"),
+        ("--home join id --json", "id"),
+        ("--home=x --log-level debug join id", "join"),
+        ("--help id", None),
+        ("--home x -h join", None),
+        ("--version", None),
+        ("--home", None),
+        ("", None),
+    ],
+)
+def test_command_of_a_line(line: str, command: str | None) -> None:
+    """Values of global options are no commands; help before the command is help about all of them."""
+    assert command_of(line.split()) == command
+
+
+def test_every_global_option_with_a_value_is_known() -> None:
+    """Or its value would be taken for the command."""
+    for param in build().params:
+        for option in param.opts:
+            if option.startswith("--") and option != "--help":
+                assert command_of([option, "value", "id"]) == ("value" if getattr(param, "is_flag", False) else "id")
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("jion", "join"), ("staus", "status"), ("contcats", "contacts")])
