@@ -41,7 +41,7 @@ class MetricsServer:
             ) from exc
         listener.listen(MAX_CONNECTIONS)
         self.address = self.address._replace(port=listener.getsockname()[1])
-        self._server = HttpServer(_Page(self._node), listener)
+        self._server = HttpServer(lambda: _Page(self._node), listener, self._node.network.run_blocking)
 
     async def stop(self) -> None:
         """Harmless when not started."""

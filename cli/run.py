@@ -14,19 +14,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
 
 from p2pnode import Address, Config, Node, NodeSettings, P2PError, PeerSpec, Ready, RealNetwork, StorageError
 from p2pnode.api.events import EventFeed
-from p2pnode.api.metrics_server import MetricsServer
 from p2pnode.api.server import ApiServer
 from p2pnode.api.service import Service
 from p2pnode.chat import Chat, ChatStore
 from p2pnode.cli.commands_run import settings_of
 from p2pnode.cli.invocation import Invocation
+
+if TYPE_CHECKING:
+    from p2pnode.api.metrics_server import MetricsServer
 
 __all__ = ["Entrance", "run_node"]
 
@@ -125,7 +127,7 @@ class _Program:
             service = Service(node, chat)
             api = ApiServer(service, self.invocation.home)
             feed = EventFeed(service) if self.console == "none" else None
-            metrics = None if self.metrics is None else MetricsServer(node, self.metrics)
+            metrics = None if self.metrics is None else _metrics_server(node, self.metrics)
             watchdog: threading.Timer | None = None
             try:
                 work = asyncio.ensure_future(self._work(service, api, feed, stop, metrics))
@@ -242,6 +244,12 @@ class _Program:
                 self.invocation.note(f"p2pnode: {error.message}")
             elif isinstance(error, Exception):
                 log.error("stop_failed", exc_info=error)
+
+
+def _metrics_server(node: Node, address: Address) -> MetricsServer:
+    from p2pnode.api.metrics_server import MetricsServer
+
+    return MetricsServer(node, address)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
-from statistics import median_high
 from typing import NamedTuple
 
 from p2pnode.core.errors import BadPacket
@@ -177,7 +176,7 @@ class TopicReader:
                 if known is None or entry.seq > known.seq:
                     read.entries[entry.public_key] = entry
         if heard:
-            read.held = median_high(word.held for word in heard)
+            read.held = sorted(word.held for word in heard)[len(heard) // 2]
             read.split = 2 * sum(word.split for word in heard) >= len(heard)
         read.answered = len(heard)
         return read

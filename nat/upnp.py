@@ -10,7 +10,6 @@ lead to the gateway's own address.
 
 from __future__ import annotations
 
-import html
 import ipaddress
 import re
 from collections.abc import Iterator
@@ -155,6 +154,8 @@ def parse_description_untrusted(text: str, at: Endpoint) -> Service:
             found.setdefault(kind, path)
     for kind in _SERVICES:
         if kind in found:
+            import html  # its table of names is half a megabyte, and most nodes have no such router
+
             path = html.unescape(found[kind])
             if not _SAFE_URL.fullmatch(path):
                 raise BadPacket("malformed")
@@ -213,6 +214,8 @@ def external_ip_untrusted(answer: HttpAnswer) -> str | None:
 
 def _action(service: Service, name: str, **arguments: str) -> bytes:
     """Section 3.2.1: arguments in the order of the service's description."""
+    import html
+
     inner = "".join(f"<{key}>{html.escape(value)}</{key}>" for key, value in arguments.items())
     body = (
         '<?xml version="1.0"?>\r\n<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" '

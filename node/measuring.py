@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from p2pnode.core.tasks import TaskSet
 from p2pnode.joining import Joiner
 from p2pnode.nat import UdpMux
-from p2pnode.netcheck import Netcheck
 from p2pnode.netcheck_report import NetcheckReport
 from p2pnode.reaching import Reaching
 from p2pnode.settings import NodeSettings
 from p2pnode.topics import Topical
+
+if TYPE_CHECKING:
+    from p2pnode.netcheck import Netcheck
 
 __all__ = ["Measuring"]
 
@@ -27,6 +31,8 @@ class Measuring(Topical):
     async def netcheck(self) -> NetcheckReport:
         """Find out what stands between this node and the world: seven seconds, a hundred datagrams. Raise P2PError."""
         if self._netcheck is None:
+            from p2pnode.netcheck import Netcheck  # loaded by the few nodes that are asked
+
             self._netcheck = Netcheck(
                 network=self.network,
                 dht=self.dht,

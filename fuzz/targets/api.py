@@ -14,8 +14,8 @@ from typing import Any, cast
 
 from p2pnode import InvalidPeerError, parse_peer
 from p2pnode.api import types
+from p2pnode.api.application import ROUTES, Application
 from p2pnode.api.routing import Route
-from p2pnode.api.server import ROUTES, Application
 from p2pnode.api.service import Service
 from targets.base import Target
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from p2pnode.api import types
+from p2pnode.api.application import ROUTES
 from p2pnode.api.openapi import document
-from p2pnode.api.server import ROUTES
 
 DOCUMENT = json.loads(json.dumps(document(ROUTES, version="1.2.3")))
 OPERATIONS = [(path, method, op) for path, item in DOCUMENT["paths"].items() for method, op in item.items()]

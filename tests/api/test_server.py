@@ -1,6 +1,7 @@
 """The control API over HTTP: answers, errors, streams, and the client."""
 
 import json
+import socket
 import stat
 import threading
 from collections.abc import Iterator
@@ -11,9 +12,9 @@ from support.api import Api, running_api
 
 from p2pnode import Address, Home, NetworkChanged, NotRunningError, PeerNotFoundError
 from p2pnode.api import types as t
+from p2pnode.api.application import ROUTES
 from p2pnode.api.client import Client
 from p2pnode.api.openapi import document
-from p2pnode.api.server import ROUTES
 
 PEER = "12D3KooWPK7MsXCzqaJX1zWetqBFaLs9JA2pfjfMgmf6wHNeDBCE"
 
@@ -30,6 +31,25 @@ def test_card_is_private_and_removed_at_the_end(tmp_path: Path) -> None:
         assert stat.S_IMODE(running.home.api.stat().st_mode) == 0o600
         assert len(running.token) == 64
     assert not (tmp_path / "api.json").exists()
+
+
+def test_server_that_nobody_asked_stops(tmp_path: Path) -> None:
+    """It has loaded nothing yet; its port is free again."""
+    with running_api(tmp_path) as running:
+        port = running.port
+    with socket.socket() as sock:
+        assert sock.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_first_requests_wait_for_what_serves_them(tmp_path: Path) -> None:
+    """Those that come before it is loaded are all answered."""
+    with running_api(tmp_path) as running:
+        waiting = [running.raw() for _ in range(5)]
+        for sock in waiting:
+            sock.sendall(f"GET /v1/status HTTP/1.1\r\nHost: 127.0.0.1:{running.port}\r\n\r\n".encode())
+        for sock in waiting:
+            with sock:
+                assert sock.recv(100).startswith(b"HTTP/1.1 401 ")
 
 
 def test_status_has_the_fields_of_the_contract(api: Api) -> None:

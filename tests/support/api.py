@@ -31,7 +31,10 @@ class FakeNode:
         self.peer_id, self.user_id = key.peer_id, account.user_id
         self.settings = SimpleNamespace(name="fake", network_id="public")
         self.network = SimpleNamespace(
-            monotonic=lambda: 1.0, token_bytes=lambda count: b"\5" * count, resolve=self._resolve
+            monotonic=lambda: 1.0,
+            token_bytes=lambda count: b"\5" * count,
+            resolve=self._resolve,
+            run_blocking=asyncio.to_thread,
         )
         self.subscribers: list[Callable[[Any], None]] = []
         self.entered = 0
