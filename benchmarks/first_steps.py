@@ -3,8 +3,8 @@
 Each figure is printed beside its bar and beside a yardstick of this machine, measured in the same run.
 
 The processes run from bytecode, as every installed program does from its second start on, also where the environment
-forbids to write it (PYTHONDONTWRITEBYTECODE): compiling the sources anew costs each start of a node a second, and
-the node 4 MB. It goes to a temporary folder, not into the tree.
+forbids to write it (PYTHONDONTWRITEBYTECODE): compiling the sources anew costs each start of a node half a second,
+and the node 2 MB. It goes to a temporary folder, not into the tree.
 """
 
 from __future__ import annotations
