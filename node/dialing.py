@@ -30,10 +30,11 @@ from p2pnode.session import Session
 from p2pnode.sessions import SessionTable
 from p2pnode.trace import Trace
 
-__all__ = ["DialAttempt", "Dialer", "OnFound"]
+__all__ = ["AHEAD", "DialAttempt", "Dialer", "OnFound"]
 
 log = structlog.get_logger(__name__)
 
+AHEAD = "ahead of its answer"
 MAX_REDIALS = 6  # of candidates whose checks go on: three rounds of two within an attempt
 MAX_ADDRESSES = 10  # security.md C1: what one presence can make us send to
 MAX_UNCONFIRMED = 5  # of them while the lookup goes on: an old presence must leave room for the newest one's
@@ -82,6 +83,7 @@ class DialAttempt:
         self._dials: dict[asyncio.Task[Connection], Path] = {}
         self._tried: set[Path] = set()
         self._candidates: dict[Path, Callable[[Address], bool] | None] = {}
+        self._ahead: set[Path] = set()
         self._redials = 0
         self._punching: asyncio.Task[None] | None = None
         self._punches: list[asyncio.Task[None]] = []
@@ -219,8 +221,10 @@ class DialAttempt:
 
     def _dial_candidate(self, path: Path, why: str, spend: Callable[[Address], bool] | None) -> None:
         if not self._over:
-            if not self._candidates:
+            if why != AHEAD and self._candidates.keys() <= self._ahead:
                 self._note("punch", "answered; its addresses are tried")
+            if why == AHEAD:
+                self._ahead.add(path)
             self._candidates[path] = spend
             self._dial(path, why, spend)
 

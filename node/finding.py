@@ -115,6 +115,7 @@ class Finder:
             ways,
             sum(result.queried for result, _ in results),
             sum(result.late for result, _ in results),
+            outside=tuple(dict.fromkeys(each for _, there in online for each in there.outside)) if ways else (),
         )
 
     async def find_user(self, user: UserId, *, timeout: float) -> tuple[PeerId, ...]:

@@ -54,6 +54,14 @@ class Meeting:
     found: bool = False
     relays: tuple[RelayHint, ...] = ()
 
+    def through_hole(self, remote: Address) -> bool:
+        """Whether a connection from there comes through a router that this meeting has opened.
+
+        From its IP address: where the port differs by destination, first packets may be here before a check tells it.
+        """
+        open_for = {each.ip for each in self.remotes - self.published}
+        return remote not in self.published and remote.ip in open_for
+
 
 def spare_of(meetings: Iterable[Meeting], peer: PeerId, path_of: Callable[[PeerId], Path | None]) -> Meeting | None:
     """Return the one to end before there is another with `peer`, the oldest first; None when there is room.

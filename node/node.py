@@ -164,7 +164,7 @@ class Node(Measuring):
         self.publisher = Publisher(
             key=self.key, account=self.account, settings=self.settings, network=self.network, network_tag=self.tag,
             dht=self.dht, state=self.state, addresses=self.published_addresses,
-            rendezvous=lambda: self.reaching.rendezvous,
+            rendezvous=lambda: self.reaching.rendezvous, outside=lambda: self.reaching.outside,
         )  # fmt: skip
         self._last_addresses = self.addresses_by_realm()
         self._unwatch = self.network.watch_interfaces(self._interfaces_changed)

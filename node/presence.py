@@ -3,7 +3,8 @@
 A DHT record of the node key with salt `presence/<realm>`, signed once per realm, so that a private address never
 enters the public DHT. MessagePack array; layout in docs/protocol/presence.md. A value with neither addresses nor
 rendezvous nodes says "offline": it keeps the user's id, so that an offline device still names its account. A node that
-nobody can dial publishes its rendezvous nodes alone: it is online, and reached through them.
+nobody can dial publishes its rendezvous nodes, and is reached through them; where its router shows it tells a caller
+where to send first packets, so that his own router is open when the node answers.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ __all__ = ["FindResult", "Presence", "presence_salt"]
 VERSION = 1
 MAX_ADDRESSES = 8
 MAX_RENDEZVOUS = 4
+MAX_OUTSIDE = 2  # one of each family
 NODE_ID_BYTES = 20
 
 
@@ -43,6 +45,7 @@ class _Wire(msgspec.Struct, array_like=True, frozen=True):
     rendezvous: Annotated[
         list[Annotated[bytes, msgspec.Meta(max_length=NODE_ID_BYTES + 18)]], msgspec.Meta(max_length=MAX_RENDEZVOUS)
     ] = []  # absent before it was appended
+    outside: Annotated[list[Annotated[bytes, msgspec.Meta(max_length=18)]], msgspec.Meta(max_length=MAX_OUTSIDE)] = []
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -54,6 +57,7 @@ class Presence:
     """What a node says of itself in one realm. Neither addresses nor rendezvous nodes: offline.
 
     `rendezvous`: at most 4 nodes that forward offers to it, best first; only their node ids are known (`peer_id` None).
+    `outside`: where its router shows it, one address of each family at most; nobody can dial it there unasked.
     """
 
     addresses: tuple[Address, ...]
@@ -62,13 +66,14 @@ class Presence:
     name: str = ""
     capabilities: int = 0
     rendezvous: tuple[KnownContact, ...] = ()
+    outside: tuple[Address, ...] = ()
 
     @property
     def online(self) -> bool:
         return bool(self.addresses or self.rendezvous)
 
     def encode(self) -> bytes:
-        """Below 500 bytes with 8 addresses, a name of 64 bytes and 4 rendezvous nodes, all IPv6."""
+        """Below 550 bytes with 8 addresses, a name of 64 bytes and 4 rendezvous nodes, all IPv6."""
         return _encoder.encode(
             _Wire(
                 VERSION,
@@ -78,6 +83,7 @@ class Presence:
                 self.name,
                 self.capabilities,
                 [contact.node_id + contact.address.pack() for contact in self.rendezvous[:MAX_RENDEZVOUS]],
+                [a.pack() for a in self.outside[:MAX_OUTSIDE]],
             )
         )
 
@@ -92,6 +98,7 @@ class Presence:
         except (msgspec.DecodeError, RecursionError, ValueError) as exc:
             raise BadPacket("malformed") from exc
         addresses = [Address.unpack_untrusted(packed) for packed in wire.addresses]
+        outside = [Address.unpack_untrusted(packed) for packed in wire.outside]
         user = None
         if wire.user:
             key = UserId.from_untrusted(wire.user)
@@ -112,6 +119,7 @@ class Presence:
             clean_name(wire.name),
             wire.capabilities,
             tuple(dict.fromkeys(through)),
+            tuple(a for a in outside if realm_of(a.ip, allow_documentation=allow_documentation) is realm),
         )
 
 
@@ -132,8 +140,8 @@ class FindResult:
 
     `addresses`: nearest realm first. `hops`: longest chain
     of referrals in the lookup. `seconds`: duration of the lookup. `rendezvous`: nodes that forward offers to it, which
-    are sealed to `x25519` (32 bytes, empty when unknown). `queried`: nodes asked; `late`: those of
-    them that did not answer in their usual time.
+    are sealed to `x25519` (32 bytes, empty when unknown). `outside`: where its router shows it. `queried`: nodes asked;
+    `late`: those of them that did not answer in their usual time.
     """
 
     peer: PeerId
@@ -152,3 +160,4 @@ class FindResult:
     evidence: str = ""
     holders: int = 0
     last_seen: float | None = None
+    outside: tuple[Address, ...] = ()

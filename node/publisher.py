@@ -44,6 +44,7 @@ JITTER = 0.05  # share of the refresh time, so that a network restarted at once 
 class _Where(NamedTuple):
     addresses: tuple[Address, ...]
     rendezvous: tuple[KnownContact, ...]
+    outside: tuple[Address, ...] = ()
 
 
 class Publisher:
@@ -61,8 +62,10 @@ class Publisher:
         state: NodeState,
         addresses: Callable[[], dict[Realm, tuple[Address, ...]]],
         rendezvous: Callable[[], tuple[KnownContact, ...]],
+        outside: Callable[[], tuple[Address, ...]],
     ) -> None:
-        """`rendezvous`: the nodes that forward offers to us in the public realm."""
+        """`rendezvous`: the nodes that forward offers to us in the public realm; `outside`: where routers show us in
+        it to those who make them."""
         self._key = key
         self._account = account
         self._settings = settings
@@ -72,6 +75,7 @@ class Publisher:
         self._state = state
         self._addresses = addresses
         self._rendezvous = rendezvous
+        self._outside = outside
         self._wake = asyncio.Event()
         self._published: dict[Realm, _Where] = {}
         self._due_at: dict[Realm, float] = {}
@@ -142,7 +146,8 @@ class Publisher:
         await asyncio.gather(*(self._put_presence(realm, _Where((), ()), leaving=True) for realm in realms))
 
     def _where(self, realm: Realm) -> _Where:
-        return _Where(self._addresses().get(realm, ()), self._rendezvous() if realm is Realm.PUBLIC else ())
+        through = self._rendezvous() if realm is Realm.PUBLIC else ()
+        return _Where(self._addresses().get(realm, ()), through, self._outside() if through else ())
 
     async def _publish(self, realm: Realm, where: _Where) -> None:
         await asyncio.gather(self._publish_presence(realm, where), self._publish_devices(realm))
@@ -183,6 +188,7 @@ class Publisher:
             self._account.user_id,
             self._settings.name,
             rendezvous=where.rendezvous,
+            outside=where.outside,
         )
         lifetime = self._settings.presence_lifetime
         return await self._put(self._key, presence_salt(realm), presence.encode(), lifetime, realm, leaving=leaving)

@@ -30,6 +30,7 @@ from p2pnode.meetings import OwnSide
 from p2pnode.nat import Connection, IceCandidate, IceEndpoint, Path, QuicEndpoint, StunClient, StunServer, UdpMux
 from p2pnode.offer import MAX_RELAYS, RelayHint
 from p2pnode.offer_guard import OfferGuard
+from p2pnode.outside import outside_addresses
 from p2pnode.pathways import Pathways
 from p2pnode.port_guessing import PortGuessing
 from p2pnode.port_mapping import PortMapping
@@ -198,6 +199,12 @@ class Reaching:
     def rendezvous(self) -> tuple[KnownContact, ...]:
         """The nodes that forward offers to us now."""
         return self._keeper.contacts() if self._needed() else ()
+
+    @property
+    def outside(self) -> tuple[Address, ...]:
+        """Where routers show us, for those who call."""
+        verdicts = {} if self._relay_only else {ipv6: self.verdict(ipv6=ipv6) for ipv6 in self._closed_families()}
+        return outside_addresses(verdicts, bound=self._mux.local, own=self._own_addresses().get(Realm.PUBLIC, ()))
 
     def flow_budget(self) -> FlowBudget:
         """What it costs to keep the rendezvous nodes' flows alive."""

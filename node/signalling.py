@@ -12,7 +12,6 @@ password that travelled sealed, and the QUIC connection proves both keys in the 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 
@@ -25,11 +24,12 @@ from p2pnode.core.keys import NodeKey
 from p2pnode.core.network import Network
 from p2pnode.core.tasks import TaskSet
 from p2pnode.dht import Dht, KnownContact
-from p2pnode.dialing import DialCandidate
+from p2pnode.dialing import AHEAD, DialCandidate
 from p2pnode.meetings import Meeting, OwnSide, no_path, spare_of
 from p2pnode.nat import IceEndpoint, IceParameters, Path
 from p2pnode.offer import Answer, Offer, Refusal, offer_hash, seal
 from p2pnode.offer_guard import OfferGuard, Received
+from p2pnode.offering import Offering
 from p2pnode.port_guessing import PortGuessing
 from p2pnode.port_sampling import DEPENDENT
 from p2pnode.presence import FindResult
@@ -41,15 +41,12 @@ __all__ = ["Signalling"]
 
 log = structlog.get_logger(__name__)
 
-# Pauses before each offer, and after the last: neither a lost one nor a callee that is just registering a new mapping
-# must cost the attempt.
-OFFER_AGAIN_S = (0.0, 1.0, 1.0, 1.0, 1.0, 1.5, 2.0, 3.0)
+AHEAD_AGAIN_S = 0.1  # a round trip of most lines: the offer is there by then
 ICE_TIMEOUT_S = 12.0
 GUESS_TIMEOUT_S = 14.0  # below the 15 s of a connect, so that it says why
 CONNECTION_WAIT_S = 15.0  # from the callee's answer until the caller's connection must have come
 MAX_INCOMING = 32  # attempts of others under way at once, each an ICE session of about 10 kB
 MAX_RENDEZVOUS = 4  # ways that one offer takes
-MAX_VOUCHING = 64  # offers of ours whose answers' copies may still come, 1 kB each
 
 
 class Signalling:
@@ -90,11 +87,12 @@ class Signalling:
         self._consent_missed = consent_missed
         self._consent_lost = consent_lost
         self._tasks = TaskSet()
-        self._answers: dict[bytes, asyncio.Future[Answer]] = {}
+        self._offering = Offering(
+            key=key, network=network, network_tag=network_tag, dht=dht, guard=guard, hidden=hidden
+        )
         self._incoming: dict[tuple[PeerId, str], Meeting] = {}
         self._meetings: dict[Meeting, None] = {}  # in order of birth
         self._last_answers: dict[bytes, tuple[PeerId, Meeting | None, asyncio.Future[bytes]]] = {}
-        self._vouching: dict[bytes, Vouches] = {}
 
     # caller
 
@@ -110,17 +108,19 @@ class Signalling:
         session = self._ice.session(controlling=True, candidates=own.candidates)
         meeting = Meeting(found.peer, session, Vouches((way.address for way in ways), chosen_by_peer=True))
         self._meetings[meeting] = None
+        self._begin_ahead(meeting, found, own, dial)
+        exchanging = asyncio.ensure_future(self._exchange(meeting, found, ways, own))
         try:
-            await self._consent(meeting, own, called=False)
-            answer = await self._exchange(found, ways, own, meeting)
-            remote = IceParameters.decode_untrusted(answer.ice)
-        except BadPacket as exc:
-            self._drop(meeting)
-            raise NoPathError(f"{found.peer} answered what cannot be read.", peer=str(found.peer)) from exc
+            answer, remote = await asyncio.shield(exchanging)
         except BaseException:
-            self._drop(meeting)
+            path = self._session_path(meeting.peer)
+            if not exchanging.done() and path is not None and path.remote in meeting.remotes:
+                self._tasks.spawn(self._answered_late(meeting, exchanging))
+            else:
+                exchanging.cancel()
+                self._drop(meeting)
+                await asyncio.wait({exchanging})
             raise
-        meeting.published = frozenset(answer.addresses)
         nats = own.nat, answer.nat
         meeting.guessing = self._guessing.helps(meeting.ice, nats, remote.guess)
         checks = self._checks(meeting, remote, lambda path, why: dial(path, why, meeting.ice.spend))
@@ -143,12 +143,63 @@ class Signalling:
             raise no_path(found.peer, *nats, guessed=meeting.guessing, hidden=self._hidden) from exc
         await asyncio.sleep(CONNECTION_WAIT_S)  # the dial that was just started ends this by cancelling it
 
+    def _begin_ahead(self, meeting: Meeting, found: FindResult, own: OwnSide, dial: DialCandidate) -> None:
+        """Dial where the peer's router shows it, ahead of its answer.
+
+        Mostly its router drops this, but ours is open then for the checks that the peer begins with our offer. The
+        first of them, proven by the password in the offer, comes half a round trip before the answer does.
+        """
+        ours = {each.address.ip for each in own.candidates}  # behind the same router there is a nearer way
+
+        def checked(address: Address) -> None:
+            meeting.remotes |= {address}
+            path = self._path_to(address)
+            dial(path, "checked", meeting.ice.spend)
+            self._nudge(path)
+
+        meeting.ice.on_pair = checked
+        there = [] if self._hidden else [each for each in found.outside if each.ip not in ours]
+        meeting.remotes |= set(there)
+        for address in there:
+            dial(self._path_to(address), AHEAD, meeting.ice.spend)
+        if there:
+            self._tasks.spawn(self._nudge_again(there))
+
+    async def _nudge_again(self, addresses: Sequence[Address]) -> None:
+        """Behind a router of ours with a port for each destination no check is heard; the peer's may be open by now."""
+        await asyncio.sleep(AHEAD_AGAIN_S)
+        for address in addresses:
+            self._nudge(self._path_to(address))
+
+    async def _exchange(
+        self, meeting: Meeting, found: FindResult, ways: Sequence[KnownContact], own: OwnSide
+    ) -> tuple[Answer, IceParameters]:
+        await self._consent(meeting, own, called=False)
+        answer = await self._offering.exchange(found, ways, own, meeting)
+        try:
+            remote = IceParameters.decode_untrusted(answer.ice)
+        except BadPacket as exc:
+            raise NoPathError(f"{found.peer} answered what cannot be read.", peer=str(found.peer)) from exc
+        meeting.published = frozenset(answer.addresses)
+        return answer, remote
+
+    async def _answered_late(self, meeting: Meeting, exchanging: asyncio.Future[tuple[Answer, IceParameters]]) -> None:
+        """The session was there before the answer: check its path all the same, which gives and keeps consent."""
+        try:
+            _, remote = await exchanging
+        except P2PError:
+            self._drop(meeting)
+        else:
+            self._checks(meeting, remote, lambda _path, _why: None)
+
     def session_opened(self, peer: PeerId, path: Path) -> None:
         """A session with `peer` is there: only checks that keep its path alive, or may find a better one, go on."""
         for meeting in [m for m in self._meetings if m.peer == peer and m.remote]:
             if path.relayed:
                 for address in meeting.ice.addresses_answered:  # found while the relayed handshake was under way
                     self._path_found(peer, self._path_to(address), False)
+            elif meeting.through_hole(path.remote):
+                meeting.remotes |= {path.remote}
             elif path.remote not in meeting.remotes:
                 self._drop(meeting)
 
@@ -159,61 +210,13 @@ class Signalling:
 
     def is_punched(self, peer: PeerId, remote: Address) -> bool:
         """Whether a connection with `peer` at `remote` goes through a hole that both sides made."""
-        return any(m.peer == peer and remote in m.remotes - m.published for m in self._meetings)
+        return any(m.peer == peer and m.through_hole(remote) for m in self._meetings)
 
     async def stop(self) -> None:
         """End everything that is under way."""
         await self._tasks.cancel()
         for meeting in list(self._meetings):
             self._drop(meeting)
-
-    async def _exchange(
-        self, found: FindResult, ways: Sequence[KnownContact], own: OwnSide, meeting: Meeting
-    ) -> Answer:
-        """Send offers until one is answered. Each has an attempt id of its own; the ICE session is the same."""
-        loop = asyncio.get_running_loop()
-        answered: asyncio.Future[Answer] = loop.create_future()
-        sent = []
-        sending: set[asyncio.Task[bool]] = set()
-        try:
-            for pause in OFFER_AGAIN_S:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        return await asyncio.shield(answered)
-                attempt = self._network.token_bytes(16)
-                offer = Offer(
-                    attempt,
-                    int(self._network.wall() * 1000),
-                    self._key.x25519_public,
-                    meeting.ice.local.encode(),
-                    own.published,
-                    own.nat,
-                    own.relays,
-                )
-                sealed = seal(offer, key=self._key, to=found.peer, to_x25519=found.x25519, network_tag=self._tag)
-                sent.append(self._guard.expect(found.peer, attempt, sealed))
-                self._answers[attempt] = answered
-                self._vouching[attempt] = meeting.vouches
-                while len(self._vouching) > MAX_VOUCHING:
-                    del self._vouching[next(iter(self._vouching))]
-                for way in ways:
-                    task = asyncio.ensure_future(
-                        self._dht.forward(way, found.peer.node_id, sealed, vouch=not self._hidden)
-                    )
-                    sending.add(task)
-                    task.add_done_callback(sending.discard)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(OFFER_AGAIN_S[-1]):
-                    return await asyncio.shield(answered)
-            raise NoPathError(
-                f"{found.peer} was asked through {len(ways)} rendezvous nodes and did not answer.", peer=str(found.peer)
-            )
-        finally:
-            for each in sent:
-                self._guard.forget(each)
-                self._answers.pop(each.attempt, None)
-            for task in list(sending):
-                task.cancel()
 
     # callee
 
@@ -227,20 +230,9 @@ class Signalling:
             log.info("offer_refused", sender=str(sender), reason=exc.reason)
             return
         if isinstance(received.message, Answer):
-            if (vouches := self._vouching.get(received.message.attempt)) is not None:
-                vouches.add(via.address, seen)
-            self._take_answer(received.message)
+            self._offering.answered(received.message, via, seen)
         else:
             self._tasks.spawn(self._take_offer(received, received.message, blob, via, seen))
-
-    def _take_answer(self, answer: Answer) -> None:
-        future = self._answers.get(answer.attempt)
-        if future is None or future.done():
-            return
-        if answer.refusal is not Refusal.NONE:
-            future.set_exception(RefusedError("The other side does not take calls from you, or not now."))
-        else:
-            future.set_result(answer)
 
     async def _take_offer(
         self, received: Received, offer: Offer, blob: bytes, via: KnownContact, seen: Address | None
@@ -338,7 +330,7 @@ class Signalling:
         if self._hidden:
             remote = replace(remote, candidates=())  # nothing is sent there
         meeting.remote = remote
-        meeting.remotes = frozenset(candidate.address for candidate in remote.candidates)
+        meeting.remotes |= {candidate.address for candidate in remote.candidates}
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.add_done_callback(lambda future: future.exception())  # retrieved: nobody may be waiting any more
 

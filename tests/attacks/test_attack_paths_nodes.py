@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from support.street import ONE_WAY_S, reach, street
 
-from p2pnode import Node
+from p2pnode import Node, P2PError
 from p2pnode.core.address import Address
 from p2pnode.core.keys import NodeKey
 from p2pnode.dht import KnownContact
@@ -84,6 +84,41 @@ def test_c1_many_offers_that_name_one_victim_draw_what_one_does() -> None:
     total, by_kind = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
     print(f"C1: six offers drew {total} packets to one victim: {dict(by_kind)}")
     assert total <= 10
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["answers", "silent"])
+def test_c1_a_presence_that_shows_a_victim_as_its_router(answers: bool) -> None:
+    """Whoever looks the liar up and calls sends ten packets there at most, and connects all the same."""
+
+    async def main(world: VirtualWorld) -> tuple[int, int]:
+        async with street(world) as there:
+            caller, liar = await there.home("port-restricted"), await there.home("port-restricted")
+            victims = (VICTIM, Address("77.1.0.2", 53))
+            await asyncio.sleep(5)
+            liar.publisher._outside = lambda: victims
+            liar.publisher.wake()
+            await asyncio.sleep(5)
+            assert (await caller.find(liar.peer_id)).outside == victims
+            if not answers:
+                liar.dht.on_deliver = lambda *_: None
+            drawn: Counter[Address] = Counter()
+
+            def look(_source: Address, to: Address, data: bytes) -> float:
+                drawn[to] += to in victims
+                return 0.0
+
+            world.loss = look
+            if answers:
+                session, _ = await reach(world, caller, liar)
+                assert session.path == "punched"
+            else:
+                with pytest.raises(P2PError):
+                    await caller.connect(liar.peer_id)
+            return drawn[victims[0]], drawn[victims[1]]
+
+    drawn = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+    print(f"C1: a presence that shows two victims drew {drawn} packets")
+    assert max(drawn) <= 10
 
 
 def aim(node: Node, number: int) -> None:

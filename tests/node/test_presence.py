@@ -63,7 +63,8 @@ def test_value_fits_into_a_record() -> None:
     """Eight IPv6 addresses, a long name and four rendezvous nodes stay well below 800 bytes."""
     addresses = tuple(Address(f"2001:4860::{i}", 65535) for i in range(8))
     through = tuple(KnownContact(None, NodeId(bytes(20)), address) for address in addresses[:MAX_RENDEZVOUS])
-    assert len(Presence(addresses, bytes(32), USER, "ä" * 32, 2**32 - 1, through).encode()) < 500
+    largest = Presence(addresses, bytes(32), USER, "ä" * 32, 2**32 - 1, through, addresses[:2])
+    assert len(largest.encode()) < 550
 
 
 def test_rendezvous_nodes_come_back_in_order() -> None:
@@ -90,11 +91,32 @@ def test_rendezvous_nodes_of_other_realms_are_left_out() -> None:
         Presence.decode_untrusted(presence(through=("192.168.1.1:1",)).encode(), Realm.PUBLIC)
 
 
+def test_outside_addresses_come_back_two_at_most() -> None:
+    """Field 7 says where routers show the node; those of other realms are left out, and they make nobody online."""
+    seen = tuple(Address.parse(a) for a in ("8.8.4.4:4747", "[2a00::7]:4747", "9.9.9.9:1"))
+    through = presence(through=("9.9.9.9:1",)).rendezvous
+    value = Presence((), bytes(32), USER, rendezvous=through, outside=seen)
+    assert Presence.decode_untrusted(value.encode(), Realm.PUBLIC).outside == seen[:2]
+    assert Presence.decode_untrusted(presence().encode(), Realm.PUBLIC).outside == ()
+    near = Presence((), bytes(32), USER, rendezvous=through, outside=(Address("192.168.1.1", 1), seen[0]))
+    assert Presence.decode_untrusted(near.encode(), Realm.PUBLIC).outside == seen[:1]
+    assert not Presence((), bytes(32), USER, outside=seen[:1]).online
+
+
+@pytest.mark.parametrize("packed", [b"", bytes(6), bytes(18), bytes(7), 7, [b"\x08\x08\x08\x08\x00\x01"] * 3])
+def test_v1_malformed_outside_address_is_refused(packed: object) -> None:
+    """Too short, too long, port 0, not bytes, too many: one error type."""
+    fields = msgspec.msgpack.decode(presence("8.8.8.8:1").encode())
+    fields[7] = packed if isinstance(packed, list) else [packed]
+    with pytest.raises(BadPacket, match=r"bad_address|malformed"):
+        Presence.decode_untrusted(msgspec.msgpack.encode(fields), Realm.PUBLIC)
+
+
 def test_value_of_an_earlier_version_is_read() -> None:
-    """Without field 6 there are no rendezvous nodes."""
+    """Without field 6 there are no rendezvous nodes, without field 7 no address outside."""
     old = msgspec.msgpack.encode(msgspec.msgpack.decode(presence("8.8.8.8:1").encode())[:6])
     read = Presence.decode_untrusted(old, Realm.PUBLIC)
-    assert (read.rendezvous, read.online) == ((), True)
+    assert (read.rendezvous, read.outside, read.online) == ((), (), True)
 
 
 @pytest.mark.parametrize("packed", [b"", bytes(20), bytes(25), bytes(26), bytes(37), bytes(39), 7, [b""] * 5])
@@ -138,6 +160,7 @@ def test_vectors_of_presence() -> None:
                 KnownContact(None, NodeId(bytes.fromhex(contact["node_id"])), Address.parse(contact["address"]))
                 for contact in vector["rendezvous"]
             ),
+            tuple(Address.parse(a) for a in vector["outside"]),
         )
         if not vector.get("earlier_version"):
             assert value.encode().hex() == vector["encoded"]

@@ -26,7 +26,7 @@ BOTH_WAYS = PUNCHED + [(b, a) for a, b in PUNCHED if a != b]
 @pytest.mark.slow
 @pytest.mark.parametrize(("caller", "callee"), BOTH_WAYS, ids=[f"{a}-{b}" for a, b in BOTH_WAYS])
 def test_pairs_that_need_no_guessing_are_punched(caller: str, callee: str) -> None:
-    """Connected by id alone, path `punched`, within 0.6 s at 80 ms round trip, and still there a minute later."""
+    """Connected by id alone, path `punched`, within 0.39 s at 80 ms round trip, and still there a minute later."""
 
     async def main(world: VirtualWorld) -> float:
         async with street(world) as there:
@@ -34,6 +34,7 @@ def test_pairs_that_need_no_guessing_are_punched(caller: str, callee: str) -> No
             await asyncio.sleep(5)
             session, seconds = await reach(world, a, b)
             assert session.path == "punched", session.trace.steps
+            await asyncio.sleep(1)  # a router that lets in everybody lets the connection in ahead of the offer
             other = b.session(a.peer_id)
             assert other is not None
             assert other.path == "punched"
@@ -43,7 +44,7 @@ def test_pairs_that_need_no_guessing_are_punched(caller: str, callee: str) -> No
 
     seconds = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
     print(f"{caller} -> {callee}: {seconds:.3f} s")
-    assert seconds <= 0.6
+    assert seconds <= 0.39
 
 
 @pytest.mark.parametrize("kind", ["fullcone", "address-restricted", "port-restricted", "symmetric"])
