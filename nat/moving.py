@@ -135,13 +135,16 @@ class Moving:
     def datagram_from_elsewhere(self, data: bytes, path: Path) -> None:
         """Take a genuine packet that came by another path, and follow the other side if it has moved there.
 
-        RFC 9000, section 9.3, "Responding to Connection Migration". Difference: no PATH_CHALLENGE, since qh3 knows of
+        RFC 9000, section 9.3, "Responding to Connection Migration": only by the packet that was sent last, for a relay,
+        or who was on the way, can hand over later what it held back. Difference: no PATH_CHALLENGE, since qh3 knows of
         one path only; instead a new path gets at most ten packets, probes included, and three times what comes by it
         until it answers a probe; if it does not, or by a packet, the connection goes back. Never raises.
         """
         now = self.network.monotonic()
         try:
-            genuine = self._knows_packets and not self.closed and self.transport.receive_genuine(data, now)
+            genuine, latest = False, False
+            if self._knows_packets and not self.closed:
+                genuine, latest = self.transport.receive_genuine(data, now)
         except TransportError:
             self._endpoint.dropped("quic_error")
             return
@@ -150,7 +153,7 @@ class Moving:
             return
         self.bytes_received += len(data)
         self._heard_at = now
-        if self._paths is None or self._paths.heard(path):
+        if latest and (self._paths is None or self._paths.heard(path)):
             self.move_to(path)
         self._process()
         if not self._released:

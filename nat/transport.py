@@ -15,10 +15,13 @@ from typing import Any, ParamSpec, TypeVar
 from qh3.quic import events
 from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnection
+from qh3.quic.crypto import CIPHER_SUITES
+from qh3.tls import Direction, Epoch
 
 from p2pnode.nat.certificate import NodeCertificate
 from p2pnode.nat.close import CloseReason
 from p2pnode.nat.headers import CID_BYTES, LONG_HEADER
+from p2pnode.nat.packet_order import HEAD_BYTES, PacketOrder
 
 __all__ = ["MAX_DATAGRAM_BYTES", "Configurations", "Transport", "TransportError", "events"]
 
@@ -96,18 +99,31 @@ class Configurations:
         return self._made[client, WIDE_WINDOW if connections < WIDE_CONNECTIONS else NARROW_WINDOW]
 
 
+class _Connection(QuicConnection):
+    """qh3's, which hands TLS's secrets on to its core: of those it gets, the header key stays here."""
+
+    order: PacketOrder | None = None
+
+    def _drain_tls(self) -> None:
+        for secret in () if self._tls is None else self._tls._traffic_secrets:
+            if secret.direction == Direction.DECRYPT and secret.epoch == Epoch.ONE_RTT:
+                self.order = PacketOrder(CIPHER_SUITES[secret.cipher_suite][0].decode(), secret.hp)
+        super()._drain_tls()
+
+
 class Transport:
     """One QUIC connection. Methods raise only TransportError; `now` is monotonic seconds."""
 
-    def __init__(self, quic: QuicConnection) -> None:
+    def __init__(self, quic: _Connection) -> None:
         self._quic = quic
+        self._latest = b""  # the head of the genuine packet that came last
         self.cid: bytes = quic.host_cid
         self.cids: set[bytes] = {quic.host_cid}
         self._send_errors = 0
 
     @classmethod
     def client(cls, configuration: QuicConfiguration, now: float) -> Transport:
-        transport = cls(QuicConnection(configuration=configuration))
+        transport = cls(_Connection(configuration=configuration))
         transport._guard(transport._quic.connect, _VIRTUAL_PEER, now)
         return transport
 
@@ -115,7 +131,7 @@ class Transport:
     def server(cls, configuration: QuicConfiguration, original_cid: bytes, retry_cid: bytes | None) -> Transport:
         """`original_cid`: the destination id of the client's first packet; `retry_cid`: ours from Retry, if any."""
         return cls(
-            QuicConnection(
+            _Connection(
                 configuration=configuration,
                 original_destination_connection_id=original_cid,
                 retry_source_connection_id=retry_cid,
@@ -135,7 +151,9 @@ class Transport:
         core = self._quic._core
         if core is not None and self._quic._handshake_complete and data[0] < LONG_HEADER:
             # What qh3's own method does with a packet of an open connection, less three looks at its header.
-            self._guard(core.receive_datagram, data, _VIRTUAL_PEER, now, len(data))
+            report = self._guard(core.receive_datagram, data, _VIRTUAL_PEER, now, len(data))
+            if report[2]:
+                self._latest = data[:HEAD_BYTES]
             self._guard(self._quic._drain_core)
         else:
             self._guard(self._quic.receive_datagram, data, _VIRTUAL_PEER, now)
@@ -146,19 +164,34 @@ class Transport:
         One call of the core for all: a quarter of the time that one for each takes. After a TransportError those behind
         the one that raised may not have been looked at; whoever repeats them all does no harm, QUIC drops duplicates.
         """
-        self._guard(self._quic.receive_gro_buffer, buffer, size, _VIRTUAL_PEER, now)
+        core = self._quic._core
+        if core is None:
+            return
+        # What qh3's own method does, which does not say how many of them were genuine and new.
+        report = self._guard(core.receive_gro_buffer, buffer, size, _VIRTUAL_PEER, now)
+        last = (len(buffer) - 1) // size * size
+        if report[2] * size >= len(buffer):
+            self._latest = buffer[last : last + HEAD_BYTES]
+        self._guard(self._quic._drain_core)
 
-    def receive_genuine(self, data: bytes, now: float) -> bool:
-        """Take one packet of an open connection that came from elsewhere; return whether it was genuine and new.
+    def receive_genuine(self, data: bytes, now: float) -> tuple[bool, bool]:
+        """Take one packet of an open connection that came from elsewhere; return whether it was genuine and new, and
+        whether it was sent after those that came before. One that was held back or overtaken was not.
 
-        What is not changes nothing. qh3's own method does the same but does not say.
+        What is not genuine changes nothing. qh3's own method does the same but does not say.
         """
         core = self._quic._core
         if core is None or data[0] >= LONG_HEADER:  # long headers belong to the handshake, which stays where it began
-            return False
+            return False, False
         report = self._guard(core.receive_datagram, data, _VIRTUAL_PEER, now, len(data))
         self._guard(self._quic._drain_core)
-        return bool(report[2])
+        if not report[2]:
+            return False, False
+        order = self._quic.order
+        latest = not self._latest or order is None or order.later(data, self._latest)
+        if latest:
+            self._latest = data[:HEAD_BYTES]
+        return True, latest
 
     def handle_timer(self, now: float) -> None:
         self._guard(self._quic.handle_timer, now)

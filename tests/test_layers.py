@@ -43,8 +43,8 @@ WITHOUT_IO = tuple(
         "dht": "accounts contact density error_codes fields graves handover hearsay keyring leases lookup members "
         "messages nearest neighbours notices overlay probes records repair results settings storage subscription table "
         "tokens topic_entries topics watches wire",
-        "nat": "behaviour close control handshake headers lifetime link_wire natpmp path path_choice pcp portmap "
-        "probes proof retry shares stall transport upnp",
+        "nat": "behaviour close control handshake headers lifetime link_wire natpmp packet_order path path_choice pcp "
+        "portmap probes proof retry shares stall transport upnp",
         "node": "addresses events evidence fair_share interfaces lan_machine lan_wire link_gate netcheck_advice "
         "netcheck_judge netcheck_report offer offer_guard peerspec presence proxy reachability relay_choice "
         "relay_table relay_wire settings trace vouches",

@@ -1,4 +1,4 @@
-"""C1, A1, T2: packets and path probes with forged sources, copied, handed over by a relay."""
+"""C1, A1, T2, R1, M1: packets and path probes with forged sources, copied, held back, handed over by a relay."""
 
 import asyncio
 
@@ -136,6 +136,64 @@ def test_t2_a_relay_cannot_pass_itself_off_as_a_direct_path() -> None:
         await asyncio.sleep(1)
         assert not [to for _, to in other.sent if to == at]
         assert other.endpoint.statistics().dropped["other_way"] > 0
+        stop(one, other)
+
+    run_virtual(main)
+
+
+def test_r1_m1_what_a_relay_held_back_or_replays_moves_nothing() -> None:
+    """A relay keeps ten packets for itself, and all others in copy. The session has moved on to a direct path and is
+    idle; then the relay delivers all of them, twice: what QUIC still waits for is taken, and neither side moves."""
+
+    async def main(world: VirtualWorld) -> None:
+        one, other = await connected(world)
+        flow, back = relay_between(one, other)
+        client, server = one.endpoint.connections()[0], other.endpoint.connections()[0]
+        direct = client.path
+        client.add_path(flow.path)
+        server.add_path(back.path)
+        await asyncio.sleep(2)
+        moves: list[str] = []
+        for name, connection in (("client", client), ("server", server)):
+            connection.on_moved = lambda _, path, name=name: moves.append(f"{name} to {path}")  # type: ignore[misc]
+
+        client.take_path(flow.path)
+        await client.ping()
+        await asyncio.sleep(1.5)
+        assert server.path == back.path
+        delivering, held = flow.deliver, []
+        flow.deliver = held.append  # type: ignore[method-assign,assignment]
+        for _ in range(10):
+            client.take_path(flow.path)  # it would rather have the direct one
+            client._ping()
+            client._schedule_flush()
+            await asyncio.sleep(0.01)
+        client.take_path(direct)
+        client._ping()  # answered by a mere ACK, which is not acknowledged: QUIC still waits for what is missing
+        client._schedule_flush()
+        await asyncio.sleep(2)
+        flow.deliver = delivering  # type: ignore[method-assign]
+        assert server.path.remote == Address("10.0.0.1", 1000)
+        packets = [data for data in held if data[0] != PROBE]
+        assert len(packets) >= 10
+        assert set(moves[-2:]) == {f"client to {direct}", f"server to {server.path}"}
+
+        moves.clear()
+        received = server.bytes_received
+        for _ in range(2):
+            for data in [*held, *flow.seen]:
+                flow.deliver(data)
+                await asyncio.sleep(0.1)
+            for data in list(back.seen):
+                back.deliver(data)
+                await asyncio.sleep(0.1)
+        await asyncio.sleep(5)
+        taken = server.bytes_received - received
+        copied = len(flow.seen) + len(back.seen)
+        print(f"R1, M1: of {len(held)} held back {taken} bytes were new; they and {copied} copied: {len(moves)} moves")
+        assert moves == []
+        assert taken > 0
+        assert await client.ping() < 1
         stop(one, other)
 
     run_virtual(main)
