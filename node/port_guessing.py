@@ -22,6 +22,8 @@ __all__ = ["PortGuessing"]
 
 VOUCHED_WITHIN_S = 2.0  # the other copies of an offer or answer come well within that
 LOOK_S = 0.02
+# Ordinary checks pass two round trips and a half after the callee began, one after the caller did.
+CALLER_AHEAD_S = 0.1
 
 
 class PortGuessing:
@@ -83,7 +85,7 @@ class PortGuessing:
         own, role = ice.local.guess, _role(ice, nats, theirs)
         if role is not None and own is not None and theirs is not None:
             stranger = called and not self._known(peer)
-            self._tasks.spawn(self._guess(ice, peer, role, own, theirs, vouches, stranger))
+            self._tasks.spawn(self._guess(ice, peer, role, own, theirs, vouches, called, stranger))
 
     async def _guess(
         self,
@@ -93,9 +95,10 @@ class PortGuessing:
         own: GuessTerms,
         theirs: GuessTerms,
         vouches: Vouches,
+        called: bool,
         stranger: bool,
     ) -> None:
-        began = self._network.monotonic()
+        began = self._network.monotonic() - (0.0 if called else CALLER_AHEAD_S)
         while (target := _target(role, vouches)) is None:
             if ice.closed or ice.addresses_answered or self._network.monotonic() - began > VOUCHED_WITHIN_S:
                 return

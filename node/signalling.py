@@ -337,7 +337,8 @@ class Signalling:
         def pair(address: Address) -> None:
             path = self._path_to(address)
             new = done.done() and address not in meeting.remotes
-            if new or meeting.ice.has_answered(address):
+            # When a guess has hit, our own check need not be answered first: a relayed session probes the path itself.
+            if new or meeting.guessing or meeting.ice.has_answered(address):
                 self._path_found(meeting.peer, path, new)
             why = "guessed port" if meeting.guessing and address not in meeting.remotes else "checked"
             meeting.remotes |= {address}
