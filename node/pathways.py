@@ -48,6 +48,7 @@ class Pathways:
         usable: Callable[[Address], bool],
         session: Callable[[PeerId], Session | None],
         known: Callable[[PeerId], bool],
+        contact: Callable[[PeerId], bool],
         hidden: bool,
         is_punched: Callable[[Session], bool],
         improve: Callable[[PeerId], None],
@@ -55,7 +56,8 @@ class Pathways:
         budget: AddressBudget,
         links: Links,
     ) -> None:
-        """`session`: the open one with a peer; `known`: whether it is a contact or has one. `hidden`: no peer learns
+        """`session`: the open one with a peer; `known`: whether it is a contact or has one; `contact`: whether
+        it is a contact of the user's. `hidden`: no peer learns
         our address. `improve(peer)`: look for better paths under its session. `moved(session, before)`: it goes on by
         another path. `budget`: that of the checks."""
         self._network = network
@@ -69,7 +71,7 @@ class Pathways:
         self.relaying = Relaying(
             network=network, dht=dht, send=send, settings=relay, received=self._relayed, paired=endpoint.nudge,
             in_use=lambda flow: any(flow.path in each.known_paths for each in endpoint.connections()),
-            ended=self._flow_ended,
+            known=contact, ended=self._flow_ended,
         )  # fmt: skip
         self.punching = TcpPunching(
             network=network, links=links, endpoint=endpoint, usable=usable, budget=budget, hidden=hidden
@@ -179,8 +181,8 @@ class Pathways:
         if session.connection.in_doubt:
             self._improve(session.peer)
 
-    async def _open_flow(self, peer: PeerId, relay: KnownContact) -> Path | None:
-        flow = await self.relaying.open(peer, relay)
+    async def _open_flow(self, peer: PeerId, relay: KnownContact, calls: bool) -> Path | None:
+        flow = await self.relaying.open(peer, relay, calls=calls)
         return None if flow is None else flow.path
 
     def _relayed(self, data: bytes, source: Address, flow: RelayFlow) -> None:
@@ -191,8 +193,9 @@ class Pathways:
         elif kind == "relay":
             self._endpoint.probe_received(data, source, flow)
 
-    def _flow_ended(self, flow: RelayFlow) -> None:
-        self.dialing.lost(flow.relay)
+    def _flow_ended(self, flow: RelayFlow, lost: bool) -> None:
+        if lost:
+            self.dialing.lost(flow.relay)
         session = self._session(flow.peer)
         if session is not None:
             session.connection.remove_path(flow.path)

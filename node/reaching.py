@@ -106,7 +106,7 @@ class Reaching:
             usable=lambda at: self._realm(at.ip) is Realm.PUBLIC and usable(at),  # relays that peers name (K1)
             session=sessions.get, is_punched=lambda session: self._is_punched(session.connection),
             improve=self._improver.ask, moved=self._session_moved, budget=self._ice.budget, known=self._is_known,
-            hidden=relay_only, links=links,
+            hidden=relay_only, links=links, contact=lambda peer: self.known(peer),  # noqa: PLW0108 - set later
         )  # fmt: skip
         self._guard = OfferGuard(key=key, network_tag=network_tag, known=self._is_known)
         self._guessing = PortGuessing(

@@ -35,7 +35,7 @@ class RelayDialing:
     def __init__(
         self,
         *,
-        open_flow: Callable[[PeerId, KnownContact], Coroutine[Any, Any, Path | None]],
+        open_flow: Callable[[PeerId, KnownContact, bool], Coroutine[Any, Any, Path | None]],
         usable: Callable[[Address], bool],
         session: Callable[[PeerId], Session | None],
         known: Callable[[PeerId], bool],
@@ -44,11 +44,11 @@ class RelayDialing:
         now: Callable[[], float],
         hidden: bool = False,
     ) -> None:
-        """`usable`: whether packets may go to an address that a peer names. `session`: the open one with a peer.
-        `known`: whether a peer is a contact, or has a session. `contacts()`: nodes that we have verified, where the
-        same relay may stand with an address of the other family. `budget`: that of the checks (C1). `now`: monotonic
-        seconds. `hidden`: no peer may learn our address, so no relay is asked that only the peer knows: it may be the
-        peer's own."""
+        """`open_flow(peer, relay, calls)`: `calls`: we call. `usable`: whether packets may go to an address that a
+        peer names. `session`: the open one with a peer. `known`: whether a peer is a contact, or has a session.
+        `contacts()`: nodes that we have verified, where the same relay may stand with an address of the other family.
+        `budget`: that of the checks (C1). `now`: monotonic seconds. `hidden`: no peer may learn our address, so no
+        relay is asked that only the peer knows: it may be the peer's own."""
         self._open_flow = open_flow
         self._usable = usable
         self._session = session
@@ -147,7 +147,7 @@ class RelayDialing:
             return
         # One that we have not verified ourselves may be a victim (C1).
         asked = [relay for relay, verified in relays if verified or self._may_ask(relay.address)]
-        opening = [asyncio.ensure_future(self._open(peer, relay)) for relay in asked]
+        opening = [asyncio.ensure_future(self._open(peer, relay, dial is not None)) for relay in asked]
         try:
             later: list[Path] = []
             dialled = False
@@ -176,8 +176,8 @@ class RelayDialing:
     def _may_ask(self, address: Address) -> bool:
         return all(self._budget.spend(address, self._now()) for _ in range(PACKETS_OF_ASKING))
 
-    async def _open(self, peer: PeerId, relay: KnownContact) -> Path | None:
-        path = await self._open_flow(peer, relay)
+    async def _open(self, peer: PeerId, relay: KnownContact, calls: bool) -> Path | None:
+        path = await self._open_flow(peer, relay, calls)
         if path is not None:
             self._budget.answered(relay.address, self._now())
         return path

@@ -32,8 +32,11 @@ RENEW_S = 25.0  # below the shortest common mapping time-out (30 s), as for rend
 OPEN_TIMEOUT_S = 3.0
 UNUSED_S = 20.0  # a flow that no connection uses for so long is closed
 MAX_USAGE = 256  # peers whose traffic through relays is remembered
-MAX_UNUSED = 24  # of those at one relay, which gives a node 32 places
 MAX_FLOWS = 256  # of our own; a caller's offers are budgeted, each opens two at most
+PLACES = 32  # that a relay gives a node
+# Strangers who call, and do come: so many at one relay, and in all; the others are for contacts and for our own calls.
+MAX_STRANGERS_HERE = PLACES // 2
+MAX_STRANGERS = MAX_FLOWS // 2
 
 
 class RelayFlow:
@@ -41,7 +44,11 @@ class RelayFlow:
 
     kind: PathKind = "relay"
 
-    def __init__(self, relay: KnownContact, peer: PeerId, number: int, send: Callable[[bytes, Address], None]) -> None:
+    def __init__(
+        self, relay: KnownContact, peer: PeerId, number: int, send: Callable[[bytes, Address], None], *, calls: bool
+    ) -> None:
+        """`calls`: for a call of ours."""
+        self.calls = calls
         self.relay, self.peer, self.number = relay, peer, number
         self.path = Path(relay.address, self)
         self.paired = False
@@ -71,16 +78,19 @@ class Relaying:
         received: Callable[[bytes, Address, RelayFlow], None],
         paired: Callable[[Path], None],
         in_use: Callable[[RelayFlow], bool],
-        ended: Callable[[RelayFlow], None],
+        known: Callable[[PeerId], bool],
+        ended: Callable[[RelayFlow, bool], None],
     ) -> None:
-        """`received`: a datagram came by a flow. `paired`: the peer is there now, what was sent before is lost.
-        `in_use`: whether a connection needs the flow. `ended`: the relay has given it up, or died."""
+        """`known`: whether a peer is a contact of the user's. `received`: a datagram came by a flow. `paired`: the peer
+        is there now, what was sent before is lost.
+        `in_use`: whether a connection needs the flow. `ended(flow, lost)`: `lost`: the relay has given it up, or died;
+        else we have, for somebody who comes first."""
         self._network = network
         self._dht = dht
         self._send = send
         self._received = received
         self._paired = paired
-        self._in_use = in_use
+        self._in_use, self._known = in_use, known
         self._ended = ended
         self.table = RelayTable(settings, network.token_bytes)
         self._flows: dict[tuple[Address, int], RelayFlow] = {}
@@ -140,37 +150,54 @@ class Relaying:
         """Return the bytes of all our flows, both directions, since the start."""
         return self._past + sum(flow.bytes_sent + flow.bytes_received for flow in self._by_pair.values())
 
-    async def open(self, peer: PeerId, relay: KnownContact) -> RelayFlow | None:
-        """Return a flow to `peer` through `relay`; the peer's may not be there yet. None: refused, or no answer."""
+    async def open(self, peer: PeerId, relay: KnownContact, *, calls: bool = False) -> RelayFlow | None:
+        """Return a flow to `peer` through `relay`; the peer's may not be there yet. `calls`: we call it. None: refused,
+        no answer, or a stranger too many."""
         if relay.node_id in (self._dht.key.node_id, peer.node_id):
             return None
         key = peer, relay.node_id
         known = self._by_pair.get(key)
         if known is not None:
             return known
-        self._make_room(relay)
-        if len(self._by_pair) >= MAX_FLOWS:
+        if not await self._make_room(relay, stranger=not calls and not self._known(peer)):
             return None
         granted = await self._dht.relay(relay, peer.node_id, lease_s=LEASE_S, timeout=OPEN_TIMEOUT_S)
         if granted is None:
             return None
         if (known := self._by_pair.get(key)) is not None:
             return known
-        flow = RelayFlow(relay, peer, granted.flow, self._send)
+        flow = RelayFlow(relay, peer, granted.flow, self._send, calls=calls)
         flow.paired = granted.paired
         self._flows[relay.address, flow.number] = self._by_pair[key] = flow
         self._tasks.spawn(self._keep(flow))
         log.info("relay_flow_opened", peer=str(peer), relay=str(relay.address))
         return flow
 
-    def _make_room(self, relay: KnownContact) -> None:
-        """Those who call us and do not come must not use up our places at a relay: the oldest of them ends."""
-        here = [flow for flow in self._by_pair.values() if flow.relay.node_id == relay.node_id]
-        if len(here) >= MAX_UNUSED:
-            unused = [flow for flow in here if not self._in_use(flow)]
-            for flow in unused[: max(0, len(unused) - MAX_UNUSED + 1)]:
-                self._close(flow)
-                self._tasks.spawn(self._end(flow))
+    async def _make_room(self, relay: KnownContact, *, stranger: bool) -> bool:
+        """Whether one more may be opened. Strangers who call and do not come must not use up our places: the oldest of
+        them ends. Those who do come leave room for whom we know: the oldest stranger ends for him."""
+        every = list(self._by_pair.values())
+        here = [flow for flow in every if flow.relay.node_id == relay.node_id]
+        strangers = [flow for flow in every if not flow.calls and not self._known(flow.peer)]
+        strangers_here = [flow for flow in strangers if flow in here]
+        if stranger:
+            over = strangers_here if len(strangers_here) >= MAX_STRANGERS_HERE else []
+            over = over or (strangers if len(strangers) >= MAX_STRANGERS else [])
+            goes = [flow for flow in over if not self._in_use(flow)]
+        else:
+            over = here if len(here) >= PLACES else every if len(every) >= MAX_FLOWS else []
+            goes = [flow for flow in over if flow in strangers or not self._in_use(flow)]
+        if not over:
+            return True
+        if not goes:
+            return False
+        flow = min(goes, key=self._in_use)
+        self._close(flow)
+        self._ended(flow, False)
+        ending = self._tasks.spawn(self._end(flow))
+        if len(here) >= PLACES:
+            await asyncio.wait((ending,))  # or the relay has no place yet
+        return True
 
     async def _end(self, flow: RelayFlow) -> None:
         await self._dht.relay(flow.relay, flow.peer.node_id, lease_s=0, timeout=OPEN_TIMEOUT_S)
@@ -218,7 +245,7 @@ class Relaying:
             return True
         log.info("relay_flow_lost", peer=str(flow.peer), relay=str(flow.relay.address))
         self._close(flow)
-        self._ended(flow)
+        self._ended(flow, True)
         return False
 
     def _close(self, flow: RelayFlow) -> None:

@@ -35,13 +35,15 @@ def peer_of(number: int) -> PeerId:
     return NodeKey.generate(random.Random(number).randbytes).peer_id
 
 
-def relaying_at(world: VirtualWorld, used: set[RelayFlow]) -> tuple[Relaying, KnownContact, AtRelay]:
+def relaying_at(
+    world: VirtualWorld, used: set[RelayFlow], known: frozenset[PeerId] = frozenset()
+) -> tuple[Relaying, KnownContact, AtRelay]:
     network = world.host(HOME.ip)
     dht = AtRelay(network, NodeKey.generate(random.Random(1).randbytes))
     nothing: Any = lambda *_: None  # noqa: E731
     relaying = Relaying(
         network=network, dht=cast("Dht", dht), send=nothing, settings=RelaySettings(enabled=False), received=nothing,
-        paired=nothing, in_use=used.__contains__, ended=nothing,
+        paired=nothing, in_use=used.__contains__, known=known.__contains__, ended=nothing,
     )  # fmt: skip
     relay = peer_of(2)
     return relaying, KnownContact(relay, relay.node_id, Address("9.2.0.1", 9)), dht
@@ -66,6 +68,43 @@ def test_o1_strangers_calls_do_not_use_up_our_places_at_a_relay() -> None:
     friends, flows, sides = run_virtual(main)
     print(f"O1: of 6 friends {friends} got a flow among 120 strangers; {flows} flows, {sides} sides at the relay")
     assert friends == 6
+    assert sides <= 32
+
+
+def test_o1_strangers_who_come_leave_our_places_to_whom_we_know() -> None:
+    """A contact is relayed; then 64 strangers call and do come, and stay. Contacts who call, and peers that we call,
+    get flows all the same; the contact of before keeps his; strangers among themselves push nobody out."""
+
+    async def main(world: VirtualWorld) -> tuple[int, int, int, int]:
+        used: set[RelayFlow] = set()
+        contacts = [peer_of(2000 + number) for number in range(12)]
+        relaying, relay, dht = relaying_at(world, used, frozenset(contacts))
+
+        async def come(peer: PeerId, *, calls: bool = False) -> RelayFlow | None:
+            flow = await relaying.open(peer, relay, calls=calls)
+            if flow is not None:
+                used.add(flow)
+            await asyncio.sleep(0.5)
+            return flow
+
+        first = await come(contacts[0])
+        strangers = [flow for number in range(64) if (flow := await come(peer_of(100 + number))) is not None]
+        assert [flow for flow in strangers if flow in relaying.flows()] == strangers
+        called = [await come(peer_of(3000 + number), calls=True) for number in range(12)]
+        came = [await come(contact) for contact in contacts[1:]]
+        held = relaying.flows()
+        assert first in held
+        assert sum(flow in held for flow in strangers) == 32 - 12 - 12
+        figures = len(strangers), sum(f in held for f in called), sum(f in held for f in came)
+        sides = dht.table.statistics().flows
+        await relaying.stop()
+        return (*figures, sides)
+
+    strangers, called, came, sides = run_virtual(main)
+    print(
+        f"O1: {strangers} of 64 strangers, then {called} of 12 calls of ours and {came} of 11 contacts; {sides} sides"
+    )
+    assert (strangers, called, came) == (16, 12, 11)
     assert sides <= 32
 
 
