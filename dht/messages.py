@@ -7,7 +7,7 @@ from a proven address: `[5, lease]` Register · `[6, target, blob, vouch]` Forwa
 `[13, record]` Changed · `[14, port, fresh, nonce]` Probe · `[15, peer, lease]` Relay.
 Answers: `[1, observed]` Pong · `[2, observed, token, ipv4, ipv6]` Nodes · `[3, observed, token, record or nil, ipv4,
 ipv6]` Value · `[4, observed]` Stored · `[5, observed, code, detail]` Error · `[6, observed, lease,
-relays]` Registered · `[7, observed]` Forwarded · `[8, observed]` Delivered · `[9, observed]` DialBackAccepted ·
+relays, tls443]` Registered · `[7, observed]` Forwarded · `[8, observed]` Delivered · `[9, observed]` DialBackAccepted ·
 `[11, observed, held, split, more, entries]` TopicPage · `[12, observed, lease, seq, record or nil]` Watching ·
 `[13, observed]` Noticed · `[14, observed, port]` Probed · `[15, observed, flow, lease, paired]`
 Relaying.
@@ -239,11 +239,13 @@ class Error(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=
 
 
 class Registered(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=6):
-    """Granted, for `lease` seconds. `relays`: whether the node relays, too (Relay)."""
+    """Granted, for `lease` seconds. `relays`: whether the node relays, too (Relay). `tls443`: it takes TLS links at
+    port 443."""
 
     observed: Observed
     lease: Lease
     relays: bool
+    tls443: bool
 
 
 class Forwarded(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, gc=False, tag=7):

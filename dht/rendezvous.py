@@ -92,6 +92,7 @@ class Rendezvous:
         self._vias: OrderedDict[tuple[bytes, Address], float] = OrderedDict()
         self._handed: OrderedDict[bytes, float] = OrderedDict()
         self.on_deliver: DeliverHandler | None = None
+        self.tls443 = False
         self.forwarded = self.delivered = 0
 
     def used(self, node_id: bytes, address: Address, until: float) -> None:
@@ -131,7 +132,7 @@ class Rendezvous:
             return Error(observed, ErrorCode.BUSY, 0)
         if not self.registered.grant(node_id, asked.source, now + request.lease, now):
             return Error(observed, ErrorCode.BUSY, 0)
-        return Registered(observed, request.lease, self._engine.on_relay is not None)
+        return Registered(observed, request.lease, self._engine.on_relay is not None, self.tls443)
 
     def _forward(self, request: Forward, asked: Asked, now: float, wall: float) -> Answer | None:
         engine, observed = self._engine, pack_address(asked.source)

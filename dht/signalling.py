@@ -42,11 +42,12 @@ NEWCOMER_PENALTY = 0.2  # s of round trip that a node known only now is thought 
 @dataclass(frozen=True, slots=True)
 class Registration:
     """A node forwards to us. `relays`: it relays, too. `rtt_s`: what asking took. `seen`: our address as it sees it, as
-    sent."""
+    sent. `tls443`: it takes TLS links at port 443, so that those can call us whom nothing else passes."""
 
     relays: bool
     rtt_s: float
     seen: bytes = b""
+    tls443: bool = False
 
 
 class Signalling:
@@ -84,7 +85,17 @@ class Signalling:
         outcome = await self.protocol.request(contact.address, contact.node_id, Register(lease))
         if not isinstance(outcome.answer, Registered):
             return None
-        return Registration(outcome.answer.relays, outcome.rtt_s, outcome.answer.observed)
+        answer = outcome.answer
+        return Registration(answer.relays, outcome.rtt_s, answer.observed, answer.tls443)
+
+    @property
+    def tls443(self) -> bool:
+        """Whether we take TLS links at port 443; those who register hear of it."""
+        return self._engine.rendezvous.tls443
+
+    @tls443.setter
+    def tls443(self, takes: bool) -> None:
+        self._engine.rendezvous.tls443 = takes
 
     # -- relay --------------------------------------------------------------------------------------------------
 

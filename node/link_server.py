@@ -18,7 +18,9 @@ from p2pnode.link_gate import LinkGate, LinkLimits
 from p2pnode.nat import Link, TlsChannel, UdpMux, server_context
 from p2pnode.nat.link_wire import greeting
 
-__all__ = ["LinkServer"]
+__all__ = ["HTTPS_PORT", "LinkServer"]
+
+HTTPS_PORT = 443
 
 log = structlog.get_logger(__name__)
 
@@ -43,12 +45,14 @@ class LinkServer:
         self._links: dict[Address, Link] = {}
         self._tasks = TaskSet()
 
-    async def start(self, addresses: Collection[Address], *, public: bool) -> None:
-        """Serve links at these addresses; `public`: at the number of the UDP port, too. Raise P2PError."""
+    async def start(self, addresses: Collection[Address], *, public: bool) -> bool:
+        """Serve links at these addresses; `public`: at the number of the UDP port, too. Return whether port 443 is
+        among them. Raise P2PError."""
         if addresses:
             await self.listen(addresses)
         if public:
             await self.listen(self._mux.local, optional=True)
+        return any(address.port == HTTPS_PORT for address in self._listening)
 
     def serve_if(self, public: bool) -> None:
         """Serve links at the number of the UDP port too, once strangers can dial us."""

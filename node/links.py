@@ -25,7 +25,7 @@ from p2pnode.core.network import Network, TcpStream
 from p2pnode.core.sealed_network import sealing
 from p2pnode.core.tasks import TaskSet
 from p2pnode.link_dialer import LinkDialer
-from p2pnode.link_server import LinkServer
+from p2pnode.link_server import HTTPS_PORT, LinkServer
 from p2pnode.nat import Link, StunClient, TlsChannel, UdpMux, client_context, kind_of
 from p2pnode.nat.certificate import peer_of_certificate_untrusted
 from p2pnode.nat.link_wire import GREETING, FrameReader, read_greeting_untrusted
@@ -151,6 +151,14 @@ class Links:
 
     def _way(self, to: Address) -> _Way:
         return self._ways.get(to, (to.ip, to.port, None))
+
+    def _likely_ways(self, to: Address) -> list[_Way]:
+        """Where a node may take links, the likelier first: only port 443 may pass here."""
+        if to in self._ways or to.port == HTTPS_PORT:
+            return [self._way(to)]
+        ways: list[_Way] = [self._way(to), (to.ip, HTTPS_PORT, None)]
+        only_https = self._ways and all(port == HTTPS_PORT for _host, port, _peer in self._ways.values())
+        return ways[::-1] if only_https else ways
 
     def _realm(self, address: Address) -> Realm | None:
         return realm_of(address.ip, allow_documentation=self._settings.allow_documentation)
@@ -321,7 +329,13 @@ class Links:
 
     async def _open_for(self, to: Address, *, our_port: bool) -> None:
         try:
-            await self.open(*self._way(to), stands_for=to, our_port=our_port)
+            first, *others = self._likely_ways(to)
+            try:
+                await self.open(*first, stands_for=to, our_port=our_port)
+            except P2PError:
+                if not others:
+                    raise
+                await self.open(*others[0], stands_for=to, our_port=our_port)
             if (link := self._links.get(to)) is not None:
                 for data in self._opening[to]:
                     link.send(data, to)

@@ -160,7 +160,7 @@ class Node(Measuring):
         if self.settings.relay_only:
             self.endpoint.accepts = lambda path: path.relayed
         await self.dht.start()
-        await self.links.server.start(self.settings.tcp, public=self.settings.role == "bootstrap")
+        self.dht.tls443 = await self.links.server.start(self.settings.tcp, public=self.settings.role == "bootstrap")
         self.publisher = Publisher(
             key=self.key, account=self.account, settings=self.settings, network=self.network, network_tag=self.tag,
             dht=self.dht, state=self.state, addresses=self.published_addresses,

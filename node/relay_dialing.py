@@ -14,6 +14,7 @@ from p2pnode.explaining import Between
 from p2pnode.meetings import OwnSide
 from p2pnode.nat import AddressBudget, Path
 from p2pnode.offer import Answer, Offer, RelayHint
+from p2pnode.reachability import NatKind
 from p2pnode.relay_choice import DEPENDENT, FLOWS, choose_relays, head_start
 from p2pnode.session import Session
 
@@ -65,7 +66,8 @@ class RelayDialing:
         self, peer: PeerId, own: OwnSide, offer: Offer, *, caller_is_hidden: bool = False
     ) -> tuple[RelayHint, ...]:
         """The callee's choice, for its answer to a peer: of the relays of both; of a hidden caller's only, since it
-        asks no others. None for more than a few strangers at once."""
+        asks no others. Where UDP is blocked, a relay needs a link, which those of that side have, and others may never
+        get. None for more than a few strangers at once."""
         if not self._known(peer) and not self._admits_stranger(peer):
             return ()
         now = self._now()
@@ -73,10 +75,14 @@ class RelayDialing:
         ours = [(hint.contact, hint.rtt_s) for hint in own.relays if hint.contact.node_id not in self._lost]
         named = [(self._reach(hint, own), hint.rtt_s) for hint in offer.relays]
         offered = [RelayHint(reached[0], rtt_s) for reached, rtt_s in named if reached is not None]
-        if caller_is_hidden and offer.relays:
+        offered = [hint for hint in offered if hint.contact.node_id not in self._lost]
+        if own.nat is NatKind.UDP_BLOCKED and ours:
+            linked = {contact.node_id for contact, _rtt_s in ours}
+            offered = [hint for hint in offered if hint.contact.node_id in linked]
+        if offer.relays and (caller_is_hidden or (offer.nat is NatKind.UDP_BLOCKED and offered)):
             shared = {hint.contact.node_id for hint in offer.relays}
             ours = [each for each in ours if each[0].node_id in shared]
-        return tuple(choose_relays(ours, [hint for hint in offered if hint.contact.node_id not in self._lost]))
+        return tuple(choose_relays(ours, offered))
 
     def lost(self, relay: KnownContact) -> None:
         """It answers no more: others are chosen for a while."""
@@ -111,7 +117,10 @@ class RelayDialing:
 
     def _admits_stranger(self, peer: PeerId) -> bool:
         now = self._now()
-        self._strangers = {each: at for each, at in self._strangers.items() if now - at < STRANGER_S}
+        # Who came is none any more.
+        self._strangers = {
+            each: at for each, at in self._strangers.items() if now - at < STRANGER_S and not self._known(each)
+        }
         if peer not in self._strangers and len(self._strangers) >= MAX_STRANGERS:
             return False
         self._strangers[peer] = now

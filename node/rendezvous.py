@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 LEASE_BEATS = 3.6  # renewals in a lease: two may get lost
 JITTER = 0.1  # share of the keep-alive, so that nodes started together do not beat in step
+TLS_TRIES = 6  # further nodes that are asked, at once, when none of ours takes links at port 443 ...
+TLS_AFTER_S = 5.0  # ... so long after there were enough: it is for others, and joining comes first
 MAX_SHUNNED = 256  # nodes that refused or vanished; a table holds a few hundred
 
 
@@ -119,14 +121,21 @@ class RendezvousKeeper:
         self._beat_at = 0.0  # all are renewed together: several that die together are missed together
         self._shunned: OrderedDict[NodeId, float] = OrderedDict()
         self._retry_s = self.settings.retry
+        self._tls_tries = TLS_TRIES
+        self._tls_at = float("inf")
         self._wake = asyncio.Event()
         self._told: frozenset[KnownContact] = frozenset()
         self._asked = self._unanswered = self._given_up = 0
 
     def contacts(self) -> tuple[KnownContact, ...]:
-        """Return the nodes that forward to us now, those that answered last time first."""
+        """Return the nodes that forward to us now, those that answered last time first, among them one that takes links
+        at port 443, where there is one: some peers pass no other."""
         ranked = sorted(self._kept.values(), key=lambda kept: kept.misses)
-        return tuple(kept.contact for kept in ranked[: self.settings.wanted])
+        chosen, others = ranked[: self.settings.wanted], ranked[self.settings.wanted :]
+        taking = [kept for kept in others if kept.granted.tls443]
+        if taking and not any(kept.granted.tls443 for kept in chosen):
+            chosen[-1] = taking[0]
+        return tuple(kept.contact for kept in chosen)
 
     def relays(self) -> list[tuple[KnownContact, float]]:
         """Return those of them that relay as well, each with its round trip in seconds, the nearest first."""
@@ -150,6 +159,7 @@ class RendezvousKeeper:
         """Renew everything now: our network, and so every mapping, has changed."""
         self._shunned.clear()
         self._retry_s = self.settings.retry
+        self._tls_tries = TLS_TRIES
         for kept in self._kept.values():
             kept.due_at = 0.0
         self._wake.set()
@@ -178,6 +188,8 @@ class RendezvousKeeper:
         while self._network.monotonic() < self._beat_at and (candidates := self._choose()):
             self._retry_s = self.settings.retry
             await asyncio.gather(*(self._try(contact) for contact in candidates))
+        if len(self._kept) >= self.settings.enough:
+            self._tls_at = min(self._tls_at, self._network.monotonic() + TLS_AFTER_S)
         self._tell()
 
     def statistics(self) -> RendezvousStatistics:
@@ -187,6 +199,8 @@ class RendezvousKeeper:
         due = [kept.due_at for kept in self._kept.values()]
         if len(self._kept) < self.settings.wanted:
             due.append(self._network.monotonic() + self._retry_s)
+        if self._wants_tls():
+            due.append(max(self._tls_at, self._network.monotonic()))
         return min(due)
 
     def _missing(self) -> int:
@@ -195,15 +209,20 @@ class RendezvousKeeper:
             return self.settings.wanted - answering
         return self.settings.wanted - len(self._kept)
 
+    def _wants_tls(self) -> bool:
+        return self._tls_tries > 0 and not any(kept.granted.tls443 for kept in self._kept.values())
+
     def _choose(self) -> list[KnownContact]:
         """Return as many untried candidates as are missing: first from address blocks that we have no node in."""
+        now = self._network.monotonic()
         missing = self._missing()
+        if self._wants_tls() and now >= self._tls_at:
+            missing, self._tls_tries = max(missing, self._tls_tries), 0
         if missing <= 0:
             return []
-        now = self._network.monotonic()
         while self._shunned and next(iter(self._shunned.values())) <= now:
             self._shunned.popitem(last=False)
-        count = self.settings.wanted + len(self._kept) + len(self._shunned)
+        count = max(missing, self.settings.wanted) + len(self._kept) + len(self._shunned)
         found = self._dht.rendezvous_candidates(count, realm=self._realm, families=self._families())
         free = [c for c in found if c.node_id not in self._kept and c.node_id not in self._shunned]
         chosen = _diverse(free, {prefix_of(kept.contact.address.ip) for kept in self._kept.values()})

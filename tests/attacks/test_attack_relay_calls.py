@@ -34,3 +34,23 @@ def test_o1_strangers_do_not_use_up_the_flows() -> None:
         assert dialing.choose(ALICE.peer_id, own, offer) == (relay,)
 
     run_virtual(main)
+
+
+def test_o1_a_stranger_who_came_is_none_any_more() -> None:
+    """Many call one after the other, each gets a session: all of them get relays, however fast they come."""
+
+    async def main(world: VirtualWorld) -> None:
+        relay = RelayHint(KnownContact(None, CAROL.node_id, Address("9.9.9.9", 1)), 0.05)
+        own = OwnSide((), (), NatKind.UNKNOWN, relays=(relay,))
+        came: set[PeerId] = set()
+        dialing = RelayDialing(
+            open_flow=None,  # type: ignore[arg-type]  # nothing is opened here
+            usable=lambda _: True, session=lambda _: None, known=came.__contains__, contacts=list,
+            budget=AddressBudget(), now=world.loop.time,
+        )  # fmt: skip
+        for n in range(3 * MAX_STRANGERS):
+            peer = PeerId(bytes([n] * 31 + [3]))
+            assert dialing.choose(peer, own, make_offer(relays=())) == (relay,)
+            came.add(peer)
+
+    run_virtual(main)

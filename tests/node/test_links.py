@@ -10,6 +10,7 @@ from support.transfer import Receiver, send_file
 from support.virtual_nodes import network_of
 
 from p2pnode import SessionMoved, UdpBlockedError
+from p2pnode.core.address import Address
 from p2pnode.explaining import PathReason
 from p2pnode.reachability import NatKind
 from p2pnode.simulations.routers.kinds import kind_named
@@ -150,6 +151,20 @@ def test_where_only_port_443_passes_bootstrap_nodes_relay(other: str, way: str) 
     assert seconds <= 1.0
 
 
+def test_any_node_that_listens_at_port_443_is_used_where_nothing_else_passes() -> None:
+    """Not only bootstrap nodes, whose lines name the port: who joins hears of others, and tries it there as well."""
+
+    async def main(world: VirtualWorld) -> None:
+        async with street(world, tls_port=443) as there:
+            server = await there.start(world.host("9.77.0.1"), tcp=(Address("9.77.0.1", 443),))
+            await asyncio.sleep(30)
+            a = await there.home_of("tcp-443")
+            await asyncio.sleep(30)
+            assert server.addresses()[0] in a.links.open_links()
+
+    run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+
+
 def test_links_go_through_the_proxy() -> None:
     """Nothing passes the firewall but what the proxy dials; user and password are shown, NO_PROXY exempts."""
 
@@ -160,7 +175,10 @@ def test_links_go_through_the_proxy() -> None:
             settings = {"proxy": "http://alice:secret%20word@9.200.0.1:3128"}
             a = await there.start(home.host(), **settings)
             assert a.reaching.nat is NatKind.UDP_BLOCKED
-            assert sorted(proxy.tunnels) == [f"9.{n}.0.1:443" for n in range(3)]
+            first = [f"9.{n}.0.1:443" for n in range(3)]
+            assert sorted(proxy.tunnels[:3]) == first
+            assert all(tunnel.endswith(":443") for tunnel in proxy.tunnels)  # other nodes may listen there as well
+            assert set(a.links.open_links()) == {node.addresses()[0] for node in there.public[:3]}
             await asyncio.sleep(5)
             b = await there.home_of("port-restricted")
             session, seconds = await reach(world, b, a)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import pytest
+from support.offer_vectors import BOB, make_offer
 
 from p2pnode.core.address import Address
 from p2pnode.core.ids import NodeId
 from p2pnode.dht import KnownContact
 from p2pnode.fair_share import level_of
+from p2pnode.meetings import OwnSide
+from p2pnode.nat import AddressBudget
 from p2pnode.offer import RelayHint
 from p2pnode.reachability import NatKind
 from p2pnode.relay_choice import FLOWS, choose_relays, head_start
+from p2pnode.relay_dialing import RelayDialing
+from p2pnode.simulations.virtual import VirtualWorld, run_virtual
 
 NONE, EASY, HARD = NatKind.NONE, NatKind.ENDPOINT_INDEPENDENT, NatKind.ADDRESS_AND_PORT_DEPENDENT
 
@@ -76,3 +81,36 @@ def test_the_level_fills_the_whole(offered: list[float], level: float) -> None:
     assert level_of(offered, 90.0) == level
     if offered and level != float("inf"):
         assert sum(min(each, level) for each in offered) == pytest.approx(90.0)
+
+
+@pytest.mark.parametrize("blocked", ["callee", "caller", "both, one relay shared", "both, none shared"])
+def test_where_udp_is_blocked_the_relays_of_that_side_are_taken(blocked: str) -> None:
+    """It has links to those; whether it gets one to another relay, however near that is, nobody knows."""
+
+    async def main(world: VirtualWorld) -> None:
+        near, far, third = (
+            KnownContact(None, NodeId(bytes(19) + bytes([n])), Address(f"9.0.{n}.1", 4747)) for n in range(3)
+        )
+        dialing = RelayDialing(
+            open_flow=None,  # type: ignore[arg-type]  # nothing is opened here
+            usable=lambda _: True, session=lambda _: None, known=lambda _: True, contacts=list,
+            budget=AddressBudget(), now=world.loop.time,
+        )  # fmt: skip
+        closed, free = NatKind.UDP_BLOCKED, NatKind.ENDPOINT_INDEPENDENT
+        ours, theirs, expected = {
+            "callee": ([far], [near], [far]),
+            "caller": ([near], [far], [far]),
+            "both, one relay shared": ([near, far], [far, third], [far]),
+            "both, none shared": ([near], [far], [near]),
+        }[blocked]
+        rtt_s = {near: 0.01, far: 0.5, third: 0.3}
+        own = OwnSide(
+            (), (), free if blocked == "caller" else closed, relays=tuple(RelayHint(each, rtt_s[each]) for each in ours)
+        )
+        offer = make_offer(
+            nat=free if blocked == "callee" else closed,
+            relays=tuple(RelayHint(each, rtt_s[each]) for each in theirs),
+        )
+        assert [hint.contact for hint in dialing.choose(BOB.peer_id, own, offer)] == expected
+
+    run_virtual(main)

@@ -30,6 +30,7 @@ class FakeDht:
         self.refusing: set[KnownContact] = set()
         self.asked: list[tuple[float, KnownContact]] = []
         self.seen: dict[KnownContact, bytes] = {}
+        self.without443: set[KnownContact] = set()  # take no links at port 443
         self.leases: set[float] = set()
         self.moves: list[float] = []
         self._now = now
@@ -42,7 +43,7 @@ class FakeDht:
         return (
             None
             if dead or contact in self.refusing
-            else Registration(relays=True, rtt_s=0.04, seen=self.seen.get(contact, b""))
+            else Registration(True, rtt_s=0.04, seen=self.seen.get(contact, b""), tls443=contact not in self.without443)
         )
 
     def rendezvous_candidates(
@@ -84,6 +85,26 @@ def test_the_best_four_are_registered_at_once() -> None:
             assert keeper.contacts() == tuple(nodes[:4])
             assert told == [set(nodes[:4])]
             assert len({at for at, _ in dht.asked}) == 1
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("place", [2, 7, None])
+def test_one_that_takes_links_at_port_443_is_among_them(place: int | None) -> None:
+    """Where there is one: those whom nothing else passes call through it. Six more nodes are asked for it, once."""
+
+    async def main(world: VirtualWorld) -> None:
+        nodes = [contact(n) for n in range(1, 20)]
+        async with keeping(world, nodes) as (keeper, dht, told):
+            dht.without443 = {node for n, node in enumerate(nodes) if n != place}
+            keeper.renew()
+            await asyncio.sleep(200)
+            assert keeper.contacts()[:3] == tuple(nodes[:3])
+            assert keeper.contacts()[3] == nodes[7 if place == 7 else 3]
+            further = [node for _, node in dht.asked if node in nodes[4:]]
+            assert len(set(further)) == (0 if place == 2 else 6)
+            assert place == 7 or len(further) == len(set(further))
+            assert len(told) == 1 + (place == 7)
 
     run_virtual(main)
 

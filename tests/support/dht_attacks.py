@@ -116,7 +116,7 @@ def hostile_payloads() -> list[bytes]:
         Value(bytes(6), bytes(8), rec, b"", b""), Stored(bytes(6)), Error(bytes(6), 1, 0), Register(60),
         Forward(bytes(20), b"blob", False), Deliver(bytes(32), b"blob", b""), DialBack(bytes(16)),
         DialFor(bytes(6), bytes(16)),
-        Registered(bytes(6), 60, True), Relay(bytes(20), 60), Relaying(bytes(6), 7, 60, True),
+        Registered(bytes(6), 60, True, True), Relay(bytes(20), 60), Relaying(bytes(6), 7, 60, True),
         Forwarded(bytes(6)), Delivered(bytes(6)), DialBackAccepted(bytes(6)),
         Watch(bytes(20), 0, 60, [bytes(26)]), Changed(rec), Watching(bytes(6), 60, 1, rec), Noticed(bytes(6)),
         Probe(2000, True, bytes(16)), Probed(bytes(6), 2000),

@@ -122,7 +122,7 @@ def make() -> dict[str, Any]:
         "deliver": Deliver(asker.public_raw, b"sealed offer", OBSERVED.pack()),
         "dial_back": DialBack(seed("dial nonce")[:16], 4748),
         "dial_for": DialFor(OBSERVED.pack(), seed("dial nonce")[:16]),
-        "registered": Registered(OBSERVED.pack(), 60, True),
+        "registered": Registered(OBSERVED.pack(), 60, True, True),
         "relay": Relay(target, 100), "relaying": Relaying(OBSERVED.pack(), 0xBEEF, 100, True),
         "forwarded": Forwarded(OBSERVED.pack()), "delivered": Delivered(OBSERVED.pack()),
         "dial_back_accepted": DialBackAccepted(OBSERVED.pack()),
