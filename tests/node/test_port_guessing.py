@@ -23,6 +23,7 @@ from p2pnode.simulations.virtual import VirtualWorld, run_virtual
 T = TypeVar("T")
 SEEDS = [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
 RANDOM, SEQUENTIAL = 15.0, 10.0  # s: the bars
+SEED_OF_A_LATE_HIT = 2  # a relayed session is there before it
 CELLS = [
     ("symmetric", "port-restricted", RANDOM),
     ("port-restricted", "symmetric", RANDOM),
@@ -42,6 +43,15 @@ async def meet(there: Street, caller: RouterKind | str, callee: RouterKind | str
     session, seconds = await reach(there.world, a, b)
     assert session.path == "punched", session.trace.steps
     return a, b, seconds
+
+
+async def until(world: VirtualWorld, done: Callable[[], bool]) -> float:
+    """Wait; return the time."""
+    for _ in range(int(RANDOM * 1000)):
+        if done():
+            return world.loop.time()
+        await asyncio.sleep(0.001)
+    raise NoPathError("no direct path in time")
 
 
 def sockets_of(node: Node) -> int:
@@ -135,6 +145,45 @@ def test_a_relayed_session_moves_to_the_guessed_port(caller: str, callee: str) -
     seconds, direct = run_hits(main)
     print(f"{caller} -> {callee}: data after {seconds:.2f} s, direct after {direct:.2f} s")
     assert seconds <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("caller", "callee", "begin_s", "move_s"),
+    [("symmetric", "port-restricted", 0.16, 0.1), ("port-restricted", "symmetric", 0.28, 0.15)],
+)
+def test_a_guess_begins_soon_and_a_hit_is_a_path_at_once(
+    caller: str, callee: str, begin_s: float, move_s: float
+) -> None:
+    """The caller's packets leave a quarter of a second after the answer at most. A relayed session moves a round trip
+    after its caller knows of the hit: it probes the path itself, beside the ICE checks."""
+
+    async def main(world: VirtualWorld) -> tuple[float, float]:
+        async with street(world) as there:
+            a, b = await there.home_of(caller), await there.home_of(callee)
+            await asyncio.sleep(5)
+            began = world.loop.time()
+            seen: dict[tuple[int, int], float] = {}
+
+            def look(source: Address, to: Address, data: bytes) -> float:
+                if (source.ip, to.ip, data[:2]) == ("11.20.0.1", "11.21.0.1", b"\0\1"):
+                    seen.setdefault((source.port, to.port), world.loop.time() - began)
+                return 0.0
+
+            world.loss = look
+            session = await a.connect(b.peer_id)
+            assert session.path == "relay"
+            guessers = [node.reaching._guessing._guesser for node in (a, b)]
+            hit = await until(world, lambda: any(each.statistics().get("won") for each in guessers))
+            moved = await until(world, lambda: session.path == "punched")
+            answered = next(
+                step.at_s for step in session.trace.steps if step.step == "punch" and "answered" in step.result
+            )
+            return sorted(seen.values())[4] - answered, moved - hit  # four: ordinary checks
+
+    began, moved = run_virtual(main, delay=ONE_WAY_S, keep_trace=False, seed=SEED_OF_A_LATE_HIT)
+    print(f"{caller} -> {callee}: guessing {began:.3f} s after the answer, direct {moved:.3f} s after the hit")
+    assert began <= begin_s
+    assert moved <= move_s
 
 
 def test_lost_packets_cost_time_only() -> None:
