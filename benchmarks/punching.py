@@ -84,14 +84,15 @@ CELLS = {"easy": EASY, "hard": HARD, "tcp": TCP, "all": [*EASY, *HARD, *TCP]}
 class Builder:
     """Makes nodes, each in a home of its own; all join through the first public ones."""
 
-    def __init__(self, world: VirtualWorld, seed: int) -> None:
-        self.world = world
+    def __init__(self, world: VirtualWorld, seed: int, *, public: int = PUBLIC) -> None:
+        """`public`: how many nodes are public; the first three are bootstrap nodes."""
+        self.world, self.public = world, public
         self.nodes: list[Node] = []
         self._rng = random.Random(f"punching {seed}")
         self._servers: list[PeerSpec] = []
 
     async def open(self) -> None:
-        for number in range(PUBLIC):
+        for number in range(self.public):
             bootstrap = number < BOOTSTRAP
             node = await self._start(self.world.host(f"9.{number}.0.1"), "bootstrap" if bootstrap else "peer")
             if bootstrap:
