@@ -204,7 +204,8 @@ class Reaching:
     def outside(self) -> tuple[Address, ...]:
         """Where routers show us, for those who call."""
         verdicts = {} if self._relay_only else {ipv6: self.verdict(ipv6=ipv6) for ipv6 in self._closed_families()}
-        return outside_addresses(verdicts, bound=self._mux.local, own=self._own_addresses().get(Realm.PUBLIC, ()))
+        own, mapped = self._own_addresses().get(Realm.PUBLIC, ()), self.port_mapping.addresses()
+        return outside_addresses(verdicts, bound=self._mux.local, own=own, mapped=mapped)
 
     def flow_budget(self) -> FlowBudget:
         """What it costs to keep the rendezvous nodes' flows alive."""
@@ -221,8 +222,7 @@ class Reaching:
 
     def seen_as(self) -> tuple[str, ...]:
         """Our believed outside addresses as text, IPv4's first; without port where it differs by destination."""
-        verdicts = [self.verdict(ipv6=ipv6) for ipv6 in (False, True)]
-        return tuple(str(v.address) if v.address else v.ip for v in verdicts if v.ip is not None)
+        return tuple(str(v.address or v.ip) for ipv6 in (False, True) if (v := self.verdict(ipv6=ipv6)).ip is not None)
 
     @property
     def nat(self) -> NatKind:

@@ -27,7 +27,8 @@ SEEN = Address("11.20.0.1", 31_000)
 def test_what_is_said_of_a_router(seen: Reflexive, said: tuple[Address, ...]) -> None:
     """Its one address; with a port for each destination one that never changes; nothing that stands there anyway."""
     bound = (Address("0.0.0.0", 4747),)
-    assert outside_addresses({False: seen}, bound=bound, own=[Address("9.9.9.9", 4747)]) == said
+    assert outside_addresses({False: seen}, bound=bound, own=[Address("9.9.9.9", 4747)], mapped=[]) == said
+    assert not outside_addresses({False: seen}, bound=bound, own=[], mapped=[Address("9.9.9.9", 47470)])
 
 
 def test_home_is_shown_outside_and_dialled_there_ahead() -> None:
