@@ -26,9 +26,10 @@ from p2pnode.core.ids import PeerId
 from p2pnode.dht.contact import Contact
 from p2pnode.dht.wire import MAX_DATAGRAM, SEALED, SEALED_OVERHEAD
 
-__all__ = ["Ciphers", "Ephemeral", "Keyring", "Session", "derive_keys"]
+__all__ = ["KEYS_BYTES", "Ciphers", "Ephemeral", "Keyring", "Session", "derive_keys"]
 
 KEYS_LABEL = b"p2pnode/1/dht/keys"
+KEYS_BYTES = 80  # key 32 and key id 8, both ways
 WINDOW = 256  # counters below the highest that may still arrive: bursts of a lookup reorder by a few dozen
 MAX_COUNTER = 2**48  # then new keys; a frame every microsecond takes nine years
 MAX_PATHS = 4  # a peer's loopback, private and public address, and the one it had before
@@ -61,13 +62,18 @@ class Ephemeral:
         except ValueError as exc:
             raise BadPacket("bad_ephemeral") from exc
 
+    @staticmethod
+    def derive(secret: bytes, salt: bytes, info: bytes) -> bytes:
+        """Return HKDF's output (RFC 5869) of a shared secret, 80 bytes."""
+        return HKDF(SHA256(), KEYS_BYTES, salt, info).derive(secret)
+
 
 def derive_keys(
     secret: bytes, *, tag: bytes, requester: bytes, responder: bytes, request_hash: bytes, answer: bytes
 ) -> bytes:
     """Return 80 bytes: key 32 and key id 8 of requester to answerer, then of answerer to requester."""
     info = KEYS_LABEL + tag + requester + responder + hashlib.sha256(answer).digest()
-    return HKDF(SHA256(), 80, request_hash, info).derive(secret)
+    return Ephemeral.derive(secret, request_hash, info)
 
 
 class Ciphers:

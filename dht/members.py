@@ -121,7 +121,7 @@ class Members:
         contact.misses = 0
         before = len(table)
         added = table.add_contact(contact)
-        if len(table) != before:
+        if len(table) != before and min(before, len(table)) < self._ksize:
             self._reflag()
         if self.graves[overlay].rise(contact.id) and self.on_returned is not None:
             self.on_returned(contact)

@@ -49,6 +49,7 @@ class Bucket(KBucket):
         self.acquaintances: OrderedDict[bytes, Contact] = OrderedDict()
         self.spare = 0
         self.looked_up_at = float("-inf")
+        self._crowded: bool | None = None
 
     def touch_last_updated(self) -> None:
         """The original reads the clock here; `looked_up_at` is set by the table instead."""
@@ -61,6 +62,16 @@ class Bucket(KBucket):
     def all(self) -> list[Contact]:
         """Return contacts and acquaintances."""
         return [*self.nodes.values(), *self.acquaintances.values()] if self.acquaintances else [*self.nodes.values()]
+
+    def changed(self) -> None:
+        """`nodes` is another set."""
+        self._crowded = None
+
+    def has_crowd(self) -> bool:
+        """Whether some block of addresses has more than its share of `nodes`."""
+        if self._crowded is None:
+            self._crowded = any_crowded([contact.prefix for contact in self.nodes.values()])
+        return self._crowded
 
     def nearest_replacement(self) -> bytes:
         """Return the id of the replacement with the shortest round trip: for the id space all of a bucket are equal."""
@@ -93,6 +104,7 @@ class Table(RoutingTable):
         self._prefixes: Counter[bytes] = Counter()
         self._heavy = 0  # prefixes of which there are too many in the table
         self._nearest = Nearest(self.ksize)  # everybody
+        self._neighbours: list[Contact] | None = None  # None: to be found out anew
         self.sizes = SizeEstimate()
 
     def __len__(self) -> int:
@@ -178,11 +190,16 @@ class Table(RoutingTable):
 
     def neighbours(self) -> list[Contact]:
         """Return the k nearest to our own id, nearest first: they hold what we hold."""
-        return self.closest(self.node.id, self.ksize)
+        return [*self._near()]
+
+    def _near(self) -> list[Contact]:
+        if self._neighbours is None:
+            self._neighbours = self.closest(self.node.id, self.ksize)
+        return self._neighbours
 
     def is_near(self, contact: Contact) -> bool:
         """Whether a contact, maybe dropped just now, is or was among the k nearest to us."""
-        nearest = self.neighbours()
+        nearest = self._near()
         return len(nearest) < self.ksize or contact.long_id ^ self._own <= nearest[-1].long_id ^ self._own
 
     def estimated_size(self) -> float:
@@ -192,7 +209,7 @@ class Table(RoutingTable):
         n / sqrt(k - 2): 24 % for k = 20. Exact while the table holds fewer than k. Up to date, but whoever grinds ids
         near ours moves it: see `robust_size`.
         """
-        nearest = self.neighbours()
+        nearest = self._near()
         if len(nearest) < self.ksize:
             return len(nearest) + 1.0
         farthest: float = (nearest[-1].long_id ^ self._own) / 2**ID_BITS
@@ -268,9 +285,11 @@ class Table(RoutingTable):
         self._forget(contact.id)
         bucket.replacement_nodes.pop(contact.id, None)
         bucket.nodes[contact.id] = contact
+        bucket.changed()
         self._by_id[contact.id] = contact
         self._by_address[contact.address] = contact
         self._nearest.add(contact)
+        self._neighbours = None
         self._prefixes[contact.prefix] += 1
         self._heavy += self._prefixes[contact.prefix] == PREFIX_PER_TABLE + 1
         return True
@@ -283,6 +302,7 @@ class Table(RoutingTable):
             return
         bucket.acquaintances[contact.id] = self._acquaintances[contact.id] = contact
         self._nearest.add(contact)
+        self._neighbours = None
         if len(bucket.acquaintances) > bucket.spare:
             self._forget(next(iter(bucket.acquaintances)))
 
@@ -292,6 +312,7 @@ class Table(RoutingTable):
         if contact is not None:
             del self.buckets[self.get_bucket_for(contact)].acquaintances[node_id]
             self._nearest.remove(contact)
+            self._neighbours = None
 
     def _split_last(self) -> None:
         """Split the bucket that holds our own id: those that differ from us in the next bit stay behind."""
@@ -306,6 +327,7 @@ class Table(RoutingTable):
             for contact in [c for c in source.values() if ID_BITS - (c.long_id ^ self._own).bit_length() > shared]:
                 del source[contact.id]
                 sink[contact.id] = contact
+        last.changed()
 
     def _range(self, bits: int, *, own_side: bool) -> tuple[int, int]:
         """Return the lowest and highest id that shares `bits` leading bits with us, or all but the last of them."""
@@ -323,11 +345,10 @@ class Table(RoutingTable):
                 return contact
         if not self._diverse:
             return None
-        prefixes = [contact.prefix for contact in bucket.nodes.values()]
-        # Nearly always nobody has too much, which is cheap to see.
-        if not (self._heavy or any_crowded(prefixes)) or self._crowded(bucket, newcomer):
+        # Nearly always nobody has too much.
+        if not (self._heavy or bucket.has_crowd()) or self._crowded(bucket, newcomer):
             return None
-        present = Diversity(prefixes)
+        present = Diversity(contact.prefix for contact in bucket.nodes.values())
         for contact in reversed(bucket.nodes.values()):
             if self._prefixes[contact.prefix] > PREFIX_PER_TABLE or present.over(contact.prefix):
                 return contact
@@ -342,7 +363,9 @@ class Table(RoutingTable):
     def _remove(self, contact: Contact, *, refill: bool) -> None:
         bucket = self.buckets[self.get_bucket_for(contact)]
         del bucket.nodes[contact.id], self._by_id[contact.id]
+        bucket.changed()
         self._nearest.remove(contact)
+        self._neighbours = None
         if self._by_address.get(contact.address) is contact:
             del self._by_address[contact.address]
         self._heavy -= self._prefixes[contact.prefix] == PREFIX_PER_TABLE + 1

@@ -34,7 +34,8 @@ class Replacements:
             self._users += 1
             if self._users == 1:
                 for owner, name, replacement in self._make():
-                    self._undo.append(functools.partial(setattr, owner, name, getattr(owner, name)))
+                    original = vars(owner)[name]  # not what a class makes of it for its callers
+                    self._undo.append(functools.partial(setattr, owner, name, original))
                     setattr(owner, name, replacement)
         try:
             yield
