@@ -142,10 +142,14 @@ class _Sockets:
         self._winner = -1
 
     async def send(self, step: Step, check: bytes) -> None:
-        """Send by the step's socket, opened when it is used first; where the system gives no more, there are fewer."""
+        """Send by the step's socket, opened when it is used first, and anew where the step says so; where the system
+        gives no more, there are fewer."""
         if self.won.done():
             return
         socket = self._sockets.get(step.socket)
+        if socket is not None and step.renew and not self._exhausted:
+            self._sockets.pop(step.socket).close()
+            socket = None
         if socket is None:
             if self._exhausted:
                 return

@@ -242,14 +242,15 @@ def test_neighbours_that_take_ports_do_not_hide_a_sequence(other: str) -> None:
 
 
 def test_routers_load() -> None:
-    """Entries of connection tables: 256 and a few at the hard router, one for each probe at the other."""
+    """Entries of connection tables: 256 and a few at the hard router, twice as many where the search takes 4 s and the
+    sockets were renewed; one for each probe at the other."""
 
     async def main(world: VirtualWorld) -> None:
         async with street(world, relay=False) as there:
             await meet(there, "symmetric", "port-restricted")
             hard, easy = there.routers
             print(f"connection table: {hard.sessions} at the hard router, {easy.sessions} at the other")
-            assert SOCKETS < hard.sessions < SOCKETS + 44
+            assert SOCKETS < hard.sessions < 2 * SOCKETS + 44
             assert easy.sessions <= 1400 + 32
             await meet(there, "symmetric", "fullcone")
             assert max(router.sessions for router in there.routers[2:]) < 64
