@@ -48,6 +48,8 @@ RELAYED = Expected(("relay",))
 """Neither side can know the other's next public port."""
 BY_TCP = Expected(("punched", "relay"), direct_within_s=5.0)
 """By relay first; then both connect to each other by TCP, where routers keep ports."""
+BY_TCP_TO_MAPPED = Expected(("direct", "punched", "relay"), direct_within_s=5.0)
+"""The same, and the hole is also there for a link to the address that the mapped side has published."""
 BY_TLS = Expected(("direct", "relay"))
 """To a public node over TLS on TCP; until strangers have dialled that node back, it waits to be called, by relay."""
 NO_LINE = Expected(("peer_not_found",), "there is no internet")
@@ -82,7 +84,11 @@ def expected(a: str, b: str) -> Expected:
     if not all(kind.udp for kind in kinds):
         if not all(kind.tcp == "all" for kind in kinds):
             return RELAYED
-        return BY_TLS if PUBLIC in (a, b) else BY_TCP if all(k.mapping == INDEPENDENT for k in kinds) else RELAYED
+        if PUBLIC in (a, b):
+            return BY_TLS
+        if not all(kind.mapping == INDEPENDENT for kind in kinds):
+            return RELAYED
+        return BY_TCP_TO_MAPPED if any(kind.port_mapping for kind in kinds) else BY_TCP
     if PUBLIC in (a, b) or any(kind.port_mapping for kind in kinds):
         return DIRECT
     easy = [kind for kind in kinds if kind.mapping == INDEPENDENT]
