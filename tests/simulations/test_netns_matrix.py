@@ -43,7 +43,7 @@ NOBODY = {"peer_not_found"}
         ("public", "symmetric", {"direct"}),
         ("upnp", "symmetric", {"direct"}),
         ("upnp", "upnp", {"direct"}),
-        ("upnp", "udp-blocked", GUESSED),
+        ("upnp", "udp-blocked", {"direct", *GUESSED}),  # a better path than the punch promises
         ("udp-blocked", "udp-blocked", GUESSED),
         ("udp-blocked", "symmetric", RELAYED),
         ("public", "ipv6-firewall", {"direct"}),
