@@ -39,8 +39,9 @@ class OwnSide:
 class Meeting:
     """One ICE session with a peer. `remotes`: addresses from which its connection may come through a hole.
 
-    `vouches`: where rendezvous nodes see the peer. `consent`: decides on which terms we guess, for
-    the answer. `guessing`: ports may be guessed in it. `found`: its checks have passed. `relays`: those of the answer.
+    `hits`: guessed ports from which a check has come. `vouches`: where rendezvous nodes see the peer. `consent`:
+    decides on which terms we guess, for the answer. `guessing`: ports may be guessed in it. `found`: its checks have
+    passed. `relays`: those of the answer.
     """
 
     peer: PeerId
@@ -49,6 +50,7 @@ class Meeting:
     remote: IceParameters | None = None
     remotes: frozenset[Address] = frozenset()
     published: frozenset[Address] = frozenset()
+    hits: tuple[Address, ...] = ()
     consent: asyncio.Task[None] | None = None
     guessing: bool = False
     found: bool = False

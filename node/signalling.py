@@ -47,6 +47,7 @@ GUESS_TIMEOUT_S = 14.0  # below the 15 s of a connect, so that it says why
 CONNECTION_WAIT_S = 15.0  # from the callee's answer until the caller's connection must have come
 MAX_INCOMING = 32  # attempts of others under way at once, each an ICE session of about 10 kB
 MAX_RENDEZVOUS = 4  # ways that one offer takes
+MAX_HITS = 4  # guessed ports that are remembered until there is a session
 
 
 class Signalling:
@@ -196,7 +197,8 @@ class Signalling:
         """A session with `peer` is there: only checks that keep its path alive, or may find a better one, go on."""
         for meeting in [m for m in self._meetings if m.peer == peer and m.remote]:
             if path.relayed:
-                for address in meeting.ice.addresses_answered:  # found while the relayed handshake was under way
+                # Found while the relayed handshake was under way
+                for address in dict.fromkeys((*meeting.ice.addresses_answered, *meeting.hits)):
                     self._path_found(peer, self._path_to(address), False)
             elif meeting.through_hole(path.remote):
                 meeting.remotes |= {path.remote}
@@ -342,6 +344,8 @@ class Signalling:
                 self._path_found(meeting.peer, path, new)
             why = "guessed port" if meeting.guessing and address not in meeting.remotes else "checked"
             meeting.remotes |= {address}
+            if meeting.guessing:
+                meeting.hits = (*meeting.hits, address)[-MAX_HITS:]
             dial(path, why)
             self._nudge(path)
 

@@ -228,7 +228,9 @@ def attempt(lab: Lab, a: LabNode, b: LabNode, *, timeout_s: float, direct_within
         if made.path != "relay":
             made.direct_seconds = time.monotonic() - began
     if made.path == "relay":
-        made.witnessed = not lab.quic_seen(a.host, b.host) and lab.relay_seen(a.host) and lab.relay_seen(b.host)
+        # Where it may be direct as well, a handshake that came too late leaves its packets on the wire.
+        alone = direct_within_s > 0 or not lab.quic_seen(a.host, b.host)
+        made.witnessed = alone and lab.relay_seen(a.host) and lab.relay_seen(b.host)
         return made
     if not (a.host.udp and b.host.udp):
         made.witnessed = not lab.quic_seen(a.host, b.host) and lab.tcp_bytes(a.host, b.host) > 0
