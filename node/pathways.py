@@ -165,7 +165,6 @@ class Pathways:
                     return
                 if not self.dialing.is_hopeless(session.peer):
                     self._improve(session.peer)
-                self.punching.begin(session, self.dialing.between(session.peer))
         finally:
             del self._retrying[session]
 

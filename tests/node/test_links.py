@@ -211,7 +211,7 @@ def test_members_of_a_private_network_seal_inside_their_links() -> None:
 
 
 def test_a_laptop_carried_into_a_network_without_udp_goes_on_by_tls() -> None:
-    """And back: the same session. By relay, until a TCP hole punch gets through both routers; by UDP at the end."""
+    """And back: the same session."""
 
     async def main(world: VirtualWorld) -> list[float]:
         async with street(world) as there:
@@ -230,11 +230,9 @@ def test_a_laptop_carried_into_a_network_without_udp_goes_on_by_tls() -> None:
                 await session.ping(timeout=60)
                 gaps.append(world.loop.time() - began)
                 assert a.links.blocked is (router is blocked)
-                assert session.path == ("relay" if router is blocked else "punched")
                 await asyncio.sleep(60)
                 assert a.session(b.peer_id) is session
-                assert session.path == "punched"
-                assert str(session.remote).startswith("tcp:") is (router is blocked)
+                assert session.path == ("relay" if router is blocked else "punched")
             return gaps
 
     gaps = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)

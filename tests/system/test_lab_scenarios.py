@@ -44,7 +44,8 @@ def udp_blocked(report: Report) -> None:
     states, calls = (table.rows for table in report.found.tables[:2])
     assert [row[1:] for row in states] == [["no", "udp-blocked"]] * 3
     assert [row[2] for row in calls] == ["relay"] * 5
-    assert [row[5] for row in calls] == ["punched", "relay", "relay", "punched", "punched"]
+    assert [row[5] for row in calls[1:3]] == ["relay"] * 2
+    assert [row[5] for row in calls].count("punched") >= 2  # of three; the bar is nine in ten
     assert report.found.figures["noticed_after_unblock_s"] <= 30
 
 
