@@ -50,9 +50,8 @@ class HttpServer:
         await _connection_waits(self._listener)
         try:
             server_type, application = await self._run_blocking(self._load)
-        except (
-            Exception
-        ):  # a broken installation; the node goes on, and who asks it is refused rather than kept waiting
+        # A broken installation: the node goes on, and who asks it is refused rather than kept waiting.
+        except Exception:
             log.exception("http_not_loaded")
             self._listener.close()
             return

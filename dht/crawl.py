@@ -16,7 +16,7 @@ from p2pnode.core.errors import BadPacket
 from p2pnode.core.ids import NodeId
 from p2pnode.dht.calls import Call, Outcome
 from p2pnode.dht.contact import Contact, split_contacts_untrusted, unpack_address_untrusted
-from p2pnode.dht.density import REGION_MOST, is_dense, is_dense_together, region_aims, region_radius
+from p2pnode.dht.density import REGION_MOST, is_dense, region_aims, region_radius
 from p2pnode.dht.engine import Engine
 from p2pnode.dht.hearsay import Told
 from p2pnode.dht.lookup import Lookup
@@ -204,7 +204,7 @@ class Crawl:
         size, distances = self._table.size_for(self._target), [distance for distance, _prefix in holders]
         return not (
             is_dense(sorted(blocks.values())[-quorum:], size, FEW_BY_CHANCE)
-            or is_dense_together(distances, size, FEW_BY_CHANCE)
+            or is_dense(distances, size, FEW_BY_CHANCE, fewest=len(distances))
         )
 
     def _goes_on(self) -> bool:

@@ -17,15 +17,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 
-__all__ = [
-    "DENSE_BY_CHANCE",
-    "REGION_MOST",
-    "SizeEstimate",
-    "is_dense",
-    "is_dense_together",
-    "region_aims",
-    "region_radius",
-]
+__all__ = ["DENSE_BY_CHANCE", "REGION_MOST", "SizeEstimate", "is_dense", "region_aims", "region_radius"]
 
 ID_BITS = 160
 ID_SPACE = 2**ID_BITS
@@ -96,23 +88,19 @@ class SizeEstimate:
         return ordered[(len(ordered) - 1) // 4] if ordered else None
 
 
-def is_dense(distances: Sequence[int], size: float, by_chance: float = DENSE_BY_CHANCE) -> bool:
-    """Whether the i nearest, for any i from four on, are nearer than happens with the probability `by_chance` among
-    `size` nodes.
+def is_dense(
+    distances: Sequence[int], size: float, by_chance: float = DENSE_BY_CHANCE, *, fewest: int = FEWEST
+) -> bool:
+    """Whether the i nearest, for any i from `fewest` on, are nearer than happens with the probability `by_chance`
+    among `size` nodes.
 
     `distances`: of the nearest that answered, ascending. P(Gamma(i) < x) = P(Poisson(x) >= i).
     """
-    return any(_is_near(count, distances, size, by_chance) for count in range(FEWEST, len(distances) + 1))
-
-
-def is_dense_together(distances: Sequence[int], size: float, by_chance: float) -> bool:
-    """Whether so many, all of them, are nearer than happens with that probability; else as `is_dense`."""
-    return _is_near(len(distances), distances, size, by_chance)
-
-
-def _is_near(count: int, distances: Sequence[int], size: float, by_chance: float) -> bool:
-    expected = size * distances[count - 1] / ID_SPACE
-    return expected < count and _at_least(count, expected) < by_chance
+    for count in range(fewest, len(distances) + 1):
+        expected = size * distances[count - 1] / ID_SPACE
+        if expected < count and _at_least(count, expected) < by_chance:
+            return True
+    return False
 
 
 def _at_least(count: int, expected: float) -> float:

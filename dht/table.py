@@ -288,8 +288,7 @@ class Table(RoutingTable):
         bucket.changed()
         self._by_id[contact.id] = contact
         self._by_address[contact.address] = contact
-        self._nearest.add(contact)
-        self._neighbours = None
+        self._enter(contact)
         self._prefixes[contact.prefix] += 1
         self._heavy += self._prefixes[contact.prefix] == PREFIX_PER_TABLE + 1
         return True
@@ -301,8 +300,7 @@ class Table(RoutingTable):
         if self._diverse and self._crowded(bucket, contact):
             return
         bucket.acquaintances[contact.id] = self._acquaintances[contact.id] = contact
-        self._nearest.add(contact)
-        self._neighbours = None
+        self._enter(contact)
         if len(bucket.acquaintances) > bucket.spare:
             self._forget(next(iter(bucket.acquaintances)))
 
@@ -311,8 +309,15 @@ class Table(RoutingTable):
         contact = self._acquaintances.pop(node_id, None)
         if contact is not None:
             del self.buckets[self.get_bucket_for(contact)].acquaintances[node_id]
-            self._nearest.remove(contact)
-            self._neighbours = None
+            self._leave(contact)
+
+    def _enter(self, contact: Contact) -> None:
+        self._nearest.add(contact)
+        self._neighbours = None
+
+    def _leave(self, contact: Contact) -> None:
+        self._nearest.remove(contact)
+        self._neighbours = None
 
     def _split_last(self) -> None:
         """Split the bucket that holds our own id: those that differ from us in the next bit stay behind."""
@@ -364,8 +369,7 @@ class Table(RoutingTable):
         bucket = self.buckets[self.get_bucket_for(contact)]
         del bucket.nodes[contact.id], self._by_id[contact.id]
         bucket.changed()
-        self._nearest.remove(contact)
-        self._neighbours = None
+        self._leave(contact)
         if self._by_address.get(contact.address) is contact:
             del self._by_address[contact.address]
         self._heavy -= self._prefixes[contact.prefix] == PREFIX_PER_TABLE + 1

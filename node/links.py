@@ -152,6 +152,15 @@ class Links:
     def _way(self, to: Address) -> _Way:
         return self._ways.get(to, (to.ip, to.port, None))
 
+    async def _open_likely(self, to: Address, *, our_port: bool) -> None:
+        """Open a link to a node by one of its ways. Raise what the last of them raises."""
+        *others, last = self._likely_ways(to)
+        for way in others:
+            with contextlib.suppress(P2PError):
+                await self.open(*way, stands_for=to, our_port=our_port)
+                return
+        await self.open(*last, stands_for=to, our_port=our_port)
+
     def _likely_ways(self, to: Address) -> list[_Way]:
         """Where a node may take links, the likelier first: only port 443 may pass here."""
         if to in self._ways or to.port == HTTPS_PORT:
@@ -219,7 +228,7 @@ class Links:
 
         link = Link(
             channel, channel.stream.remote, server=False, received=received, seal=self._seal, open_untrusted=self._open,
-            peer=way[2], where=_host_port(way[0], way[1]), proxied=self._dialer.through_proxy(channel.stream),
+            peer=way[2], where=str(Address(way[0], way[1])), proxied=self._dialer.through_proxy(channel.stream),
         )  # fmt: skip
         running = self._tasks.spawn(self._carry(link))
         if stands_for is not None:
@@ -329,13 +338,7 @@ class Links:
 
     async def _open_for(self, to: Address, *, our_port: bool) -> None:
         try:
-            first, *others = self._likely_ways(to)
-            try:
-                await self.open(*first, stands_for=to, our_port=our_port)
-            except P2PError:
-                if not others:
-                    raise
-                await self.open(*others[0], stands_for=to, our_port=our_port)
+            await self._open_likely(to, our_port=our_port)
             if (link := self._links.get(to)) is not None:
                 for data in self._opening[to]:
                     link.send(data, to)
@@ -374,10 +377,6 @@ class Links:
         finally:
             for link in links:
                 link.close()
-
-
-def _host_port(host: str, port: int) -> str:
-    return str(Address(host, port))
 
 
 def _is_ip(host: str) -> bool:

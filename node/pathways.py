@@ -56,10 +56,9 @@ class Pathways:
         budget: AddressBudget,
         links: Links,
     ) -> None:
-        """`session`: the open one with a peer; `known`: whether it is a contact or has one; `contact`: whether
-        it is a contact of the user's. `hidden`: no peer learns
-        our address. `improve(peer)`: look for better paths under its session. `moved(session, before)`: it goes on by
-        another path. `budget`: that of the checks."""
+        """`session`: the open one with a peer; `known`: whether it is a contact or has one; `contact`: whether it is a
+        contact of the user's. `hidden`: no peer learns our address. `improve(peer)`: look for better paths under its
+        session. `moved(session, before)`: it goes on by another path. `budget`: that of the checks."""
         self._network = network
         self._endpoint = endpoint
         self._session = session
