@@ -18,6 +18,7 @@ from p2pnode.simulations.harness.scenario import Run
 
 __all__ = [
     "SALT",
+    "Read",
     "Written",
     "holds",
     "measure_holders",
@@ -44,6 +45,15 @@ class Written:
     record: SignedRecord
     author: Member
     key: NodeKey
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a read brought. `good`: in the end, the version that was wanted or a later one; its author may have written
+    meanwhile. `first_older`: the first record was an earlier version."""
+
+    good: bool
+    first_older: bool
 
 
 async def write_one(run: Run[Any], author: Member, *, value_bytes: int, key: NodeKey | None = None) -> Written:
@@ -133,15 +143,21 @@ async def read_all(
 ) -> None:
     """Read records at random, `rate` per second, each by a node that neither wrote nor holds it.
 
-    Figures: `NAME_s` (to the first valid record), `NAME_success`, `datagrams_per_NAME`, `bytes_per_NAME` (medians, the
-    reader's, both directions; until the search has ended), the same `_per_first_record` until that is there.
+    Figures: `NAME_s` (to the first valid record), `NAME_success` (of the reads whose reader stayed), `NAME_older_share`
+    (of those, the first record was an older version), `datagrams_per_NAME`, `bytes_per_NAME` (medians, the reader's,
+    both directions; until the search has ended), the same `_per_first_record` until that is there.
     """
     run.progress.phase(phase, gets)
     found: list[bool] = []
+    older = 0
 
     async def get(each: Written, reader: Member) -> None:
-        found.append(await read_one(run, each, reader, name))
-        run.point(f"{name}_success", sum(found) / len(found))
+        nonlocal older
+        read = await read_one(run, each, reader, name)
+        if read.good or reader.alive:
+            found.append(read.good)
+            older += read.first_older
+            run.point(f"{name}_success", sum(found) / len(found))
         run.progress.advance()
 
     async with asyncio.TaskGroup() as tasks:
@@ -154,7 +170,8 @@ async def read_all(
                 return
             tasks.create_task(get(each, reader))
             await asyncio.sleep(run.rng.expovariate(rate))
-    run.figure(f"{name}_success", sum(found) / len(found))
+    run.figure(f"{name}_success", sum(found) / len(found) if found else 0.0)
+    run.figure(f"{name}_older_share", older / len(found) if found else 0.0)
 
 
 def _reader(population: Population, pool: Sequence[Member], each: Written) -> Member | None:
@@ -167,18 +184,21 @@ def _reader(population: Population, pool: Sequence[Member], each: Written) -> Me
     return population.choice(fit) if fit else None
 
 
-async def read_one(run: Run[Any], each: Written, reader: Member, name: str) -> bool:
-    """Look one record up; return whether it was found. What the search sends behind the first record counts too."""
+async def read_one(run: Run[Any], each: Written, reader: Member, name: str) -> Read:
+    """Look one record up, to the end of the search: what it sends behind the first record counts too."""
     datagrams, size = reader.datagrams, reader.traffic_bytes
     record, ended = each.record, asyncio.Event()
+    newest: SignedRecord | None = None
 
     def newer(result: GetResult) -> None:
+        nonlocal newest
+        newest = result.record
         if result.settled:
             ended.set()
 
     result = await reader.dht.get(record.public_key, record.salt, realms=[Realm.PUBLIC], fast=True, on_newer=newer)
-    good = result.record == record
-    if good:
+    first = newest = result.record
+    if first is not None:
         run.sample(f"{name}_s", result.elapsed_s)
         run.sample(f"{name}_hops", result.hops)
         run.sample("datagrams_per_first_record", reader.datagrams - datagrams)
@@ -189,7 +209,10 @@ async def read_one(run: Run[Any], each: Written, reader: Member, name: str) -> b
                 await ended.wait()
     run.sample(f"datagrams_per_{name}", reader.datagrams - datagrams)
     run.sample(f"bytes_per_{name}", reader.traffic_bytes - size)
-    return good
+    return Read(
+        good=newest is not None and newest.seq >= record.seq,
+        first_older=first is not None and first.seq < record.seq,
+    )
 
 
 async def miss_all(run: Run[Any], population: Population, *, count: int, rate: float = GETS_PER_S) -> None:

@@ -50,7 +50,7 @@ async def run(run: Run[Settings]) -> None:
         good = 0
         for written, readers in zip(new, reversed(sides), strict=True):
             for each in written[: settings.records]:
-                good += await read_one(run, each, population.choice(readers), "crossing_lookup")
+                good += (await read_one(run, each, population.choice(readers), "crossing_lookup")).good
         share = good / (2 * settings.records)
         run.point("crossing_lookup_success", share)
         if share >= 0.99 and all_found_at is None:
