@@ -8,6 +8,7 @@ each envelope has exactly one encoding (the shortest), so nobody can make a seco
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated
 
 import msgspec
@@ -23,6 +24,7 @@ MAX_ENVELOPE_BYTES = (
 )
 
 
+@lru_cache(maxsize=4096)  # every signature asks for three, of messages that have a few sizes
 def _varint(value: int) -> bytes:
     out = bytearray()
     while value > 0x7F:
@@ -38,7 +40,8 @@ def signing_input(domain: bytes, payload_type: bytes, payload: bytes) -> bytes:
     `domain`: what the signature is for and its version, such as b"p2pnode/1/dht". `payload_type`: which message of that
     domain. Lengths go first, so no two different triples give the same bytes. libp2p RFC 0002, "Signature Production".
     """
-    return b"".join(_varint(len(part)) + part for part in (domain, payload_type, payload))
+    lengths = _varint(len(domain)), _varint(len(payload_type)), _varint(len(payload))
+    return b"".join((lengths[0], domain, lengths[1], payload_type, lengths[2], payload))
 
 
 class Envelope(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):

@@ -100,6 +100,8 @@ class CallBook:
         self._timers: list[tuple[float, int, Call]] = []
         self._serial = 0
         self.pending = 0
+        self.on_due: Callable[[float], None] = lambda _at: None
+        """Called with a moment at which `due` wants to be called; it may be earlier than what was told before."""
 
     def open(self) -> bool:
         """Count a new call in; return False when there are too many."""
@@ -124,6 +126,7 @@ class CallBook:
     def wake(self, call: Call, at: float) -> None:
         self._serial += 1
         heapq.heappush(self._timers, (at, self._serial, call))
+        self.on_due(at)
 
     def hasten(self, before: float, rto: float, now: float) -> None:
         """What is late was a guess, `before`, and is known better now: who joins by twenty contacts need not wait so

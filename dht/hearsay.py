@@ -11,9 +11,11 @@ began with such names, no read ends before holders on every path agree.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
+from p2pnode.core.address import Address
 from p2pnode.dht.contact import Contact
 from p2pnode.dht.limits import Diversity
 
@@ -31,12 +33,29 @@ class Told(NamedTuple):
     teller: bytes
 
 
+class _Seen:
+    """What there is of names already."""
+
+    def __init__(self, names: Iterable[Told]) -> None:
+        self.by_teller: Counter[bytes] = Counter()
+        self.present = Diversity()
+        self.addresses: set[Address] = set()
+        for told in names:
+            self.count(told)
+
+    def count(self, told: Told) -> None:
+        self.by_teller[told.teller] += 1
+        self.present.count(told.contact.prefix)
+        self.addresses.add(told.contact.address)
+
+
 class Hearsay:
     """Of one overlay. `diverse`: apply the prefix limits, sensible in the public realm only."""
 
     def __init__(self, own_id: bytes, *, diverse: bool) -> None:
         self._own, self._diverse = int.from_bytes(own_id, "big"), diverse
         self._told: dict[bytes, tuple[Told, float]] = {}
+        self._seen: _Seen | None = None  # of those; None: to be counted anew
 
     def __len__(self) -> int:
         return len(self._told)
@@ -44,19 +63,22 @@ class Hearsay:
     def hear(self, teller: bytes, contacts: Collection[Contact], known: Collection[bytes], now: float) -> None:
         """`teller` named these: keep the farthest from us that are not `known`, at most four of each teller."""
         self._expire(now)
-        left = NAMES_PER_TELLER - sum(1 for told, _ in self._told.values() if told.teller == teller)
-        present = Diversity(told.contact.prefix for told, _ in self._told.values())
-        addresses = {told.contact.address for told, _ in self._told.values()}
+        if self._seen is None:
+            self._seen = _Seen(told for told, _ in self._told.values())
+        seen = self._seen
+        left = NAMES_PER_TELLER - seen.by_teller[teller]
+        if left <= 0:
+            return
         for contact in sorted(contacts, key=lambda contact: contact.long_id ^ self._own, reverse=True):
             if left <= 0 or len(self._told) >= MAX_NAMES:
                 break
-            if contact.id in self._told or contact.id in known or contact.address in addresses:
+            if contact.id in self._told or contact.id in known or contact.address in seen.addresses:
                 continue
-            if contact.long_id == self._own or (self._diverse and present.crowded(contact.prefix)):
+            if contact.long_id == self._own or (self._diverse and seen.present.crowded(contact.prefix)):
                 continue
-            present.count(contact.prefix)
-            addresses.add(contact.address)
-            self._told[contact.id] = (Told(contact, teller), now)
+            told = Told(contact, teller)
+            self._told[contact.id] = (told, now)
+            seen.count(told)
             left -= 1
 
     def closest(self, target: bytes, count: int, now: float) -> list[Told]:
@@ -67,7 +89,8 @@ class Hearsay:
 
     def forget(self, node_id: bytes) -> None:
         """It is being asked: what it answers says more."""
-        self._told.pop(node_id, None)
+        if self._told.pop(node_id, None) is not None:
+            self._seen = None
 
     def _expire(self, now: float) -> None:
         """Names are in the order in which they came."""
@@ -76,3 +99,4 @@ class Hearsay:
             if now - heard_at <= LIFE_S:
                 return
             del self._told[oldest]
+            self._seen = None

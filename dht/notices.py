@@ -84,8 +84,8 @@ class Notices:
         """Whether we watch what is under this key."""
         self.on_notice: Callable[[Realm, SignedRecord, NodeId | None], None] | None = None
         """Called with a verified record that we watch, and who sent it; None: it was stored here."""
-        self.on_due: Callable[[], None] = lambda: None
-        """Called when `next_timer` may have become earlier."""
+        self.on_due: Callable[[float], None] = lambda _at: None
+        """Called with a moment at which `handle_timer` wants to be called."""
         self.sent = self.confirmed = self.heard = 0
         storage.on_stored = self._stored
 
@@ -163,6 +163,7 @@ class Notices:
     def _push(self, lease: WatchLease, at: float) -> None:
         self._serial += 1
         heapq.heappush(self._queue, (at, self._serial, lease))
+        self.on_due(at)
 
     def next_timer(self) -> float | None:
         return self._queue[0][0] if self._queue else None
@@ -176,7 +177,6 @@ class Notices:
                 lease.queued = False
             else:
                 self._tell(lease, record, now, wall)
-        self.on_due()
 
     def expire(self, now: float) -> None:
         """Forget what is over; to be called now and then."""

@@ -37,7 +37,10 @@ class Overlay(enum.Enum):
 
     @classmethod
     def of(cls, realm: Realm, *, is_ipv6: bool) -> Overlay:
-        return next(each for each in cls if each.realm is realm and each.is_ipv6 is is_ipv6)
+        for each in _ALL:  # every contact of an answer asks
+            if each.realm is realm and each.is_ipv6 is is_ipv6:
+                return each
+        raise ValueError(realm)
 
     @classmethod
     def both(cls, realm: Realm) -> tuple[Overlay, Overlay]:
@@ -51,3 +54,6 @@ class Overlay(enum.Enum):
     def holds(self, address: Address) -> bool:
         """Whether an address is of this family; its realm is the caller's to know."""
         return address.is_ipv6 is self.is_ipv6
+
+
+_ALL = tuple(Overlay)

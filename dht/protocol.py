@@ -35,7 +35,7 @@ class DhtProtocol(KademliaProtocol):
         super().__init__(Node(engine.node_id), storage, engine.settings.ksize)
         self.engine = engine
         engine.counters.clock = network.monotonic
-        engine.notices.on_due = self._arm
+        engine.calls.on_due = engine.notices.on_due = self._arm
         self.routers = engine.members.tables
         self.router = self.routers[Overlay.PUBLIC_IPV4]
         self._network = network
@@ -60,18 +60,15 @@ class DhtProtocol(KademliaProtocol):
         except Exception:  # the last boundary: one datagram must never end the socket's handler
             self.engine.counters.drops["internal_error"] += 1
             log.exception("dht_datagram_failed")
-        self._arm()
 
     def start_call(
         self, address: Address, node_id: NodeId | None, request: Request, *, on_done: Callable[[Outcome], None],
         on_late: Callable[[], None] | None = None, timeout: float | None = None, once: bool = False,
     ) -> Call:  # fmt: skip
-        call = self.engine.call(
+        return self.engine.call(
             address, node_id, request, now=self._network.monotonic(), wall=self._network.wall(), on_done=on_done,
             on_late=on_late, timeout=timeout, once=once,
         )  # fmt: skip
-        self._arm()
-        return call
 
     def ask(
         self, contact: Contact, request: Request, on_done: Callable[[Outcome], None], on_late: Callable[[], None]
@@ -143,11 +140,8 @@ class DhtProtocol(KademliaProtocol):
             if self.engine.calls.close(call):
                 call.on_done(Outcome(None, "stopped"))
 
-    def _arm(self) -> None:
-        if self._stopped:
-            return
-        at = self.engine.next_timer()
-        if at is None or at >= self._timer_at:
+    def _arm(self, at: float) -> None:
+        if at >= self._timer_at or self._stopped:
             return  # the armed one comes early enough, and arms the next
         if self._timer is not None:
             self._timer.cancel()
@@ -158,7 +152,9 @@ class DhtProtocol(KademliaProtocol):
         self._timer, self._timer_at = None, float("inf")
         if not self._stopped:
             self.engine.handle_timer(self._network.monotonic(), self._network.wall())
-            self._arm()
+            at = self.engine.next_timer()
+            if at is not None:
+                self._arm(at)
 
 
 def _resolve(future: asyncio.Future[T], result: T) -> None:

@@ -64,11 +64,10 @@ class LinkServer:
         """Serve links at these addresses as well. `optional`: leave out what the system refuses. Raise P2PError."""
         if all(address in self._listening for address in addresses):
             return
-        context = self.context()
 
         def accepted(stream: TcpStream) -> None:
             if self.gate.arrived(stream, stream.remote.ip, self._network.monotonic()):
-                self._tasks.spawn(self._serve(stream, TlsChannel(stream, context, server=True)))
+                self._tasks.spawn(self._serve(stream))
             else:
                 stream.close()
 
@@ -98,9 +97,11 @@ class LinkServer:
     def listening(self) -> tuple[Address, ...]:
         return tuple(self._listening)
 
-    async def _serve(self, stream: TcpStream, channel: TlsChannel) -> None:
+    async def _serve(self, stream: TcpStream) -> None:
+        channel: TlsChannel | None = None
         address = link_address(stream.remote)
         try:
+            channel = TlsChannel(stream, self.context(), server=True)
             async with asyncio.timeout(self.gate.limits.handshake_s):
                 await channel.handshake()
             stays, loser = self.gate.opened(stream)
@@ -126,7 +127,7 @@ class LinkServer:
             self.gate.refused["handshake"] += 1
         finally:
             self.gate.left(stream)
-            channel.close()
+            (channel or stream).close()
 
     async def stop(self) -> None:
         for cancel in self._listening.values():
