@@ -38,7 +38,8 @@ class SessionTable:
     """Open sessions by peer.
 
     `serve` is called for every proven connection, also one that loses at once: the other side may already be using it.
-    `opened` and `ended` are called for each session that applications get to see.
+    `opened` and `ended` are called for each session that applications get to see. When `ended` is called for one that
+    another follows, `get` returns that one: what is known of the ways to the peer is still of use.
     """
 
     def __init__(
@@ -80,12 +81,14 @@ class SessionTable:
             if twin or (crossing and crossing_winner(self._own, peer, existing_is_ours=existing.initiator)):
                 self._linger(self._session(connection, trace), "duplicate")
                 return existing
+            session = self._sessions[peer] = self._session(connection, trace)
             self._forget(existing, "duplicate" if crossing else "replaced")
             if existing.connection.in_doubt and not crossing:
                 existing.close("replaced")  # nothing arrives on it, and what waits there is to go by the new one
             else:
                 self._linger(existing, "duplicate" if crossing else "replaced")
-        session = self._session(connection, trace)
+        else:
+            session = self._session(connection, trace)
         self._take(session)
         return session
 
@@ -132,13 +135,14 @@ class SessionTable:
     def _connection_closed(self, session: Session, reason: str) -> None:
         if self._sessions.get(session.peer) is not session:
             return
+        loser = next((each for each in self._lingering if each.peer == session.peer and not each.closed), None)
+        heir: Session | None = None
+        if loser is not None:
+            self._lingering.pop(loser).cancel()
+            heir = self._sessions[session.peer] = self._session(loser.connection, loser.trace)
         self._forget(session, session.end_reason or reason)
-        for loser, handle in list(self._lingering.items()):
-            if loser.peer == session.peer and not loser.closed:
-                handle.cancel()
-                del self._lingering[loser]
-                self._take(self._session(loser.connection, loser.trace))
-                return
+        if heir is not None:
+            self._take(heir)
 
     def _forget(self, session: Session, reason: str) -> None:
         if session.end_reason is None:

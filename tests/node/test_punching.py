@@ -47,6 +47,23 @@ def test_pairs_that_need_no_guessing_are_punched(caller: str, callee: str) -> No
     assert seconds <= 0.39
 
 
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_two_who_call_each_other_at_once_are_punched(seed: int) -> None:
+    """One of the two connections gives way to the other, which goes on by the holes that were made: so both sides name
+    the path, and so consent is kept."""
+
+    async def main(world: VirtualWorld) -> None:
+        async with street(world) as there:
+            a, b = await there.home("port-restricted"), await there.home("port-restricted")
+            await asyncio.sleep(30)
+            await asyncio.gather(a.connect(b.peer_id), b.connect(a.peer_id))
+            await asyncio.sleep(8)
+            ends = a.session(b.peer_id), b.session(a.peer_id)
+            assert [None if end is None else end.path for end in ends] == ["punched", "punched"]
+
+    run_virtual(main, delay=lambda rng: rng.uniform(0.02, 0.07), keep_trace=False, seed=seed)
+
+
 @pytest.mark.parametrize("kind", ["fullcone", "address-restricted", "port-restricted", "symmetric"])
 def test_public_host_on_either_side_is_direct(kind: str) -> None:
     """A public host is dialled; it calls, and is dialled back."""
