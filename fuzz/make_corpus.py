@@ -186,7 +186,10 @@ def gateways(seeds: Seeds) -> None:
             seeds["portmap_http"] += [b"\0" + answer, b"\1" + answer]
     seeds["portmap_http"].append(b"\0HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n<a>\r\n0\r\n\r\n")
     service = "<service><serviceType>urn:schemas-upnp-org:service:WANIPConnection:1</serviceType>"
-    seeds["portmap_http"].append(b"\1HTTP/1.1 200 OK\r\n\r\n" + (service * 20 + "<controlURL>/c</controlURL>").encode())
+    head = b"\1HTTP/1.1 200 OK\r\n\r\n"
+    seeds["portmap_http"].append(head + (service * 20 + "<controlURL>/c</controlURL>").encode())
+    number = f"<controlURL>&#{'9' * 5000};</controlURL></service>"
+    seeds["portmap_http"].append(head + (service + number).encode())
 
 
 def relay(seeds: Seeds) -> None:

@@ -16,7 +16,8 @@ from p2pnode.core.address import Address
 from p2pnode.core.errors import BadPacket
 from p2pnode.core.network import Gateway, Network
 from p2pnode.nat import natpmp, pcp, upnp
-from p2pnode.nat.portmap import LIFETIME_S, Grant
+from p2pnode.nat.igd import ServiceSearch, http_ask
+from p2pnode.nat.portmap import LIFETIME_S, Grant, MappingRefusedError
 
 __all__ = [
     "CONTROL_PORT",
@@ -28,30 +29,19 @@ __all__ = [
     "PcpMapper",
     "UpnpMapper",
     "find_mapper",
-    "http_ask",
+    "find_upnp",
     "survey",
 ]
 
 T = TypeVar("T")
 
-CONTROL_PORT, SSDP_PORT = 5351, 1900  # RFC 6887, section 19; UPnP Device Architecture 1.1, section 1.3
+CONTROL_PORT = 5351  # RFC 6887, section 19
 # Pauses after each sending. The RFCs wait for 3 s or try for 64 s: a LAN answers within milliseconds, who is silent has
 # no such service, and is asked again later.
 PAUSES_S = (0.25, 0.5, 1.0)
 BESIDE_S = 0.1  # after NAT-PMP's answer, for PCP's: both were asked in one moment
-SEARCH_PAUSES_S = (1.5, 1.5)  # MX is 1: a device may wait for a second
-HTTP_PATIENCE_S = 5.0
 UPNP_LIFETIME_S = 3600
 UPNP_PORTS_TRIED = 4
-READ_BYTES = 4096
-
-
-class MappingRefusedError(Exception):
-    """`reason`: the protocol's word for it, or `silent`."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 class Mapper(Protocol):
@@ -215,7 +205,7 @@ class UpnpMapper:
             if answer.error == upnp.ONLY_PERMANENT and self._lifetime_s:
                 self._lifetime_s = 0
                 answer = await self._ask(upnp.add_mapping(self._service, port, internal, 0))
-            if answer.status == 200:
+            if answer.status == upnp.OK:
                 ip = upnp.external_ip_untrusted(await self._ask(upnp.get_external_ip(self._service)))
                 # What is permanent for the router is renewed all the same: it may forget it in a restart.
                 return Grant(ip, port, float(self._lifetime_s or UPNP_LIFETIME_S))
@@ -269,10 +259,13 @@ async def find_mapper(client: GatewayClient, nonce: Callable[[Address], bytes]) 
         heard.cancel()
         await asyncio.gather(asking, heard, return_exceptions=True)
     mappers = [found[name] for name in ("pcp", "nat-pmp") if name in found]
-    if not mappers and not is_ipv6:
-        service = await _search(client)
-        mappers = [] if service is None else [UpnpMapper(client.network, service)]
-    return mappers
+    return mappers or await find_upnp(client)
+
+
+async def find_upnp(client: GatewayClient) -> list[Mapper]:
+    """The same for UPnP alone, which is asked for where the others are silent, and where they grant nothing."""
+    service = None if ":" in client.gateway.ip else await _search(client)
+    return [] if service is None else [UpnpMapper(client.network, service)]
 
 
 @dataclass(frozen=True)
@@ -323,58 +316,11 @@ async def survey(client: GatewayClient) -> GatewaySurvey:
 
 
 async def _search(client: GatewayClient) -> upnp.Service | None:
-    """Find the gateway's connection service: first the group is asked, then the gateway itself."""
-    network, gateway = client.network, client.gateway
-    found: asyncio.Future[upnp.Endpoint] = asyncio.get_running_loop().create_future()
-
-    def received(data: bytes, source: Address) -> None:
-        if source.ip == gateway.ip and not found.done():
-            with contextlib.suppress(BadPacket):
-                found.set_result(upnp.parse_search_answer_untrusted(data, gateway.ip))
-
+    search = ServiceSearch(client.network, client.gateway)
     try:
-        socket = await network.open_udp(Address(gateway.local, 0), received)
-    except OSError:
-        return None
-    try:
-        for to, pause in zip((upnp.SSDP_GROUP, Address(gateway.ip, SSDP_PORT)), SEARCH_PAUSES_S, strict=True):
-            socket.send(upnp.search_request(), to)
-            client.sent += 1
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    at = await asyncio.shield(found)
-                    break
-        else:
-            return None
+        return await search.run()
     finally:
-        found.cancel()
-        socket.close()
-    with contextlib.suppress(MappingRefusedError, BadPacket):
-        description = await http_ask(network, at.address, upnp.get_request(at))
-        return upnp.parse_description_untrusted(description.body, at)
-    return None
-
-
-async def http_ask(network: Network, to: Address, request: bytes) -> upnp.HttpAnswer:
-    """Send one request; return the answer. Raise MappingRefusedError."""
-    try:
-        async with asyncio.timeout(HTTP_PATIENCE_S):
-            stream = await network.connect_tcp(to)
-            try:
-                await stream.write(request)
-                data = b""
-                while True:
-                    more = await stream.read(READ_BYTES)
-                    data += more
-                    answer = upnp.parse_http_untrusted(data, ended=not more)
-                    if answer is not None:
-                        return answer
-            finally:
-                stream.close()
-    except (OSError, TimeoutError) as exc:
-        raise MappingRefusedError("silent") from exc
-    except BadPacket as exc:
-        raise MappingRefusedError("malformed") from exc
+        client.sent += search.sent
 
 
 def _mapped(data: bytes, internal_port: int) -> natpmp.NatPmpAnswer | None:

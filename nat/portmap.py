@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from p2pnode.core.address import Address
 
-__all__ = ["Epoch", "Grant", "Lease", "MappingPlan"]
+__all__ = ["Epoch", "Grant", "Lease", "MappingPlan", "MappingRefusedError"]
 
 # RFC 6886, section 3.3, recommends two hours; UPnP routers have a list that people read, and no epoch
 LIFETIME_S = 7200
@@ -20,6 +20,14 @@ RENEW_MIN_S = 30.0  # a router that grants seconds is not asked more often
 REFUSED_S = (30.0, 120.0, 600.0, 3600.0)
 SILENT_S = (600.0, 3600.0)
 HINT_PAUSE_S = 10.0  # announcements are multicast, and can be forged: one renewal in this time
+
+
+class MappingRefusedError(Exception):
+    """`reason`: the protocol's word for it, or `silent`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 @dataclass(frozen=True)

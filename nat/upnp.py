@@ -22,6 +22,7 @@ from p2pnode.core.errors import BadPacket
 __all__ = [
     "CONFLICT",
     "MAX_HTTP_BYTES",
+    "OK",
     "ONLY_PERMANENT",
     "SSDP_GROUP",
     "Endpoint",
@@ -43,6 +44,7 @@ __all__ = [
 # Fixed by the specification
 SSDP_GROUP = Address("239.255.255.250", 1900)
 CONFLICT, ONLY_PERMANENT = 718, 725
+OK = 200
 _DEVICE = "urn:schemas-upnp-org:device:InternetGatewayDevice:1"
 _SERVICES = tuple(f"urn:schemas-upnp-org:service:{name}" for name in
                   ("WANIPConnection:2", "WANIPConnection:1", "WANPPPConnection:1"))  # fmt: skip
@@ -156,6 +158,8 @@ def parse_description_untrusted(text: str, at: Endpoint) -> Service:
         if kind in found:
             import html  # its table of names is half a megabyte, and most nodes have no such router
 
+            if not _SAFE_URL.fullmatch(found[kind]):  # a reference to a character with 5,000 digits is a ValueError
+                raise BadPacket("malformed")
             path = html.unescape(found[kind])
             if not _SAFE_URL.fullmatch(path):
                 raise BadPacket("malformed")

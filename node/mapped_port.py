@@ -20,7 +20,15 @@ from p2pnode.core.errors import BadPacket
 from p2pnode.core.network import Gateway, Network
 from p2pnode.dht.dialback import Evidence, Role
 from p2pnode.nat import natpmp, pcp
-from p2pnode.nat.gateway import CONTROL_PORT, GatewayClient, Mapper, MappingRefusedError, find_mapper
+from p2pnode.nat.gateway import (
+    CONTROL_PORT,
+    GatewayClient,
+    Mapper,
+    MappingRefusedError,
+    UpnpMapper,
+    find_mapper,
+    find_upnp,
+)
 from p2pnode.nat.portmap import Epoch, MappingPlan
 
 __all__ = ["MappedPort", "MappingDht", "PortMappingStatus"]
@@ -180,13 +188,16 @@ class MappedPort:
             await self._dht.learn_filter(is_ipv6=False)
 
     async def _obtain(self, mappers: list[Mapper]) -> None:
-        """Ask by the first protocol that grants."""
+        """Ask by the first protocol that grants. UPnP comes last: whoever forges a datagram of the gateway's must not
+        make us believe that it speaks PCP or NAT-PMP, and nothing else."""
         reason = ""
-        for mapper in mappers:
-            self._mapper = mapper
-            reason = await self._ask(mapper)
-            if not reason:
-                return
+        while mappers:
+            for mapper in mappers:
+                self._mapper = mapper
+                reason = await self._ask(mapper)
+                if not reason:
+                    return
+            mappers = [] if isinstance(mapper, UpnpMapper) else await find_upnp(self._client)
         self._mapper = None
         self._say("refused", f"The router {self.gateway.ip} refuses to open a port: {reason}.")
         self._plan.failed(self._network.monotonic(), silent=False)

@@ -15,7 +15,8 @@ from p2pnode.core.address import Address, Scope, scope_of
 from p2pnode.core.errors import BadPacket
 from p2pnode.core.network import DatagramSocket, Network
 from p2pnode.nat import natpmp, pcp, upnp
-from p2pnode.nat.gateway import CONTROL_PORT, MappingRefusedError, http_ask
+from p2pnode.nat.gateway import CONTROL_PORT, MappingRefusedError
+from p2pnode.nat.igd import http_ask
 from p2pnode.simulations.probing.settings import ProbeSettings
 
 __all__ = ["GatewayAnswers", "ask_gateway"]

@@ -95,6 +95,13 @@ def test_c1_no_url_leads_away_from_the_gateway(location: str) -> None:
             upnp.parse_description_untrusted(service, DESCRIBED)
 
 
+def test_c1_a_reference_to_a_character_of_5000_digits() -> None:
+    """Python makes no number of it: the error ended all port mapping of the node."""
+    service = f"<service><serviceType>{SERVICE.kind}</serviceType><controlURL>&#{'9' * 5000};</controlURL></service>"
+    with pytest.raises(BadPacket):
+        upnp.parse_description_untrusted(service, DESCRIBED)
+
+
 def test_http_answers_in_all_framings() -> None:
     """By length, in chunks, and to the end of the connection; whole or not at all."""
     head, body = b"HTTP/1.1 200 OK\r\n", b"<errorCode>718</errorCode>"
