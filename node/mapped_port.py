@@ -1,8 +1,9 @@
 """One port at one gateway, by one address family: found, proven, renewed, given back.
 
-The gateway's word alone is worth nothing: an outside address is `believed` when nodes that we never sent to, or that
-could not get in before, dialled it; and its IP is what nodes see, not what the gateway says (behind two routers it
-may be 10.0.0.2). For IPv6 the port is a pinhole for an address that is our own, and the DHT's own check judges it.
+The gateway's word alone is worth nothing, nor is one node's: an outside address is `believed` when a node that we
+never sent to, or that could not get in before, dialled it, and most of several nodes that we chose did; its IP is where
+these see us, not what the gateway says (behind two routers it may be 10.0.0.2). For IPv6 the port is a pinhole for an
+address that is our own, and the DHT's own check judges it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from p2pnode.nat.gateway import (
     find_upnp,
 )
 from p2pnode.nat.portmap import Epoch, MappingPlan
+from p2pnode.port_witnesses import PortWitnesses
 
 __all__ = ["MappedPort", "MappingDht", "PortMappingStatus"]
 
@@ -82,13 +84,13 @@ class MappedPort:
     """Begins with `run`, ends with its cancellation and `release`."""
 
     def __init__(
-        self, *, network: Network, dht: MappingDht, gateway: Gateway, internal: Address,
+        self, *, network: Network, dht: MappingDht, witnesses: PortWitnesses, gateway: Gateway, internal: Address,
         nonce: Callable[[Address], bytes], outside_ip: Callable[[], str | None], has_contacts: Callable[[], bool],
         needed: Callable[[], bool], allow_documentation: bool, changed: Callable[[], None],
     ) -> None:  # fmt: skip
         """`outside_ip`: our outside IPv4 address as the DHT's nodes agree on it. `needed`: whether strangers cannot
         dial us anyway. `changed`: called when `believed` is another."""
-        self._network, self._dht = network, dht
+        self._network, self._dht, self._witnesses = network, dht, witnesses
         self.gateway, self.internal = gateway, internal
         self._nonce, self._outside_ip = nonce, outside_ip
         self._has_contacts, self._needed = has_contacts, needed
@@ -248,16 +250,17 @@ class MappedPort:
         self._say("refused", f"The router {self.gateway.ip} did not renew the port.")
 
     async def _check(self, granted_ip: str | None, port: int) -> None:
-        """Have strangers dial the port; believe or doubt."""
+        """Have strangers dial the port, and nodes that we choose; believe or doubt."""
         self._checked_at = self._network.monotonic()
-        evidence, seen_at = await self._dht.dial_back_at(port)
+        (evidence, _), seen = await asyncio.gather(self._dht.dial_back_at(port), self._witnesses.ask(port))
         lease, now = self._plan.lease, self._network.monotonic()
         if lease is None or lease.grant.port != port:
             return
-        known = [ip for ip in (granted_ip, self._outside_ip()) if ip is not None and ip in seen_at]
-        ip = next((ip for ip in known if self._is_public(ip)), None)
-        if evidence is Evidence.PROVEN and ip is None:
-            evidence = Evidence.INCONCLUSIVE  # one helper's word for where that was
+        ip = seen.ip if seen.ip is not None and self._is_public(seen.ip) else None
+        if self._outside_ip() not in (None, ip):
+            ip = None
+        if evidence is Evidence.PROVEN and ip is None:  # by a helper's word alone, which may play with the router
+            evidence = Evidence.SILENT if seen.refuted else Evidence.INCONCLUSIVE
         before = self._role.serves
         self._evidence = evidence
         self._role.checked(evidence, now)
@@ -279,7 +282,7 @@ class MappedPort:
                 f"The router is behind another one (its outside address {ip} is not public), and no node got through."
             )
         if evidence is Evidence.INCONCLUSIVE:
-            return "Only nodes that this node had sent to got through; a stranger has yet to try."
+            return "Too few nodes got through, or only such as this node had sent to; it is tried again."
         return "The router says that the port is open, and no node got through."
 
     def _is_public(self, ip: str) -> bool:

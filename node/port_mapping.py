@@ -19,6 +19,7 @@ from p2pnode.dht import Dht
 from p2pnode.interfaces import advertised
 from p2pnode.mapped_port import MappedPort, PortMappingStatus
 from p2pnode.nat import pcp
+from p2pnode.port_witnesses import PortWitnesses
 
 __all__ = ["PortMapping"]
 
@@ -38,6 +39,7 @@ class PortMapping:
         where they agree. `dialable`: whether strangers can dial us by IPv6 or not, without a mapping.
         `changed`: `addresses` is another now."""
         self._enabled, self._key, self._network, self._dht = enabled, key, network, dht
+        self._witnesses = PortWitnesses(dht, network)
         self._bound, self._outside_ip, self._dialable = bound, outside_ip, dialable
         self._allow_documentation, self._changed = allow_documentation, changed
         self._tasks = TaskSet()
@@ -121,6 +123,7 @@ class PortMapping:
         return MappedPort(
             network=self._network,
             dht=self._dht,
+            witnesses=self._witnesses,
             gateway=Gateway(gateway.ip, local),
             internal=Address(local, bound.port),
             nonce=lambda internal: self._nonce(gateway, internal),

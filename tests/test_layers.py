@@ -46,7 +46,7 @@ WITHOUT_IO = tuple(
         "nat": "behaviour close control handshake headers lifetime link_wire natpmp packet_order path path_choice pcp "
         "portmap probes proof retry shares stall transport upnp",
         "node": "addresses events evidence fair_share interfaces lan_machine lan_wire link_gate netcheck_advice "
-        "netcheck_judge netcheck_report offer offer_guard peerspec presence proxy reachability relay_choice "
+        "netcheck_judge netcheck_report offer offer_guard peerspec port_votes presence proxy reachability relay_choice "
         "relay_table relay_wire settings trace vouches",
         "chat": "contacts hall language limits model outbox protocol",
         "simulations/probing": "messages settings verdict",
