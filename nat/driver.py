@@ -135,6 +135,8 @@ class Driver(Moving):
         self._heard_at = now
         self._following.heard(len(data))
         self._process()
+        if self._probing_since is not None:
+            self.revive()
         if not self.initiator and not self.proven.done() and self._initials_seen.repeated(data):
             for _ in range(3):  # one per packet number space
                 self._fire_early()
@@ -285,7 +287,7 @@ class Driver(Moving):
             if self._probing_since is not None:
                 deadlines.append(self._probing_since + self._settings.lost_after_s)
             if self.proven.done():
-                deadlines.append(max(self._heard_at, self._pinged_at) + self._keep_alive_s)
+                deadlines.append(self._ping_at)
         when = max(min((at for at in deadlines if at is not None), default=now + DRAIN_S), now + TICK_S)
         if self._timer is not None:
             # One that fires early does nothing but set itself anew. A busy connection moves its deadlines back with
@@ -316,7 +318,7 @@ class Driver(Moving):
             self._fail_handshake(CloseCode.PROOF_LATE, "not accepted in time" if self.initiator else "no proof in time")
         elif self._probing_since is not None and now >= self._probing_since + self._settings.lost_after_s:
             self.abandon(CloseReason(CloseCode.LOST, "lost", "lost"))
-        elif self.proven.done() and now >= max(self._heard_at, self._pinged_at) + self._keep_alive_s:
+        elif self.proven.done() and now >= self._ping_at:
             self._ping()
         self._flush()
 

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Moving"]
 
+# Chosen by us; seconds
+SILENCE_S = 1.0  # so long nothing may be heard, soon after use, until a ping asks for a word
+RELAYED_SILENCE_S = 3.0  # the same at any time, of a relayed path: no consent checks watch it
+REVIVE_EVERY_S = 0.2  # or a round trip and a half
+
 
 class Moving:
     """Mixed into `Driver`, which sets what is declared here."""
@@ -29,8 +34,11 @@ class Moving:
     initiator: bool
     proven: asyncio.Future[None]
     bytes_received: int
+    last_used_at: float
     _endpoint: QuicEndpoint
     _heard_at: float
+    _pinged_at: float
+    _keep_alive_s: float
     _released: bool
 
     def _begin_on(self, path: Path, now: float) -> None:
@@ -41,10 +49,11 @@ class Moving:
         self._following = Following(now)
         self._paths: Paths | None = None
         self._doubted_at: float | None = None
+        self._revived_at = now
         self.on_moved: Callable[[Path, Path], None] | None = None
         """Called with the path before and the new one, each time that it changes."""
         self.on_silent: Callable[[], None] | None = None
-        """Called when nothing is acknowledged for half a second: time to look for further paths."""
+        """Called when nothing is acknowledged for a while (`paths`): time to look for further paths."""
 
     @property
     def closed(self) -> bool:
@@ -80,6 +89,26 @@ class Moving:
         self._schedule_flush()
         if self._paths is not None:
             self._paths.unanswered(now)
+
+    @property
+    def _ping_at(self) -> float:
+        """When a ping is due. A router whose line gets another address tells nobody inside, and who only listens has
+        nothing that could stay unacknowledged: so silence is asked about, soon after use, then ever less often until
+        the keep-alive; a relayed path, from which the other side cannot follow us either, all the time."""
+        most = min(self._keep_alive_s, RELAYED_SILENCE_S) if self.path.relayed else self._keep_alive_s
+        least = max(SILENCE_S, 3 * (self.transport.rtt_s or 0.0))
+        silence_s = min(most, max(least, (self._heard_at - self.last_used_at) / 2))
+        return max(self._heard_at, self._pinged_at) + silence_s
+
+    def revive(self) -> None:
+        """Something came through after all: what stays unacknowledged goes again now, not when QUIC's timer, doubled
+        each time, says so."""
+        now = self.network.monotonic()
+        if not self.transport.probing or not self.proven.done() or self.closed:
+            return
+        if now - self._revived_at >= max(REVIVE_EVERY_S, 1.5 * (self.transport.rtt_s or 0.0)):
+            self._revived_at = now
+            self._fire_early()
 
     def call_for_paths(self) -> None:
         if self.on_silent is not None:
@@ -168,6 +197,7 @@ class Moving:
         """A probe was answered there: the other side wants packets at that address."""
         if path == self.path:
             self._following.answered()
+            self.revive()
 
     def take_path(self, path: Path) -> None:
         """Send by `path` from now on, and what is unacknowledged at once."""

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["Paths"]
 
 
-CALL_AFTER_S = 0.5  # unacknowledged for so long: not the loss of a few packets; further paths are wanted
+# Unacknowledged for so long: not the loss of a few packets; further paths are wanted. A relay is only asked anew, which
+# is cheap: it may have lost us.
+CALL_AFTER_S, CALL_RELAY_AFTER_S = 0.5, 0.2
 
 
 class Paths:
@@ -39,7 +41,7 @@ class Paths:
         self._choice = PathChoice(host.first_path, self._network.monotonic(), chooses=host.initiator)
         self._timer: asyncio.TimerHandle | None = None
         self._silent_since: float | None = None
-        self._called = False
+        self._calling: asyncio.TimerHandle | None = None
         self._closed = False
 
     def __contains__(self, path: Path) -> bool:
@@ -89,15 +91,23 @@ class Paths:
         self._silent_since = since
         if since is None:
             self._choice.trust()
-            self._called = False
+            if self._calling is not None:
+                self._calling.cancel()
+                self._calling = None
             return
         now = self._network.monotonic()
-        if not self._called and now - since >= CALL_AFTER_S:
-            self._called = True
-            self._host.call_for_paths()
+        if self._calling is None and not self._closed:
+            after_s = CALL_RELAY_AFTER_S if self._host.path.relayed else CALL_AFTER_S
+            self._calling = self._loop.call_at(since + after_s, self._call)
         if not self._choice.suspect:
             self._choice.doubt(now)
             self._tick()
+
+    def _call(self) -> None:
+        if self._host.in_doubt:
+            self._host.call_for_paths()
+        else:
+            self._calling = None
 
     def heard(self, path: Path) -> bool:
         """A genuine packet came by `path`, another than the one in use. Return whether to follow."""
@@ -135,9 +145,10 @@ class Paths:
 
     def close(self) -> None:
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for handle in (self._timer, self._calling):
+            if handle is not None:
+                handle.cancel()
+        self._timer = self._calling = None
 
     def _look_back(self, now: float) -> None:
         """There is a choice now: was the only path silent before?"""

@@ -41,7 +41,7 @@ class Meeting:
 
     `hits`: guessed ports from which a check has come. `vouches`: where rendezvous nodes see the peer. `consent`:
     decides on which terms we guess, for the answer. `guessing`: ports may be guessed in it. `found`: its checks have
-    passed. `relays`: those of the answer.
+    passed. `relays`: of a call to us, those of the answer.
     """
 
     peer: PeerId
@@ -54,7 +54,7 @@ class Meeting:
     consent: asyncio.Task[None] | None = None
     guessing: bool = False
     found: bool = False
-    relays: tuple[RelayHint, ...] = ()
+    relays: asyncio.Future[tuple[RelayHint, ...]] | None = None
 
     def through_hole(self, remote: Address) -> bool:
         """Whether a connection from there comes through a router that this meeting has opened.

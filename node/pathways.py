@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from p2pnode.core.address import Address
-from p2pnode.core.ids import PeerId
+from p2pnode.core.address import Address, Realm
+from p2pnode.core.ids import NodeId, PeerId
 from p2pnode.core.network import Network
 from p2pnode.core.tasks import TaskSet
 from p2pnode.dht import Dht, KnownContact
@@ -29,6 +29,7 @@ __all__ = ["Pathways"]
 
 SETTLE_S = 1.0  # until our rendezvous nodes know our new address, and we how it looks from outside
 SPARE_S = 1.0  # in which a spare that lives takes over
+RENEWAL_S = 0.4  # in which a relay that lives hears where we are now
 RETRY_S = (20.0, 60.0, 300.0, 900.0)  # pauses before a relayed session looks for a direct path again
 
 log = structlog.get_logger(__name__)
@@ -53,13 +54,16 @@ class Pathways:
         is_punched: Callable[[Session], bool],
         improve: Callable[[PeerId], None],
         moved: Callable[[Session, str], None],
+        line_changed: Callable[[], None],
         budget: AddressBudget,
         links: Links,
     ) -> None:
         """`session`: the open one with a peer; `known`: whether it is a contact or has one; `contact`: whether it is a
         contact of the user's. `hidden`: no peer learns our address. `improve(peer)`: look for better paths under its
-        session. `moved(session, before)`: it goes on by another path. `budget`: that of the checks."""
+        session. `moved(session, before)`: it goes on by another path. `line_changed`: as in `Relaying`. `budget`: that
+        of the checks."""
         self._network = network
+        self._dht = dht
         self._endpoint = endpoint
         self._session = session
         self._by_udp = is_punched
@@ -70,14 +74,14 @@ class Pathways:
         self.relaying = Relaying(
             network=network, dht=dht, send=send, settings=relay, received=self._relayed, paired=endpoint.nudge,
             in_use=lambda flow: any(flow.path in each.known_paths for each in endpoint.connections()),
-            known=contact, ended=self._flow_ended,
+            known=contact, ended=self._flow_ended, renewed=self._flow_renewed, line_changed=line_changed,
         )  # fmt: skip
         self.punching = TcpPunching(
             network=network, links=links, endpoint=endpoint, usable=usable, budget=budget, hidden=hidden
         )
         self.dialing = RelayDialing(
-            open_flow=self._open_flow, usable=usable, session=session, known=known, contacts=dht.known_contacts,
-            budget=budget, now=network.monotonic, hidden=hidden,
+            open_flow=self._open_flow, usable=usable, own=dht.key.peer_id, session=session, known=known,
+            contacts=dht.known_contacts, lookup=self._lookup, budget=budget, now=network.monotonic, hidden=hidden,
         )  # fmt: skip
 
     def _is_punched(self, session: Session) -> bool:
@@ -177,12 +181,17 @@ class Pathways:
     async def _improve_if_silent(self, session: Session) -> None:
         if session.connection.spare_paths:
             await asyncio.sleep(SPARE_S)
+        elif session.connection.path.relayed:
+            await asyncio.sleep(RENEWAL_S)
         if session.connection.in_doubt:
             self._improve(session.peer)
 
     async def _open_flow(self, peer: PeerId, relay: KnownContact, calls: bool) -> Path | None:
         flow = await self.relaying.open(peer, relay, calls=calls)
         return None if flow is None else flow.path
+
+    async def _lookup(self, key: NodeId) -> list[KnownContact]:
+        return [contact.known() for contact in await self._dht.lookup(key, realm=Realm.PUBLIC)]
 
     def _relayed(self, data: bytes, source: Address, flow: RelayFlow) -> None:
         """A datagram that came by a relay; nothing but QUIC and path probes comes so."""
@@ -191,6 +200,11 @@ class Pathways:
             self._endpoint.datagram_received(data, source, flow)
         elif kind == "relay":
             self._endpoint.probe_received(data, source, flow)
+
+    def _flow_renewed(self, flow: RelayFlow) -> None:
+        session = self._session(flow.peer)
+        if session is not None and session.connection.path == flow.path:
+            session.connection.revive()
 
     def _flow_ended(self, flow: RelayFlow, lost: bool) -> None:
         if lost:

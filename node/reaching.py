@@ -102,11 +102,11 @@ class Reaching:
         )  # fmt: skip
         self._improver = Improver(network=network, find=find, punch=self.punch, session=sessions.get)
         self.pathways = Pathways(
-            network=network, dht=dht, endpoint=endpoint, send=self.send, relay=relay,
+            network=network, dht=dht, endpoint=endpoint, send=self.send, relay=relay, links=links, hidden=relay_only,
             usable=lambda at: self._realm(at.ip) is Realm.PUBLIC and usable(at),  # relays that peers name (K1)
             session=sessions.get, is_punched=lambda session: self._is_punched(session.connection),
             improve=self._improver.ask, moved=self._session_moved, budget=self._ice.budget, known=self._is_known,
-            hidden=relay_only, links=links, contact=lambda peer: self.known(peer),  # noqa: PLW0108 - set later
+            line_changed=self._mappings_lost, contact=lambda peer: self.known(peer),  # noqa: PLW0108 - set later
         )  # fmt: skip
         self._guard = OfferGuard(key=key, network_tag=network_tag, known=self._is_known)
         self._guessing = PortGuessing(
@@ -121,7 +121,7 @@ class Reaching:
             session_path=self._session_path, called=self.roaming.called,
             dial_back=partial(dial_back, endpoint=endpoint, sessions=sessions, usable=usable),
             path_to=endpoint.path_to, nudge=endpoint.nudge, relays=self.pathways.dialing, hidden=relay_only,
-            path_found=self.pathways.found, consent_missed=self._consent_missed, consent_lost=self._consent_lost,
+            path_found=self.pathways.found, consent_missed=self._mappings_lost, consent_lost=self._consent_lost,
         )  # fmt: skip
         dht.probing.answer = self._stun.answer_untrusted
         dht.on_observed = self._observed
@@ -370,7 +370,7 @@ class Reaching:
         ports = self.verdict().ports
         return OwnSide(tuple(candidates.values())[:MAX_CANDIDATES], (*dialable, *mapped), self.nat, ports, relays)
 
-    def _consent_missed(self) -> None:
+    def _mappings_lost(self) -> None:
         """Perhaps our router was restarted: then nobody can call us until we are registered from the new mapping."""
         now = self._network.monotonic()
         if now - self._renewed_at >= RENEW_PAUSE_S:
@@ -388,7 +388,7 @@ class Reaching:
     def _refresh_now(self) -> None:
         """Be registered from where we are now, ask how that is seen, and look for paths from there."""
         self._renewed_at = float("-inf")
-        self._consent_missed()
+        self._mappings_lost()
         self._improver.network_changed()
         self._tasks.spawn(self.pathways.network_changed())
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
+from p2pnode.core.envelope import signing_input
+from p2pnode.core.ids import NodeId, PeerId
 from p2pnode.dht import KnownContact
 from p2pnode.dht.limits import prefix_of
 from p2pnode.offer import RelayHint
 from p2pnode.reachability import NatKind
 
-__all__ = ["DEPENDENT", "FLOWS", "choose_relays", "head_start"]
+__all__ = ["DEPENDENT", "FLOWS", "UNKNOWN_RTT_S", "choose_relays", "head_start", "key_between"]
 
 FLOWS = 2  # the one in use and a spare
 UNKNOWN_RTT_S = 0.1  # of a node that we have not measured: half the way round the world
@@ -55,3 +58,10 @@ def choose_relays(own: Sequence[tuple[KnownContact, float]], offered: Sequence[R
             chosen.append(each)
     chosen += [each for each in ranked if each not in chosen][: FLOWS - len(chosen)]
     return [RelayHint(contact, rtt_s) for _, contact, rtt_s in chosen]
+
+
+def key_between(one: PeerId, other: PeerId) -> NodeId:
+    """Return the place in the DHT where two nodes that know no relay in common look for one: the same for both, and
+    chosen by neither. Who grinds node ids can stand there, as near to any record of theirs."""
+    ids = b"".join(sorted((one.raw, other.raw)))
+    return NodeId(hashlib.sha256(signing_input(b"p2pnode/1/relay", b"between", ids)).digest()[:20])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from p2pnode.core.address import Address
@@ -15,7 +16,7 @@ from p2pnode.meetings import OwnSide
 from p2pnode.nat import AddressBudget, Path
 from p2pnode.offer import Answer, Offer, RelayHint
 from p2pnode.reachability import NatKind
-from p2pnode.relay_choice import DEPENDENT, FLOWS, choose_relays, head_start
+from p2pnode.relay_choice import DEPENDENT, FLOWS, UNKNOWN_RTT_S, choose_relays, head_start, key_between
 from p2pnode.session import Session
 
 __all__ = ["RelayDialing"]
@@ -28,6 +29,8 @@ MAX_STRANGERS = 8
 STRANGER_S = 20.0
 SHUN_S = 60.0
 MAX_LOST = 64  # relays
+LOOKUP_S = 3.0
+NEAREST = 4  # of the nodes that a lookup found, from which both sides choose
 
 
 class RelayDialing:
@@ -38,23 +41,28 @@ class RelayDialing:
         *,
         open_flow: Callable[[PeerId, KnownContact, bool], Coroutine[Any, Any, Path | None]],
         usable: Callable[[Address], bool],
+        own: PeerId,
         session: Callable[[PeerId], Session | None],
         known: Callable[[PeerId], bool],
         contacts: Callable[[], Iterable[KnownContact]],
+        lookup: Callable[[NodeId], Awaitable[Sequence[KnownContact]]],
         budget: AddressBudget,
         now: Callable[[], float],
         hidden: bool = False,
     ) -> None:
         """`open_flow(peer, relay, calls)`: `calls`: we call. `usable`: whether packets may go to an address that a
-        peer names. `session`: the open one with a peer. `known`: whether a peer is a contact, or has a session.
-        `contacts()`: nodes that we have verified, where the same relay may stand with an address of the other family.
-        `budget`: that of the checks (C1). `now`: monotonic seconds. `hidden`: no peer may learn our address, so no
-        relay is asked that only the peer knows: it may be the peer's own."""
+        peer names. `own`: our id. `session`: the open one with a peer. `known`: whether a peer is a contact, or has a
+        session. `contacts()`: nodes that we have verified, where the same relay may stand with an address of the other
+        family. `lookup(key)`: the public nodes nearest to it, which have answered us, the nearest first. `budget`: that
+        of the checks (C1). `now`: monotonic seconds. `hidden`: no peer may learn our address, so no relay is asked that
+        only the peer knows: it may be the peer's own."""
         self._open_flow = open_flow
         self._usable = usable
+        self._own = own
         self._session = session
         self._known = known
         self._contacts = contacts
+        self._lookup = lookup
         self._budget, self._now = budget, now
         self._hidden = hidden
         self._strangers: dict[PeerId, float] = {}
@@ -84,6 +92,32 @@ class RelayDialing:
             ours = [each for each in ours if each[0].node_id in shared]
         return tuple(choose_relays(ours, offered))
 
+    def called(
+        self, peer: PeerId, own: OwnSide, offer: Offer, *, caller_is_hidden: bool
+    ) -> asyncio.Future[tuple[RelayHint, ...]]:
+        """Choose for a peer that calls, and begin. Done at once but where one side is hidden and there is no relay that
+        each knows by itself: then both look for the nodes nearest to a key that is made of the two ids."""
+        alone = caller_is_hidden or self._hidden
+        chosen: asyncio.Future[tuple[RelayHint, ...]] = asyncio.get_running_loop().create_future()
+        relays = self.choose(peer, own, offer, caller_is_hidden=caller_is_hidden)
+        if relays or not alone or not (self._known(peer) or peer in self._strangers):
+            self.start(peer, own, offer, relays, None, alone=alone)
+            chosen.set_result(relays)
+            return chosen
+
+        self._begin(peer, own, offer, alone=alone)
+        self._tasks.spawn(self._choose_between_us(peer, chosen))
+        return chosen
+
+    async def _choose_between_us(self, peer: PeerId, chosen: asyncio.Future[tuple[RelayHint, ...]]) -> None:
+        found: tuple[RelayHint, ...] = ()
+        try:
+            found = tuple(choose_relays([(each, UNKNOWN_RTT_S) for each in await self._between_us(peer)], ()))
+        finally:
+            if not chosen.done():
+                chosen.set_result(found)
+        await self._run(peer, [(hint.contact, True) for hint in found], 0.0, None)
+
     def lost(self, relay: KnownContact) -> None:
         """It answers no more: others are chosen for a while."""
         if len(self._lost) < MAX_LOST:
@@ -95,13 +129,33 @@ class RelayDialing:
     ) -> asyncio.Task[None]:  # fmt: skip
         """Begin with the relays of the answer. `said`: by the other side. `dial`: the caller's; see `_run`. `alone`:
         one side has told no address."""
+        self._begin(peer, own, said, alone=alone)
+        start_s = 0.0 if alone else head_start(own.nat, said.nat, dialable=bool(own.published or said.addresses))
+        reached = [each for hint in relays[:FLOWS] if (each := self._reach(hint, own)) is not None]
+        if relays and not reached and alone and dial is not None:
+            return self._tasks.spawn(self._run_between_us(peer, relays, dial))
+        return self._tasks.spawn(self._run(peer, reached, start_s, dial))
+
+    def _begin(self, peer: PeerId, own: OwnSide, said: Offer | Answer, *, alone: bool) -> None:
         self._between.pop(peer, None)
         self._between[peer] = Between(own.nat, said.nat, hidden=alone)
         if len(self._between) > MAX_MET:
             del self._between[next(iter(self._between))]
-        start_s = 0.0 if alone else head_start(own.nat, said.nat, dialable=bool(own.published or said.addresses))
-        reached = [each for hint in relays[:FLOWS] if (each := self._reach(hint, own)) is not None]
-        return self._tasks.spawn(self._run(peer, reached, start_s, dial))
+
+    async def _run_between_us(self, peer: PeerId, relays: Sequence[RelayHint], dial: Callable[[Path], None]) -> None:
+        """As the callee did: those that it names are asked when we have found them by ourselves."""
+        named = {hint.contact.node_id for hint in relays}
+        found = [each for each in await self._between_us(peer) if each.node_id in named]
+        await self._run(peer, [(each, True) for each in found[:FLOWS]], 0.0, dial)
+
+    async def _between_us(self, peer: PeerId) -> list[KnownContact]:
+        """Return nodes that neither of us has chosen: those nearest to a key made of both ids (`key_between`)."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOKUP_S):
+                found = await self._lookup(key_between(self._own, peer))
+                ends = {self._own.node_id, peer.node_id}
+                return [each for each in found if each.node_id not in ends and self._usable(each.address)][:NEAREST]
+        return []
 
     def _reach(self, hint: RelayHint, own: OwnSide) -> tuple[KnownContact, bool] | None:
         """Return how we reach a relay that the other side names, and whether we have verified it ourselves."""

@@ -52,6 +52,7 @@ class RelayFlow:
         self.relay, self.peer, self.number = relay, peer, number
         self.path = Path(relay.address, self)
         self.paired = False
+        self.seen = b""  # our address, as the relay sees it
         self.closed = False
         self.bytes_sent = self.bytes_received = 0
         self._send = send
@@ -80,21 +81,26 @@ class Relaying:
         in_use: Callable[[RelayFlow], bool],
         known: Callable[[PeerId], bool],
         ended: Callable[[RelayFlow, bool], None],
+        renewed: Callable[[RelayFlow], None],
+        line_changed: Callable[[], None],
     ) -> None:
         """`known`: whether a peer is a contact of the user's. `received`: a datagram came by a flow. `paired`: the peer
         is there now, what was sent before is lost.
         `in_use`: whether a connection needs the flow. `ended(flow, lost)`: `lost`: the relay has given it up, or died;
-        else we have, for somebody who comes first."""
+        else we have, for somebody who comes first. `renewed`: the relay knows where we are now.
+        `line_changed`: a relay sees us elsewhere than before: our router has forgotten its mappings, or has another
+        address."""
         self._network = network
         self._dht = dht
         self._send = send
         self._received = received
         self._paired = paired
         self._in_use, self._known = in_use, known
-        self._ended = ended
+        self._ended, self._renewed, self._line_changed = ended, renewed, line_changed
         self.table = RelayTable(settings, network.token_bytes)
         self._flows: dict[tuple[Address, int], RelayFlow] = {}
         self._by_pair: dict[tuple[PeerId, NodeId], RelayFlow] = {}
+        self._renewing: set[RelayFlow] = set()
         self._tasks = TaskSet()
         self._usage: OrderedDict[PeerId, list[int]] = OrderedDict()
         self._past = 0
@@ -167,7 +173,7 @@ class Relaying:
         if (known := self._by_pair.get(key)) is not None:
             return known
         flow = RelayFlow(relay, peer, granted.flow, self._send, calls=calls)
-        flow.paired = granted.paired
+        flow.paired, flow.seen = granted.paired, granted.observed
         self._flows[relay.address, flow.number] = self._by_pair[key] = flow
         self._tasks.spawn(self._keep(flow))
         log.info("relay_flow_opened", peer=str(peer), relay=str(relay.address))
@@ -207,7 +213,9 @@ class Relaying:
 
     def renew(self, flow: RelayFlow) -> None:
         """Nothing comes through: perhaps our router was restarted, and the relay does not know our new address."""
-        self._tasks.spawn(self._renew_once(flow))
+        if flow not in self._renewing:
+            self._renewing.add(flow)
+            self._tasks.spawn(self._renew_once(flow))
 
     async def stop(self) -> None:
         await self._tasks.cancel()
@@ -228,7 +236,10 @@ class Relaying:
             pause = RENEW_S
 
     async def _renew_once(self, flow: RelayFlow) -> None:
-        await self._renew(flow)
+        try:
+            await self._renew(flow)
+        finally:
+            self._renewing.discard(flow)
 
     async def _renew(self, flow: RelayFlow) -> bool:
         """Whether the relay still has it; when not, the flow has ended."""
@@ -242,6 +253,10 @@ class Relaying:
                 self._flows.pop((flow.relay.address, flow.number), None)
                 flow.number = granted.flow
                 self._flows[flow.relay.address, flow.number] = flow
+            if granted.observed != flow.seen:
+                flow.seen = granted.observed
+                self._line_changed()
+            self._renewed(flow)
             return True
         log.info("relay_flow_lost", peer=str(flow.peer), relay=str(flow.relay.address))
         self._close(flow)

@@ -256,8 +256,7 @@ class Signalling:
             oldest.cancel()
         if meeting is not None:
             meeting.vouches.add(via.address, seen)
-            if meeting.consent is not None:
-                await asyncio.wait((meeting.consent,))
+            await asyncio.wait([each for each in (meeting.relays, meeting.consent) if each is not None])
         answer = Answer(
             offer.attempt,
             int(self._network.wall() * 1000),
@@ -267,7 +266,7 @@ class Signalling:
             own.nat if meeting is not None else NatKind.UNKNOWN,
             offer_hash(blob),
             refusal,
-            meeting.relays if meeting is not None else (),
+            meeting.relays.result() if meeting is not None and meeting.relays is not None else (),
         )
         try:
             sealed = seal(answer, key=self._key, to=sender, to_x25519=offer.x25519, network_tag=self._tag)
@@ -302,8 +301,7 @@ class Signalling:
         self._incoming[sender, remote.ufrag] = meeting
         self._called(sender)
         meeting.published = frozenset(offer.addresses)
-        meeting.relays = self._relays.choose(sender, own, offer, caller_is_hidden=not remote.candidates)
-        self._relays.start(sender, own, offer, meeting.relays, None, alone=self._hidden or not remote.candidates)
+        meeting.relays = self._relays.called(sender, own, offer, caller_is_hidden=not remote.candidates)
         meeting.guessing = remote.guess is not None and (own.nat in DEPENDENT or offer.nat in DEPENDENT)
         self._checks(meeting, remote, lambda _path, _why: None)
         if meeting.guessing:

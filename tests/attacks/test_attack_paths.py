@@ -159,7 +159,7 @@ def test_r1_m1_what_a_relay_held_back_or_replays_moves_nothing() -> None:
 
         client.take_path(flow.path)
         await client.ping()
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(0.9)  # after a second of silence it pings, by the path that it would rather have
         assert server.path == back.path
         delivering, held = flow.deliver, []
         flow.deliver = held.append  # type: ignore[method-assign,assignment]

@@ -22,7 +22,7 @@ def test_o1_strangers_do_not_use_up_the_flows() -> None:
         relay = RelayHint(KnownContact(None, CAROL.node_id, Address("9.9.9.9", 1)), 0.05)
         own = OwnSide((), (), NatKind.UNKNOWN, relays=(relay,))
         dialing = RelayDialing(
-            open_flow=None,  # type: ignore[arg-type]  # nothing is opened here
+            open_flow=None, lookup=None, own=ALICE.peer_id,  # type: ignore[arg-type]  # nothing is opened here
             usable=lambda _: True, session=lambda _: None, known=lambda peer: peer == BOB.peer_id, contacts=list,
             budget=AddressBudget(), now=world.loop.time,
         )  # fmt: skip
@@ -44,7 +44,7 @@ def test_o1_a_stranger_who_came_is_none_any_more() -> None:
         own = OwnSide((), (), NatKind.UNKNOWN, relays=(relay,))
         came: set[PeerId] = set()
         dialing = RelayDialing(
-            open_flow=None,  # type: ignore[arg-type]  # nothing is opened here
+            open_flow=None, lookup=None, own=ALICE.peer_id,  # type: ignore[arg-type]  # nothing is opened here
             usable=lambda _: True, session=lambda _: None, known=came.__contains__, contacts=list,
             budget=AddressBudget(), now=world.loop.time,
         )  # fmt: skip

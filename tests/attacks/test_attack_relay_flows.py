@@ -43,7 +43,8 @@ def relaying_at(
     nothing: Any = lambda *_: None  # noqa: E731
     relaying = Relaying(
         network=network, dht=cast("Dht", dht), send=nothing, settings=RelaySettings(enabled=False), received=nothing,
-        paired=nothing, in_use=used.__contains__, known=known.__contains__, ended=nothing,
+        paired=nothing, in_use=used.__contains__, known=known.__contains__, ended=nothing, renewed=nothing,
+        line_changed=nothing,
     )  # fmt: skip
     relay = peer_of(2)
     return relaying, KnownContact(relay, relay.node_id, Address("9.2.0.1", 9)), dht

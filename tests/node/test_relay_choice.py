@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.offer_vectors import BOB, make_offer
+from support.offer_vectors import ALICE, BOB, CAROL, make_offer
 
 from p2pnode.core.address import Address
 from p2pnode.core.ids import NodeId
@@ -13,7 +13,7 @@ from p2pnode.meetings import OwnSide
 from p2pnode.nat import AddressBudget
 from p2pnode.offer import RelayHint
 from p2pnode.reachability import NatKind
-from p2pnode.relay_choice import FLOWS, choose_relays, head_start
+from p2pnode.relay_choice import FLOWS, choose_relays, head_start, key_between
 from p2pnode.relay_dialing import RelayDialing
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
 
@@ -55,6 +55,13 @@ def test_the_spare_stands_in_another_block_where_there_is_one() -> None:
     assert len(choose_relays([(relay(n), 0.1) for n in range(1, 9)], [])) == FLOWS
 
 
+def test_the_place_between_two_is_the_same_for_both_and_another_for_each_pair() -> None:
+    """A known answer, so that versions agree."""
+    one, other, third = ALICE.peer_id, BOB.peer_id, CAROL.peer_id
+    assert key_between(one, other) == key_between(other, one) != key_between(one, third)
+    assert key_between(one, other).hex() == "56c917c7ed10621e30d25f5ca0dc7af8bb733e97"
+
+
 @pytest.mark.parametrize(
     ("own", "theirs", "dialable", "seconds"),
     [(HARD, HARD, False, 0.0), (HARD, EASY, False, 0.15), (EASY, EASY, False, 0.5), (NONE, HARD, True, 1.0)],
@@ -92,7 +99,7 @@ def test_where_udp_is_blocked_the_relays_of_that_side_are_taken(blocked: str) ->
             KnownContact(None, NodeId(bytes(19) + bytes([n])), Address(f"9.0.{n}.1", 4747)) for n in range(3)
         )
         dialing = RelayDialing(
-            open_flow=None,  # type: ignore[arg-type]  # nothing is opened here
+            open_flow=None, lookup=None, own=ALICE.peer_id,  # type: ignore[arg-type]  # nothing is opened here
             usable=lambda _: True, session=lambda _: None, known=lambda _: True, contacts=list,
             budget=AddressBudget(), now=world.loop.time,
         )  # fmt: skip

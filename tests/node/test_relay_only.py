@@ -1,6 +1,7 @@
 """A node that tells no peer an address of its own: found by id, reached through relays, either side calling."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 from support.offer_vectors import make_offer
@@ -18,14 +19,16 @@ from p2pnode.reachability import NatKind
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
 
 
-async def hidden_home(there: Street, kind: str | None) -> Node:
-    """A relay-only node behind a router, or on a public host (None)."""
+async def hidden_home(there: Street, kind: str | None, know: Sequence[Node] = ()) -> Node:
+    """A relay-only node behind a router, or on a public host (None). `know`: see `who_knows`."""
     number = 20 + len(there.homes)
     if kind is None:
         network = there.world.host(f"12.{number}.0.1")
     else:
         network = router_of(there.world, kind, f"12.{number}.0.1").host("192.168.1.2")
     node = make_node(network, number, through=there.public[:3], relay_only=True)
+    if know:
+        who_knows(node, know)
     await node.start()
     there.homes.append(node)
     return node
@@ -108,6 +111,41 @@ def test_two_hidden_nodes_meet_at_a_relay_that_both_know() -> None:
             assert own.choose(other.peer_id, OwnSide((), (), NatKind.UNKNOWN), make_offer(relays=(stranger,))) == ()
 
     run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+
+
+def who_knows(node: Node, some: Sequence[Node]) -> Node:
+    """As in a large network: of its public nodes it has met some only. Searches reach all."""
+    ids = {each.peer_id.node_id for each in some}
+    candidates = node.dht.rendezvous_candidates
+    node.dht.rendezvous_candidates = lambda *a, **b: [c for c in candidates(*a, **b) if c.node_id in ids]  # type: ignore[method-assign]
+    node.reaching.pathways.dialing._contacts = lambda: [c for c in node.dht.known_contacts() if c.node_id in ids]
+    return node
+
+
+@pytest.mark.parametrize("kinds", [("port-restricted", "symmetric"), ("symmetric", None)], ids=["homes", "public"])
+def test_two_hidden_nodes_who_know_no_relay_in_common_find_one(kinds: tuple[str | None, str | None]) -> None:
+    """Both ask the network for the nodes nearest to a key made of their ids, and take these: either side calling."""
+
+    async def main(world: VirtualWorld) -> list[float]:
+        async with street(world) as there:
+            one = await hidden_home(there, kinds[0], know=there.public[:3])
+            other = await hidden_home(there, kinds[1], know=there.public[3:])
+            await asyncio.sleep(5)
+            assert not set(one.reaching.rendezvous) & set(other.reaching.rendezvous)
+            figures = []
+            for caller, callee in ((one, other), (other, one)):
+                session, seconds = await reach(world, caller, callee)
+                assert session.path == "relay", session.trace.steps
+                figures.append(seconds)
+                await asyncio.sleep(20)
+                assert len(session.connection.spare_paths) == 1
+                session.close()
+                await asyncio.sleep(1)
+            return figures
+
+    figures = run_virtual(main, delay=ONE_WAY_S, keep_trace=False)
+    print("seconds: " + " ".join(f"{each:.2f}" for each in figures))
+    assert max(figures) <= 1.5
 
 
 def test_a_public_node_is_called_through_our_rendezvous_nodes() -> None:

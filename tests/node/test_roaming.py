@@ -113,6 +113,53 @@ def test_a_moment_without_any_network(gap_s: float) -> None:
     assert seconds <= 2.5
 
 
+@pytest.mark.parametrize("kind", ["symmetric", "port-restricted"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_line_that_changes_unnoticed_by_who_only_listens(kind: str, seed: int) -> None:
+    """Relayed, and punched, at 5 % loss: messages flow to the home whose line changes its address, from it, both ways,
+    or begin a second afterwards. Within 5 s, half within 2, in the same session; and it can be called again soon."""
+
+    async def main(world: VirtualWorld) -> tuple[list[float], float]:
+        async with street(world) as there:
+            world.loss = 0.05
+            a, b, stranger = [await there.home(kind) for _ in range(3)]
+            await asyncio.sleep(15)
+            session, _ = await reach(world, a, b)
+            opened: list[object] = []
+            for node in (a, b):
+                node.subscribe(lambda event: opened.append(event) if isinstance(event, SessionOpened) else None)
+            to, back = roam.Messages(world, b, a), roam.Messages(world, a, b)
+            times = []
+            for turn, (flows, wait_s) in enumerate((([to], 0.0), ([back], 0.0), ([to, back], 0.0), ([to], 1.0))):
+                for flow in flows if not wait_s else ():
+                    flow.start(network_of(flow.source))
+                await asyncio.sleep(10 + 5 * world.rng.random())
+                there.routers[0].renumber(f"44.{turn}.0.1")
+                await asyncio.sleep(wait_s)
+                began = world.loop.now()
+                for flow in flows if wait_s else ():
+                    flow.start(network_of(flow.source))
+                await asyncio.sleep(20)
+                for flow in flows:
+                    came = flow.first_after(began)
+                    assert came is not None
+                    times.append(came - began)
+                    await flow.stop()
+            assert not opened
+            await asyncio.sleep(60)
+            assert session.path == ("relay" if kind == "symmetric" else "punched")
+            there.routers[0].renumber("44.9.0.1")
+            await asyncio.sleep(6)
+            _, seconds = await reach(world, stranger, a)
+            return sorted(times), seconds
+
+    times, seconds = run_virtual(main, delay=ONE_WAY_S, keep_trace=False, seed=seed)
+    print("seconds: " + " ".join(f"{each:.2f}" for each in times) + f"; called anew after 6 s: {seconds:.2f}")
+    assert times[-1] <= 5
+    assert times[len(times) // 2] <= 2
+    assert seconds <= 2
+
+
 def test_containers_that_come_and_go_cost_little() -> None:
     """Fifty changes within ten seconds that leave our addresses as they are: a few dozen datagrams, and no session."""
 
