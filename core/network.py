@@ -134,8 +134,9 @@ class Network(ABC):
         """Join `group` on every interface, sharing its port with other programs. Own datagrams may come back."""
 
     @abstractmethod
-    async def connect_tcp(self, to: Address, *, local_port: int = 0) -> TcpStream:
-        """Raise OSError. `local_port`: to connect from, which other connections may use as well (0: any)."""
+    async def connect_tcp(self, to: Address, *, local_port: int = 0, resets: bool = False) -> TcpStream:
+        """Raise OSError. `local_port`: to connect from, which other connections may use as well (0: any). `resets`:
+        closing it resets it, so that the same two ends can be connected again at once."""
 
     @abstractmethod
     async def listen_tcp(self, local: Address, handler: Callable[[TcpStream], None]) -> Cancel:

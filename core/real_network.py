@@ -95,10 +95,12 @@ class RealNetwork(Network):
             sock.close()
             raise
 
-    async def connect_tcp(self, to: Address, *, local_port: int = 0) -> TcpStream:
+    async def connect_tcp(self, to: Address, *, local_port: int = 0, resets: bool = False) -> TcpStream:
         if not local_port:
             return _Stream(*await asyncio.open_connection(to.ip, to.port))
         sock = _shared_port(to.is_ipv6, local_port)
+        if resets:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack(_LINGER, 1, 0))
         try:
             await asyncio.get_running_loop().sock_connect(sock, _sockaddr(to))
             return _Stream(*await asyncio.open_connection(sock=sock))
@@ -210,6 +212,7 @@ class _GroupSocket(UdpSocket):
         return True
 
 
+_LINGER = "hh" if sys.platform == "win32" else "ii"
 _HAS_MREQN = sys.platform in ("linux", "darwin")  # others choose an interface by its address alone
 
 

@@ -95,8 +95,8 @@ class SealedNetwork(Network):
     async def open_multicast(self, group: Address, handler: DatagramHandler) -> MulticastSocket:
         return await self._inner.open_multicast(group, handler)
 
-    async def connect_tcp(self, to: Address, *, local_port: int = 0) -> TcpStream:
-        return await self._inner.connect_tcp(to, local_port=local_port)
+    async def connect_tcp(self, to: Address, *, local_port: int = 0, resets: bool = False) -> TcpStream:
+        return await self._inner.connect_tcp(to, local_port=local_port, resets=resets)
 
     async def listen_tcp(self, local: Address, handler: Callable[[TcpStream], None]) -> Cancel:
         return await self._inner.listen_tcp(local, handler)

@@ -28,8 +28,9 @@ from p2pnode.link_dialer import LinkDialer
 from p2pnode.link_server import HTTPS_PORT, LinkServer
 from p2pnode.nat import Link, StunClient, TlsChannel, UdpMux, client_context, kind_of
 from p2pnode.nat.certificate import peer_of_certificate_untrusted
-from p2pnode.nat.link_wire import GREETING, FrameReader, read_greeting_untrusted
+from p2pnode.nat.link_wire import GREETING, read_greeting_untrusted
 from p2pnode.settings import NodeSettings
+from p2pnode.tcp_outside import TcpOutside
 
 __all__ = ["LinkKind", "Links"]
 
@@ -67,6 +68,7 @@ class Links:
         self._dialer = LinkDialer(network, settings, lambda: self.port)
         self._seal, self._open = sealing(network)
         self._seen: Address | None = None
+        self._outside = TcpOutside(network, lambda: self.port, self._open)
         self._looking: asyncio.Task[None] | None = None
         self.blocked = False
         """No UDP passes here: everything goes by links."""
@@ -126,6 +128,7 @@ class Links:
             link.close()  # its TCP connection is of the old one
         self._failed.clear()
         self._seen = None
+        self._tasks.spawn(self._outside.stop())
         if public and (self._looking is None or self._looking.done()):
             self._looking = self._tasks.spawn(self._look(public[:ASKED]))
 
@@ -175,6 +178,7 @@ class Links:
     async def stop(self) -> None:
         await self.server.stop()
         await self._tasks.cancel()
+        await self._outside.stop()
         for link in list(self._links.values()):
             link.close()
 
@@ -267,22 +271,11 @@ class Links:
     async def seen_by(self, server: Address) -> Address:
         """Return the TCP address that `port` has outside, as a node's server of links sees it. Raise P2PError, OSError.
 
-        Where there are no links one connection is made for it, and kept for as long as a punch takes: the router's
-        mapping lives with it.
+        Where there are no links one connection is made for it (`TcpOutside`).
         """
         if self._links and self._seen is not None:
             return self._seen
-        stream = await self._network.connect_tcp(server, local_port=self.port)
-        channel = TlsChannel(stream, client_context(), server=False)
-        self._tasks.spawn(self._close_channel(channel))
-        await channel.handshake()
-        reader = FrameReader()
-        frames: list[bytes] = []
-        while not frames:
-            if not (data := await channel.read()):
-                raise ConnectionResetError("closed without a greeting")
-            frames = reader.feed_untrusted(data)
-        return read_greeting_untrusted(self._open(frames[0]) or b"")[1]
+        return await self._outside.ask(server)
 
     async def punched(self, stream: TcpStream, *, server: bool, peer: PeerId, address: Address) -> Link:
         """Return a link over a connection that both sides have opened, after TLS. Raise OSError, BadPacket."""
@@ -311,12 +304,6 @@ class Links:
         finally:
             self._punched.remove(link)
             self._mux.release(link.address, link)
-
-    async def _close_channel(self, channel: TlsChannel) -> None:
-        try:
-            await asyncio.sleep(2 * OPEN_S)
-        finally:
-            channel.close()
 
     def _instead(self, data: bytes, to: Address) -> None:
         """Open a link to an address of the public network that something is sent to. It goes by UDP as well: perhaps

@@ -12,7 +12,7 @@ password that travelled sealed, and the QUIC connection proves both keys in the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import replace
 
 import structlog
@@ -124,7 +124,7 @@ class Signalling:
             raise
         nats = own.nat, answer.nat
         meeting.guessing = self._guessing.helps(meeting.ice, nats, remote.guess)
-        checks = self._checks(meeting, remote, lambda path, why: dial(path, why, meeting.ice.spend))
+        checks = self._checks(meeting, remote, nats, lambda path, why: dial(path, why, meeting.ice.spend))
         if meeting.guessing:
             self._guessing.start(meeting.ice, found.peer, nats, remote.guess, meeting.vouches, called=False)
         for address in () if self._hidden else answer.addresses:
@@ -159,7 +159,8 @@ class Signalling:
             self._nudge(path)
 
         meeting.ice.on_pair = checked
-        there = [] if self._hidden else [each for each in found.outside if each.ip not in ours]
+        silent = self._hidden or own.nat is NatKind.UDP_BLOCKED
+        there = [] if silent else [each for each in found.outside if each.ip not in ours]
         meeting.remotes |= set(there)
         for address in there:
             dial(self._path_to(address), AHEAD, meeting.ice.spend)
@@ -191,7 +192,7 @@ class Signalling:
         except P2PError:
             self._drop(meeting)
         else:
-            self._checks(meeting, remote, lambda _path, _why: None)
+            self._checks(meeting, remote, (), lambda _path, _why: None)
 
     def session_opened(self, peer: PeerId, path: Path) -> None:
         """A session with `peer` is there: only checks that keep its path alive, or may find a better one, go on."""
@@ -303,7 +304,7 @@ class Signalling:
         meeting.published = frozenset(offer.addresses)
         meeting.relays = self._relays.called(sender, own, offer, caller_is_hidden=not remote.candidates)
         meeting.guessing = remote.guess is not None and (own.nat in DEPENDENT or offer.nat in DEPENDENT)
-        self._checks(meeting, remote, lambda _path, _why: None)
+        self._checks(meeting, remote, (own.nat, offer.nat), lambda _path, _why: None)
         if meeting.guessing:
             meeting.consent = self._tasks.spawn(self._agree(meeting, remote, own, offer.nat))
         if offer.addresses and not self._hidden:
@@ -324,10 +325,12 @@ class Signalling:
         meeting.ice.local = replace(meeting.ice.local, guess=terms)
 
     def _checks(
-        self, meeting: Meeting, remote: IceParameters, dial: Callable[[Path, str], None]
+        self, meeting: Meeting, remote: IceParameters, nats: Collection[NatKind], dial: Callable[[Path, str], None]
     ) -> asyncio.Future[None]:
-        """Start the checks of a meeting. `dial` is called when the first check goes by a path, and for new ones."""
-        if self._hidden:
+        """Start the checks of a meeting. `dial` is called when the first check goes by a path, and for new ones.
+        `nats`: what stands before the two. Where no UDP passes, checks would only use up what an address may draw of
+        us (C1): a TCP hole punch to the same one needs it."""
+        if self._hidden or NatKind.UDP_BLOCKED in nats:
             remote = replace(remote, candidates=())  # nothing is sent there
         meeting.remote = remote
         meeting.remotes |= {candidate.address for candidate in remote.candidates}

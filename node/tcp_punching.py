@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import structlog
 
@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 PROTOCOL = "p2pnode/tcp-punch/1"
 AGREE_S = 5.0
 CONNECT_S = 4.0
-AGAIN_S = 0.2  # after a refusal: a router may answer a SYN that comes too early with RST
+AGAIN_S = 0.05, 0.4  # after a refusal: a router may answer a SYN that comes too early with RST
 PAUSE_S = 20.0  # between two attempts with one peer
 MAX_PEERS = 256
 
@@ -89,7 +89,7 @@ class TcpPunching:
         return True
 
     async def _call(self, session: Session) -> None:
-        with contextlib.suppress(P2PError, OSError, EOFError, BadPacket):
+        with _told(session):
             async with asyncio.timeout(AGREE_S):
                 own = await self._links.seen_by(session.remote)
                 stream = await session.open_stream(PROTOCOL)
@@ -102,7 +102,7 @@ class TcpPunching:
         if session.initiator or not session.connection.path.relayed or not self._may_try(session):
             stream.reset(0)
             return
-        with contextlib.suppress(OSError, EOFError, BadPacket):
+        with _told(session):
             async with asyncio.timeout(AGREE_S):
                 theirs = await _read_address(stream)
                 own = await self._links.seen_by(session.remote)
@@ -113,9 +113,8 @@ class TcpPunching:
     async def _punch(self, session: Session, to: Address, *, server: bool) -> None:
         if not self._usable(to):
             return
-        stream = await self._connect(to)
+        stream = await self._connect(session, to)
         if stream is None:
-            log.info("tcp_punch_failed", peer=str(session.peer), address=str(to))
             return
         address = link_address(stream.remote)
         link = await self._links.punched(stream, server=server, peer=session.peer, address=address)
@@ -128,14 +127,27 @@ class TcpPunching:
         finally:
             self.made.discard(address)
 
-    async def _connect(self, to: Address) -> TcpStream | None:
-        until = self._network.monotonic() + CONNECT_S
+    async def _connect(self, session: Session, to: Address) -> TcpStream | None:
+        until, why = self._network.monotonic() + CONNECT_S, list[str]()
         while (left := until - self._network.monotonic()) > 0 and self._budget.spend(to, self._network.monotonic()):
-            with contextlib.suppress(OSError):  # a time-out is one
+            try:
                 async with asyncio.timeout(left):
-                    return await self._network.connect_tcp(to, local_port=self._links.port)
-            await asyncio.sleep(AGAIN_S)
+                    return await self._network.connect_tcp(to, local_port=self._links.port, resets=True)
+            except OSError as exc:  # a time-out is one
+                why.append(f"{CONNECT_S - left:.2f} s: {exc.strerror or type(exc).__name__}")
+            # Of different length on the two sides: else each could knock whenever the other has just stopped
+            await asyncio.sleep(self._network.rng.uniform(*AGAIN_S))
+        log.info("tcp_punch_failed", peer=str(session.peer), address=str(to), why=why)
         return None
+
+
+@contextlib.contextmanager
+def _told(session: Session) -> Iterator[None]:
+    """A punch that comes to nothing leaves a relayed session, and one line of the log."""
+    try:
+        yield
+    except (P2PError, OSError, EOFError, BadPacket) as exc:
+        log.info("tcp_punch_given_up", peer=str(session.peer), why=str(exc) or type(exc).__name__)
 
 
 async def _read_address(stream: Stream) -> Address:
