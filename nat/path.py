@@ -20,7 +20,7 @@ PathKind = Literal["mux", "relay"]
 
 
 class Carrier(Protocol):
-    """What datagrams travel by. Compared and hashed by identity; `send` never raises.
+    """What datagrams travel by. Compared and hashed by identity; sending never raises.
 
     `kind`: `mux`, the node's own sockets; `relay`, a relayed flow, where the address is the relay's.
     """
@@ -29,6 +29,9 @@ class Carrier(Protocol):
     def kind(self) -> PathKind: ...
 
     def send(self, data: bytes, to: Address) -> None: ...
+
+    def send_many(self, datagrams: Sequence[bytes], to: Address) -> None:
+        """Send in order, by few system calls where that is possible."""
 
 
 class MuxCarrier:
@@ -48,7 +51,6 @@ class MuxCarrier:
         self._send(data, to)
 
     def send_many(self, datagrams: Sequence[bytes], to: Address) -> None:
-        """Send in order, by few system calls where that is possible."""
         if self._send_many is not None:
             self._send_many(datagrams, to)
         else:
@@ -75,12 +77,7 @@ class Path:
         self.carrier.send(data, self.remote)
 
     def send_many(self, datagrams: Sequence[bytes]) -> None:
-        """Send in order; a carrier that frames each datagram gets them one by one."""
-        if isinstance(self.carrier, MuxCarrier):
-            self.carrier.send_many(datagrams, self.remote)
-        else:
-            for data in datagrams:
-                self.carrier.send(data, self.remote)
+        self.carrier.send_many(datagrams, self.remote)
 
     def is_from(self, source: Address, carrier: Carrier) -> bool:
         """Whether a datagram that came so came by this path."""

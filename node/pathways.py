@@ -45,6 +45,7 @@ class Pathways:
         dht: Dht,
         endpoint: QuicEndpoint,
         send: Callable[[bytes, Address], None],
+        send_many: Callable[[Sequence[bytes], Address], None],
         relay: RelaySettings,
         usable: Callable[[Address], bool],
         session: Callable[[PeerId], Session | None],
@@ -72,7 +73,8 @@ class Pathways:
         self._retrying: dict[Session, asyncio.Task[None]] = {}
         self._moved = moved
         self.relaying = Relaying(
-            network=network, dht=dht, send=send, settings=relay, received=self._relayed, paired=endpoint.nudge,
+            network=network, dht=dht, send=send, send_many=send_many, settings=relay, received=self._relayed,
+            paired=endpoint.nudge,
             in_use=lambda flow: any(flow.path in each.known_paths for each in endpoint.connections()),
             known=contact, ended=self._flow_ended, renewed=self._flow_renewed, line_changed=line_changed,
         )  # fmt: skip

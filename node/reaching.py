@@ -104,8 +104,8 @@ class Reaching:
         self.pathways = Pathways(
             network=network, dht=dht, endpoint=endpoint, send=self.send, relay=relay, links=links, hidden=relay_only,
             usable=lambda at: self._realm(at.ip) is Realm.PUBLIC and usable(at),  # relays that peers name (K1)
-            session=sessions.get, is_punched=lambda session: self._is_punched(session.connection),
-            improve=self._improver.ask, moved=self._session_moved, budget=self._ice.budget, known=self._is_known,
+            session=sessions.get, known=self._is_known, is_punched=lambda session: self._is_punched(session.connection),
+            improve=self._improver.ask, moved=self._session_moved, budget=self._ice.budget, send_many=self.send_many,
             line_changed=self._mappings_lost, contact=lambda peer: self.known(peer),  # noqa: PLW0108 - set later
         )  # fmt: skip
         self._guard = OfferGuard(key=key, network_tag=network_tag, known=self._is_known)

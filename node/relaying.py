@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -45,8 +45,9 @@ class RelayFlow:
     kind: PathKind = "relay"
 
     def __init__(
-        self, relay: KnownContact, peer: PeerId, number: int, send: Callable[[bytes, Address], None], *, calls: bool
-    ) -> None:
+        self, relay: KnownContact, peer: PeerId, number: int, send: Callable[[bytes, Address], None],
+        send_many: Callable[[Sequence[bytes], Address], None], *, calls: bool,
+    ) -> None:  # fmt: skip
         """`calls`: for a call of ours."""
         self.calls = calls
         self.relay, self.peer, self.number = relay, peer, number
@@ -55,12 +56,17 @@ class RelayFlow:
         self.seen = b""  # our address, as the relay sees it
         self.closed = False
         self.bytes_sent = self.bytes_received = 0
-        self._send = send
+        self._send, self._send_many = send, send_many
 
     def send(self, data: bytes, to: Address) -> None:
         if not self.closed:
             self.bytes_sent += len(data)
             self._send(send_frame(self.number, data), to)
+
+    def send_many(self, datagrams: Sequence[bytes], to: Address) -> None:
+        if not self.closed:
+            self.bytes_sent += sum(map(len, datagrams))
+            self._send_many([send_frame(self.number, data) for data in datagrams], to)
 
     def __repr__(self) -> str:
         return f"<RelayFlow {self.number} through {self.relay.address} to {self.peer}>"
@@ -75,6 +81,7 @@ class Relaying:
         network: Network,
         dht: Dht,
         send: Callable[[bytes, Address], None],
+        send_many: Callable[[Sequence[bytes], Address], None],
         settings: RelaySettings,
         received: Callable[[bytes, Address, RelayFlow], None],
         paired: Callable[[Path], None],
@@ -92,7 +99,7 @@ class Relaying:
         address."""
         self._network = network
         self._dht = dht
-        self._send = send
+        self._send, self._send_many = send, send_many
         self._received = received
         self._paired = paired
         self._in_use, self._known = in_use, known
@@ -172,7 +179,7 @@ class Relaying:
             return None
         if (known := self._by_pair.get(key)) is not None:
             return known
-        flow = RelayFlow(relay, peer, granted.flow, self._send, calls=calls)
+        flow = RelayFlow(relay, peer, granted.flow, self._send, self._send_many, calls=calls)
         flow.paired, flow.seen = granted.paired, granted.observed
         self._flows[relay.address, flow.number] = self._by_pair[key] = flow
         self._tasks.spawn(self._keep(flow))

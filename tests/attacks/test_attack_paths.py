@@ -1,6 +1,7 @@
 """C1, A1, T2, R1, M1: packets and path probes with forged sources, copied, held back, handed over by a relay."""
 
 import asyncio
+from collections.abc import Sequence
 
 from support.moving_peers import Peer, connected
 
@@ -27,6 +28,10 @@ class Relay:
         del to
         self.seen.append(data)
         asyncio.get_running_loop().call_later(0.02, self.deliver, data)
+
+    def send_many(self, datagrams: Sequence[bytes], to: Address) -> None:
+        for data in datagrams:
+            self.send(data, to)
 
     def deliver(self, data: bytes) -> None:
         assert self.other is not None

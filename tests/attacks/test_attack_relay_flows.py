@@ -42,7 +42,8 @@ def relaying_at(
     dht = AtRelay(network, NodeKey.generate(random.Random(1).randbytes))
     nothing: Any = lambda *_: None  # noqa: E731
     relaying = Relaying(
-        network=network, dht=cast("Dht", dht), send=nothing, settings=RelaySettings(enabled=False), received=nothing,
+        network=network, dht=cast("Dht", dht), send=nothing, send_many=nothing, received=nothing,
+        settings=RelaySettings(enabled=False),
         paired=nothing, in_use=used.__contains__, known=known.__contains__, ended=nothing, renewed=nothing,
         line_changed=nothing,
     )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from p2pnode.core.address import Address
 from p2pnode.nat import Path, PathKind
 from p2pnode.nat.path_choice import FIRST_PROBES_S, MAX_PATHS, SPARE_EVERY_S, STAY_S, PathChoice
@@ -14,6 +16,9 @@ class Wire:
         self.kind: PathKind = kind
 
     def send(self, data: bytes, to: Address) -> None:
+        raise AssertionError("the choice sends nothing")
+
+    def send_many(self, datagrams: Sequence[bytes], to: Address) -> None:
         raise AssertionError("the choice sends nothing")
 
 

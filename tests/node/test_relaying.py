@@ -3,10 +3,14 @@
 import asyncio
 
 import pytest
+from support.offer_vectors import ALICE, BOB
 from support.street import ONE_WAY_S, reach, street
 from support.transfer import Receiver, send_file
 
 from p2pnode import BothNatsRandomError, SessionMoved
+from p2pnode.core.address import Address
+from p2pnode.dht import KnownContact
+from p2pnode.relaying import RelayFlow
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
 from p2pnode.simulations.virtual.faults import block
 
@@ -91,6 +95,20 @@ def test_relayed_session_moves_to_the_guessed_port_without_loss(writer: str) -> 
             return seconds
 
     print(f"direct after {run_virtual(main, delay=ONE_WAY_S, keep_trace=False):.2f} s")
+
+
+def test_a_relayed_burst_leaves_together() -> None:
+    """Each datagram in its own frame, all by one call, counted; none once the flow is closed."""
+    sent: list[tuple[list[bytes], Address]] = []
+    relay = KnownContact(BOB.peer_id, BOB.peer_id.node_id, Address("9.2.0.1", 9))
+    flow = RelayFlow(
+        relay, ALICE.peer_id, 0x0102, lambda *_: None, lambda some, to: sent.append((list(some), to)), calls=True
+    )
+    flow.path.send_many([b"one", b"two"])
+    flow.closed = True
+    flow.path.send_many([b"three"])
+    assert sent == [([b"\x0b\x01\x02one", b"\x0b\x01\x02two"], relay.address)]
+    assert flow.bytes_sent == 6
 
 
 def test_without_relays_the_refusal_says_why() -> None:

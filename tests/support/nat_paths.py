@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from support.nat_peers import TAG
 
 from p2pnode.core.address import Address
@@ -74,6 +76,10 @@ class Other:
 
     def send(self, data: bytes, to: Address) -> None:
         self._side.write(self._port, data, to)
+
+    def send_many(self, datagrams: Sequence[bytes], to: Address) -> None:
+        for data in datagrams:
+            self.send(data, to)
 
     def received(self, data: bytes, source: Address) -> None:
         if data[0] == PROBE:
