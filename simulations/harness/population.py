@@ -28,6 +28,7 @@ __all__ = ["BOOTSTRAP_NODES", "Member", "Population", "PopulationSettings"]
 
 PORT = 4747
 BOOTSTRAP_NODES = 3
+MADE_AT_ONCE = 100  # keys of thousands take seconds, and no step of the loop may
 
 
 class PopulationSettings(NetworkSettings, frozen=True, kw_only=True):
@@ -163,7 +164,11 @@ class Population:
             self.members.append(member)
             new.append(member)
             await self._start(member, self.members[: len(new) - 1], settings)
-        later = [self._make() for _ in range(count - len(new))]
+        later: list[Member] = []
+        while len(new) + len(later) < count:
+            if len(later) % MADE_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            later.append(self._make())
         moments = sorted(self._rng.uniform(0, seconds) for _ in later)
         self.members += later
         loop = self._run.world.loop
