@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from p2pnode.chat.contacts import Directory
     from p2pnode.chat.conversation import Conversation
+    from p2pnode.chat.inspecting import Inspector, OwnDetails, PathDetails
     from p2pnode.chat.language import Command, parse_line
     from p2pnode.chat.model import (
         HALL,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         RequestReceived,
         SendResult,
     )
+    from p2pnode.chat.people import People
     from p2pnode.chat.protocol import MAX_TEXT_BYTES
     from p2pnode.chat.service import Chat, ChatSettings
     from p2pnode.chat.store import ChatStore
@@ -50,11 +52,15 @@ __all__ = [
     "ConversationSummary",
     "Directory",
     "HallChanged",
+    "Inspector",
     "Member",
     "Message",
     "MessageReceived",
     "MessageStateChanged",
+    "OwnDetails",
     "Party",
+    "PathDetails",
+    "People",
     "PresenceSeen",
     "RequestReceived",
     "SendResult",
@@ -68,7 +74,11 @@ _MODULES = {
     "Command": "language",
     "Conversation": "conversation",
     "Directory": "contacts",
+    "Inspector": "inspecting",
     "MAX_TEXT_BYTES": "protocol",
+    "OwnDetails": "inspecting",
+    "PathDetails": "inspecting",
+    "People": "people",
     "parse_line": "language",
 }
 

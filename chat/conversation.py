@@ -4,16 +4,18 @@
     conversation.greet(ready)
     await conversation.handle("hello")         # until conversation.finished
 
-Everything shown passes `clean()`, whoever it comes from.
+Line mode and the screen have this in common: the screen draws messages itself (`listen=False`), and all that is typed
+means the same in both. Everything shown passes `clean()`, whoever it comes from.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from p2pnode import P2PError, PeerId, UserId, clean, clean_name, parse_peer
+from p2pnode.chat.inspecting import Inspector, search_lines, trace_lines, verify_lines
 from p2pnode.chat.language import MACROS, Empty, Macro, Say, SayTo, Unknown, parse_line
 from p2pnode.chat.model import (
     HALL,
@@ -46,16 +48,28 @@ QUEUED_AFTER_S = 3.0  # a message that is delivered sooner needs no remark
 class Conversation:
     """One user at one console. `show` is called with each line, from the event loop's thread."""
 
-    def __init__(self, chat: Chat, *, own_port: int, show: Callable[[str], None]) -> None:
-        """`own_port`: our UDP port, where `\\ping IP` asks when no port is given."""
+    def __init__(
+        self,
+        chat: Chat,
+        *,
+        own_port: int,
+        show: Callable[[str], None],
+        inspector: Inspector | None = None,
+        listen: bool = True,
+    ) -> None:
+        """`own_port`: our UDP port, where `\\ping IP` asks when no port is given. `inspector`: tells of paths.
+
+        `listen`: show what arrives, a line each. False: whoever made this shows it.
+        """
         self.chat = chat
         self.party: Party = HALL
         self.finished = False
         self._own_port = own_port
         self._show = show
+        self._inspector = inspector
         self._people = People(chat)
         self._in_background: set[asyncio.Task[None]] = set()
-        self._cancel = chat.subscribe(self.on_event)
+        self._cancel = chat.subscribe(self.on_event) if listen else lambda: None
 
     @property
     def prompt(self) -> str:
@@ -84,12 +98,16 @@ class Conversation:
             self._say(f"In the hall: {names}")
         self._say("Plain text goes to everybody in the hall; \\chat NAME talks to one, \\help lists the rest.")
 
-    def completions(self) -> list[str]:
-        """Return what may stand at the beginning of a line: macros and `NAME/`."""
-        return [f"\\{name}" for name in MACROS] + [f"{name}/" for name in self.names()]
-
-    def names(self) -> list[str]:
-        return self.chat.directory.names()
+    def complete(self, text: str) -> list[tuple[int, str]]:
+        """Return what may stand instead of the last word of `text`, the line up to the cursor: (characters to replace,
+        replacement). The first word: macros and `NAME/`; after a macro: names, which may hold spaces."""
+        macro, space, word = text.partition(" ")
+        if space:
+            choices = self.chat.directory.names() if macro[:1] in ("\\", "/") else []
+        else:
+            word, slash = text, text[:1] if text[:1] in ("\\", "/") else "\\"
+            choices = [f"{slash}{name}" for name in MACROS] + [f"{name}/" for name in self.chat.directory.names()]
+        return [(len(word), choice) for choice in choices if word and choice.casefold().startswith(word.casefold())]
 
     async def handle(self, line: str) -> None:
         """Do what a typed line says. Every failure is one line shown; nothing is raised for what a user typed."""
@@ -111,18 +129,26 @@ class Conversation:
 
     def on_event(self, event: ChatEvent) -> None:
         """Show what an event means to the user, if anything."""
-        if isinstance(event, RequestReceived):
-            who = self.chat.display_name(event.contact.party)
-            self._say(f"* {who} writes to you for the first time; answer, or type \\add {who}, to hear more.")
-        elif isinstance(event, MessageReceived):
+        if isinstance(event, MessageReceived):
             self._show_message(event.message)
-        elif isinstance(event, HallChanged):
-            for member in event.joined:
-                self._say(f"* {self.chat.display_name(member.user or member.peer)} has entered the hall.")
-            for member in event.left:
-                self._say(f"* {self.chat.display_name(member.user or member.peer)} has left the hall.")
-        elif isinstance(event, MessageStateChanged) and event.state == "refused":
-            self._say(f"! {self.chat.display_name(event.party)} does not take your messages.")
+            self.chat.store.mark_seen(event.message.party, event.message.position)
+        for _, line in self.remarks(event):
+            self._say(line)
+
+    def remarks(self, event: ChatEvent) -> list[tuple[Party, str]]:
+        """Return what an event means to the user beyond a message: lines, and the conversation each belongs to."""
+        name = self.chat.display_name
+        if isinstance(event, RequestReceived):
+            who = name(event.contact.party)
+            line = f"* {who} writes to you for the first time; answer, or type \\add {who}, to hear more."
+            return [(event.contact.party, line)]
+        if isinstance(event, HallChanged):
+            came = [f"* {name(member.user or member.peer)} has entered the hall." for member in event.joined]
+            left = [f"* {name(member.user or member.peer)} has left the hall." for member in event.left]
+            return [(HALL, line) for line in came + left]
+        if isinstance(event, MessageStateChanged) and event.state == "refused":
+            return [(event.party, f"! {name(event.party)} does not take your messages.")]
+        return []
 
     async def flush(self, timeout: float) -> None:
         """Give what was just sent a chance to arrive before we leave; it stays queued otherwise."""
@@ -166,20 +192,62 @@ class Conversation:
             self._chat(macro.argument)
         elif macro.name == "add":
             await self._add(macro.argument)
+        elif macro.name == "block":
+            await self._block(macro.argument)
+        elif macro.name == "verify":
+            await self._verify(macro.argument)
         elif macro.name == "ping":
             await self._ping(macro.argument)
+        elif macro.name == "search":
+            await self._search(macro.argument)
+        elif macro.name == "trace":
+            self._lines(trace_lines(self.chat, self._inspector, self._named(macro.argument)))
         else:
-            for line in await self._people.lines(macro.name):
-                self._say(line)
+            self._lines(await self._people.lines(macro.name, self.party))
+
+    def _lines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self._say(line)
+
+    def _named(self, name: str) -> Party:
+        """Return whom a macro means: NAME, or the current conversation. Raise NotFoundError, InvalidPeerError."""
+        return self.chat.resolve(name) if name else self.party
+
+    async def _block(self, name: str) -> None:
+        if not name:
+            self._say("! \\block NAME: whom?")
+            return
+        contact = await self.chat.block(self._named(name))
+        who = self.chat.display_name(contact.party)
+        self._say(f"* {who} is blocked: nothing comes from there any more. \\add {who} takes it back.")
+
+    async def _verify(self, argument: str) -> None:
+        name, _, word = argument.rpartition(" ")
+        same = word == "yes" and (name or not isinstance(self.party, Hall))
+        party = self._named(name if same else argument)
+        if isinstance(party, Hall):
+            self._say("! \\verify NAME: whose safety number?")
+            return
+        if same:
+            await self.chat.verify_contact(party)
+        self._lines(verify_lines(self.chat, party))
+
+    async def _search(self, text: str) -> None:
+        self._lines(
+            await search_lines(self.chat, self.party, text) if text else ["! \\search TEXT: what are you looking for?"]
+        )
 
     def _help(self) -> None:
-        for name, (arguments, what) in MACROS.items():
-            self._say(f"  {f'{chr(92)}{name} {arguments}':<24} {what}")
+        self._lines(f"  {f'{chr(92)}{name} {arguments}':<24} {what}" for name, (arguments, what) in MACROS.items())
         self._say(f"  {'NAME/text':<24} one message to NAME, the conversation stays")
         self._say(f"  {'//text':<24} text that begins with /; macros may begin with / too")
 
+    def turn_to(self, party: Party) -> None:
+        """Let plain text go to `party` from now on."""
+        self.party = party
+
     def _chat(self, name: str) -> None:
-        self.party = self.chat.resolve(name) if name else HALL
+        self.turn_to(self.chat.resolve(name) if name else HALL)
         if isinstance(self.party, Hall):
             self._say("* Plain text goes to everybody in the hall.")
         else:

@@ -218,6 +218,7 @@ def _connect(
         writer = _configure(_raw_connect(path))
         try:
             writer.execute("PRAGMA journal_mode = WAL")
+            _keep_older(writer, path, len(migrations))
             migrate(writer, migrations)
             reader = _configure(_raw_connect(path))
             reader.execute("PRAGMA query_only = ON")
@@ -225,6 +226,23 @@ def _connect(
             writer.close()
             raise
     return writer, reader
+
+
+def _keep_older(connection: sqlite3.Connection, path: Path, newest: int) -> None:
+    """Copy a file that is about to be migrated, to `chat-v1.db` beside `chat.db`: the way back to an older program."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if not 0 < version < newest:
+        return
+    copy = path.with_name(f"{path.stem}-v{version}{path.suffix}")
+    part = copy.with_name(copy.name + ".part")
+    part.unlink(missing_ok=True)
+    os.close(os.open(part, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    target = _raw_connect(part)
+    try:
+        connection.backup(target)
+    finally:
+        target.close()
+    part.replace(copy)
 
 
 def _raw_connect(target: str | Path, *, uri: bool = False) -> sqlite3.Connection:

@@ -6,8 +6,9 @@
     \\chat bob, /chat bob -> Macro("chat", "bob")
     :q, :quit            -> Macro("quit")
 
-A line whose part before the first `/` cannot be a name (it ends in a space, is a number, is longer than a name) is
-plain text, and so is any line that begins with a space: the way to send `and/or` as it is.
+A line whose part before the first `/` cannot be a name (it ends in a space, is a number, is longer than a name, goes
+over a line end) is plain text, and so is any line that begins with a space: the way to send `and/or` as it is. Text may
+have several lines where it was pasted, or typed on the screen.
 """
 
 from __future__ import annotations
@@ -23,7 +24,12 @@ MACROS: dict[str, tuple[str, str]] = {
     "users": ("", "everybody known: the hall, contacts, requests"),
     "online": ("", "those of them who are here now"),
     "offline": ("", "those who are not, and when they were last seen"),
+    "who": ("", "who reads what you type now"),
     "add": ("NAME|PEER [PETNAME]", "make somebody a contact, or accept a request"),
+    "block": ("NAME", "take nothing from NAME any more; \\add NAME takes it back"),
+    "verify": ("NAME [yes]", "the safety number to compare with NAME's; yes: they are the same"),
+    "search": ("TEXT", "messages of this conversation that contain TEXT"),
+    "trace": ("[NAME]", "by which path NAME is reached, how fast, and why so"),
     "ping": ("IP [PORT]", "is there a node, and who; it becomes a way into the network"),
     "quit": ("", "leave (also \\exit, :q, :quit)"),
     "exit": ("", "leave"),
@@ -104,4 +110,5 @@ def _macro(rest: str) -> Command:
 
 
 def _can_be_name(text: str) -> bool:
-    return len(text) <= MAX_NAME and text == text.strip() and not text.isdigit() and ":" not in text
+    one_line = "\n" not in text and text == text.strip()
+    return one_line and len(text) <= MAX_NAME and not text.isdigit() and ":" not in text

@@ -118,11 +118,12 @@ class Contact:
 
 @dataclass(frozen=True, slots=True)
 class ConversationSummary:
-    """A conversation with its last message."""
+    """A conversation with its last message. `unread`: messages of others that the user has not seen."""
 
     party: Party
     messages: int
     last: Message | None
+    unread: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from p2pnode import FindResult, P2PError, PeerId, PresenceChanged, UserId
-from p2pnode.chat.model import ContactState
+from p2pnode.chat.model import HALL, ContactState, Party
 
 if TYPE_CHECKING:
     from p2pnode.chat.service import Chat
@@ -50,10 +50,23 @@ class People:
         people = await asyncio.gather(*(self._person(party, limit) for party in parties))
         return sorted(people, key=lambda p: (p.online is not True, chat.display_name(p.party).casefold()))
 
-    async def lines(self, which: str) -> list[str]:
-        """Return one line per person; `which`: `users`, `online` or `offline`."""
+    def glance(self, party: UserId | PeerId) -> str:
+        """Return what is known just now, nobody is asked: `online`, `last_seen`, `offline`, or "" for nothing."""
+        chat = self._chat
+        devices = chat.attention.devices_of(party)
+        if any(chat.node.session(device) is not None for device in devices):
+            return "online"
+        known = [found for device in devices if (found := chat.node.presence(device)) is not None]
+        states = {found.state or ("online" if found.online else "offline") for found in known}
+        return next((state for state in ("online", "last_seen", "offline") if state in states), "")
+
+    async def lines(self, which: str, party: Party = HALL) -> list[str]:
+        """Return one line per person; `which`: `users`, `online`, `offline`, or `who`: those in the conversation with
+        `party`."""
         people = await self.all()
-        if which != "users":
+        if which == "who":
+            people = [person for person in people if (person.in_hall if party is HALL else person.party == party)]
+        elif which != "users":
             people = [person for person in people if (person.online is True) == (which == "online")]
         if not people:
             return [

@@ -16,6 +16,10 @@ _MESSAGE = """
     FROM messages AS m JOIN conversations AS c ON c.id = m.conversation LEFT JOIN devices AS d ON d.peer = m.author
 """
 MAX_USER_DEVICES = 23
+_PLACE = "(SELECT ordinal, author_seq, position FROM messages WHERE position = ?)"
+_SHOWN_BEFORE = f"(m.ordinal, m.author_seq, m.position) < {_PLACE}"
+_SHOWN_AFTER = f"(m.ordinal, m.author_seq, m.position) > {_PLACE}"
+_SHOWN = "ORDER BY m.ordinal, m.author_seq, m.position"
 _SHOWN_BACKWARDS = "ORDER BY m.ordinal DESC, m.author_seq DESC, m.position DESC"
 
 
@@ -118,22 +122,26 @@ def message_by_id(connection: sqlite3.Connection, message_id: str) -> Message | 
 
 
 def history(
-    connection: sqlite3.Connection, party: Party, limit: int, before: int | None, search: str | None
+    connection: sqlite3.Connection,
+    party: Party,
+    limit: int,
+    before: int | None,
+    search: str | None,
+    after: int | None = None,
 ) -> list[Message]:
     where, values = ["c.kind = ?", "c.key = ?"], list[object](party_columns(party))
-    if before is not None:
-        where.append(
-            "(m.ordinal, m.author_seq, m.position) <"
-            " (SELECT ordinal, author_seq, position FROM messages WHERE position = ?)"
-        )
-        values.append(before)
+    for bound, position in ((_SHOWN_BEFORE, before), (_SHOWN_AFTER, after)):
+        if position is not None:
+            where.append(bound)
+            values.append(position)
     if search:
         where.append("instr(fold(m.text), ?) > 0")
         values.append(search.casefold())
+    order = _SHOWN_BACKWARDS if after is None else _SHOWN
     rows = connection.execute(
-        f"{_MESSAGE} WHERE {' AND '.join(where)} {_SHOWN_BACKWARDS} LIMIT ?", (*values, max(limit, 0))
+        f"{_MESSAGE} WHERE {' AND '.join(where)} {order} LIMIT ?", (*values, max(limit, 0))
     ).fetchall()
-    return [_message(row) for row in reversed(rows)]
+    return [_message(row) for row in (reversed(rows) if after is None else rows)]
 
 
 def messages_after(connection: sqlite3.Connection, after: int, limit: int, party: Party | None) -> list[Message]:
@@ -151,13 +159,23 @@ def last_position(connection: sqlite3.Connection) -> int:
 
 def conversations(connection: sqlite3.Connection) -> list[ConversationSummary]:
     rows = connection.execute(
-        "SELECT c.kind, c.key, count(m.position), max(m.position) FROM conversations AS c"
-        " LEFT JOIN messages AS m ON m.conversation = c.id GROUP BY c.id ORDER BY max(m.position) DESC"
+        "SELECT c.kind, c.key, count(m.position), max(m.position),"
+        " (SELECT count(*) FROM messages AS u WHERE u.conversation = c.id AND u.position > c.seen AND NOT u.outgoing)"
+        " FROM conversations AS c LEFT JOIN messages AS m ON m.conversation = c.id GROUP BY c.id"
+        " ORDER BY max(m.position) DESC"
     ).fetchall()
     return [
-        ConversationSummary(party_of(kind, key), count, message_at(connection, last) if last is not None else None)
-        for kind, key, count, last in rows
+        ConversationSummary(
+            party_of(kind, key), count, message_at(connection, last) if last is not None else None, unread
+        )
+        for kind, key, count, last, unread in rows
     ]
+
+
+def mark_seen(connection: sqlite3.Connection, party: Party, position: int) -> None:
+    connection.execute(
+        "UPDATE conversations SET seen = max(seen, ?) WHERE kind = ? AND key = ?", (position, *party_columns(party))
+    )
 
 
 # outbox
@@ -329,6 +347,10 @@ def _adopt(connection: sqlite3.Connection, peer: PeerId, user: UserId) -> None:
         connection.execute(
             "UPDATE messages SET conversation = ?, ordinal = ordinal + ? WHERE conversation = ?",
             (new, last or 0, old[0]),
+        )
+        connection.execute(
+            "UPDATE conversations SET seen = max(seen, (SELECT seen FROM conversations WHERE id = ?)) WHERE id = ?",
+            (old[0], new),
         )
         connection.execute("DELETE FROM conversations WHERE id = ?", old)
     row = connection.execute(

@@ -76,7 +76,16 @@ _FIRST: Migration = (
     "CREATE INDEX devices_by_user ON devices (user)",
 )
 
-MIGRATIONS: tuple[Migration, ...] = (_FIRST,)
+_SEEN: Migration = (
+    # Up to which message the user has seen a conversation. What was there before this column counts as seen.
+    "ALTER TABLE conversations ADD COLUMN seen INTEGER NOT NULL DEFAULT 0",
+    """UPDATE conversations SET seen =
+        coalesce((SELECT max(position) FROM messages WHERE conversation = conversations.id), 0)""",
+    # counting what is unread must not read the messages: there may be a million
+    "CREATE INDEX messages_unread ON messages (conversation, position) WHERE NOT outgoing",
+)
+
+MIGRATIONS: tuple[Migration, ...] = (_FIRST, _SEEN)
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> int:

@@ -163,14 +163,20 @@ class ChatStore:
         return await self.database.write(lambda connection: _receive(connection, incoming, strangers))
 
     async def history(
-        self, party: Party, *, limit: int = 100, before: int | None = None, search: str | None = None
+        self,
+        party: Party,
+        *,
+        limit: int = 100,
+        before: int | None = None,
+        after: int | None = None,
+        search: str | None = None,
     ) -> list[Message]:
         """Return the last `limit` messages of a conversation in order of showing.
 
-        `before`: only those shown before the message at that position (for paging back). `search`: only those that
-        contain this text, in whatever case.
+        `before`: only those shown before the message at that position (for paging back). `after`: the first `limit`
+        that are shown after that one. `search`: only those that contain this text, in whatever case.
         """
-        return await self.database.read(lambda c: queries.history(c, party, limit, before, search))
+        return await self.database.read(lambda c: queries.history(c, party, limit, before, search, after))
 
     async def messages(self, *, after: int = 0, limit: int = 1000, party: Party | None = None) -> list[Message]:
         """Return messages stored after position `after`, oldest first: what a follower has not seen."""
@@ -194,6 +200,10 @@ class ChatStore:
     async def conversations(self) -> list[ConversationSummary]:
         """Return all conversations, the one with the newest message first."""
         return await self.database.read(queries.conversations)
+
+    def mark_seen(self, party: Party, position: int) -> None:
+        """Note that the user has seen a conversation up to this position; with a later commit."""
+        self.database.write_later(lambda c: queries.mark_seen(c, party, position))
 
     # outbox
 

@@ -1,24 +1,27 @@
-"""The console's terminal: prompt_toolkit on a terminal, plain lines elsewhere (docs/cli.md, "The chat console").
+"""The console's three faces (docs/cli.md, "The chat console"): the screen, a prompt, plain lines.
 
-What is typed means what `chat.conversation` says; here is only input and output. On a terminal an arriving line is
-printed above the prompt, and the half-typed line stays as it is. In line mode each line of standard input is one
-command; the end of input leaves.
+What is typed means what `chat.conversation` says; here is only input and output. A terminal shows the screen
+(`cli/screen`); with `--plain` a prompt, where an arriving line is printed above a half-typed one, which stays as it is.
+Without a terminal, or on one that can do nothing (TERM=dumb), each line of standard input is one command; the end of
+input leaves.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from prompt_toolkit.input import Input
     from prompt_toolkit.output import Output
 
-    from p2pnode.chat import Chat, Conversation
+    from p2pnode.chat import Chat, Conversation, Inspector
 
 __all__ = ["LineSplitter", "run_console"]
 
@@ -35,32 +38,45 @@ async def run_console(
     addresses: tuple[str, ...] = (),
     bootstrap: str | None = None,
     alone: bool = False,
-    plain: bool | None = None,
+    plain: bool = False,
+    inspector: Inspector | None = None,
     input_fd: int | None = None,
     output: TextIO | None = None,
+    hold_log: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
 ) -> bool:
     """Serve the user until `\\quit`, the end of input or Ctrl-C; return whether it was Ctrl-C.
 
-    `own_port`, `addresses`, `bootstrap`, `alone`: as in `Ready`, for the greeting. `plain` None: a screen if standard
-    input and output are a terminal. `input_fd`, `output`: standard input and output if None.
+    `own_port`, `addresses`, `bootstrap`, `alone`: as in `Ready`, for the greeting. `plain`: no screen. `inspector`:
+    tells of paths. `input_fd`, `output`: standard input and output if None. `hold_log`: while this context lasts,
+    nothing is logged to the terminal.
     """
     from p2pnode.chat import Conversation
 
     stream = output if output is not None else sys.stdout
     fd = input_fd if input_fd is not None else sys.stdin.fileno()
-    if plain is None:
-        plain = not (os.isatty(fd) and stream.isatty())
-    show = _line_writer(stream) if plain else _print_above
-    conversation = Conversation(chat, own_port=own_port, show=show)
-    interrupted = False
-    try:
-        if plain:
-            conversation.greet(addresses=addresses, bootstrap=bootstrap, alone=alone)
-            await run_lines(conversation, fd, show)
-        else:
-            interrupted = await run_screen(
-                conversation, lambda: conversation.greet(addresses=addresses, bootstrap=bootstrap, alone=alone)
+    able = os.isatty(fd) and stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
+    if able and not plain:
+        await chat.node.network.run_blocking(importlib.import_module, "p2pnode.cli.screen.run")  # Textual: 0.3 s
+        from p2pnode.cli.screen.dialogs import Whereabouts
+        from p2pnode.cli.screen.run import run_screen
+
+        with hold_log():
+            return await run_screen(
+                chat, Whereabouts(own_port, addresses, bootstrap, alone), inspector=inspector, flush_s=FLUSH_S
             )
+    show = _print_above if able else _line_writer(stream)
+    conversation = Conversation(chat, own_port=own_port, show=show, inspector=inspector)
+    interrupted = False
+
+    def greet() -> None:
+        conversation.greet(addresses=addresses, bootstrap=bootstrap, alone=alone)
+
+    try:
+        if able:
+            interrupted = await run_prompt(conversation, greet)
+        else:
+            greet()
+            await run_lines(conversation, fd, show)
         await conversation.flush(FLUSH_S)
     except BrokenPipeError:
         return False  # nobody reads what we print: leave as after \quit
@@ -151,7 +167,7 @@ async def _chunks(fd: int) -> AsyncIterator[bytes]:
         loop.remove_reader(fd)
 
 
-async def run_screen(
+async def run_prompt(
     conversation: Conversation,
     greet: Callable[[], None],
     *,
@@ -185,19 +201,11 @@ def _completer(conversation: Conversation) -> Any:
     from prompt_toolkit.completion import Completer, Completion
 
     class NamesAndMacros(Completer):
-        """The first word: macros and NAME/; after a macro: names."""
+        """What `Conversation.complete` offers."""
 
         def get_completions(self, document: Any, complete_event: Any) -> Any:  # noqa: ARG002 - prompt_toolkit's call
-            text = document.text_before_cursor
-            if " " in text:
-                macro, _, word = text.partition(" ")
-                choices = conversation.names() if macro[:1] in ("\\", "/") else []
-            else:
-                word = text
-                choices = conversation.completions()
-            for choice in choices:
-                if word and choice.casefold().startswith(word.casefold()):
-                    yield Completion(choice, start_position=-len(word))
+            for count, choice in conversation.complete(document.text_before_cursor):
+                yield Completion(choice, start_position=-count)
 
     return NamesAndMacros()
 

@@ -6,10 +6,11 @@ import contextlib
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import typer
 
@@ -38,6 +39,7 @@ class Invocation:
     global_options: dict[str, Any] = field(default_factory=dict)
     json: bool = False
     _home: Home | None = None
+    _log: LogStream | None = None
 
     @property
     def home(self) -> Home:
@@ -73,7 +75,20 @@ class Invocation:
         """Let structlog write to stderr; only for commands that run parts of a node themselves (0.15 s)."""
         from p2pnode.core.logs import set_up
 
-        set_up(config["log-level"], config["log-format"], self.stderr)
+        self._log = LogStream(self.stderr)
+        set_up(config["log-level"], config["log-format"], cast("TextIO", self._log))
+
+    @contextlib.contextmanager
+    def log_held(self) -> Iterator[None]:
+        """Keep the log off the terminal while a screen covers it; the last lines are written afterwards."""
+        if self._log is None or not self.stderr.isatty():
+            yield
+            return
+        self._log.hold()
+        try:
+            yield
+        finally:
+            self._log.release()
 
     def client(self) -> Client:
         """Return a client of the node on this home. Raise NotRunningError."""
@@ -181,6 +196,38 @@ class Invocation:
 
         with progress(what, self.stderr):
             yield
+
+
+class LogStream:
+    """Where the log goes: to `stream`, or held back, at most HELD pieces."""
+
+    HELD = 400
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._held: deque[str] | None = None
+
+    def write(self, text: str) -> int:
+        if self._held is not None:
+            self._held.append(text)
+            return len(text)
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        if self._held is None:
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def hold(self) -> None:
+        self._held = deque(maxlen=self.HELD)
+
+    def release(self) -> None:
+        held, self._held = self._held or (), None
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write("".join(held))
+            self._stream.flush()
 
 
 def invocation_of(ctx: typer.Context) -> Invocation:

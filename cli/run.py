@@ -195,6 +195,7 @@ class _Program:
 
     async def _console(self, node: Node, chat: Chat, ready: Ready) -> bool:
         from p2pnode.cli.console import run_console
+        from p2pnode.cli.inspection import NodeInspector
 
         port = _own_port(node)
         return await run_console(
@@ -203,9 +204,11 @@ class _Program:
             addresses=ready.addresses,
             bootstrap=ready.bootstrap,
             alone=ready.alone,
-            plain=True if self.console == "plain" else None,
+            plain=self.console == "plain",
+            inspector=NodeInspector(node),
             input_fd=self.invocation.stdin.fileno(),
             output=self.invocation.stdout,
+            hold_log=self.invocation.log_held,
         )
 
     def _ready_event(self, node: Node, ready: Ready, api: ApiServer) -> None:

@@ -35,6 +35,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "simulations": {"core", "dht", "nat", NODE, "chat", "api", "services"},
 }
 EXCEPTIONS = {("node/__main__.py", "cli")}
+# Subfolders with fewer rights than the folder that they are in: of that, they may import themselves only.
+NARROWER: dict[str, set[str]] = {"cli/screen": {NODE, "chat"}}
 # Machines and parsers without I/O: they take bytes, commands and `now`, and return what to do. Add yours.
 WITHOUT_IO = tuple(
     f"{folder}/{name}.py"
@@ -54,6 +56,7 @@ WITHOUT_IO = tuple(
         "words",
         "simulations/harness": "errors job settings sweep",
         "simulations/report": "bands charts fits model percentiles sweeping text units",
+        "cli/screen": "frame rooms timeline",
         "simulations/netns": "errors expectations kinds public_addresses rules scenario_names wire",
     }.items()
     for name in names.split()
@@ -170,6 +173,10 @@ def public_names(path: Path) -> set[str] | None:
 def problem(path: Path, item: Import) -> str | None:
     """Return what is wrong with one import, None when it is allowed."""
     own, other = path.relative_to(ROOT).parts[0], item.folder
+    narrow = next((folder for folder in NARROWER if shown(path).startswith(f"{folder}/")), None)
+    if narrow is not None and other is not None and other not in NARROWER[narrow]:
+        inside = f"p2pnode.{narrow.replace('/', '.')}"
+        return None if (f"{item.module}.").startswith(f"{inside}.") else f"{narrow} must not import {item.module}"
     if other is None or other == own or (shown(path), other) in EXCEPTIONS:
         return None
     if other not in MAY_IMPORT[own]:
@@ -229,6 +236,11 @@ def test_imports_follow_the_layers(path: Path) -> None:
         ("chat/x.py", "from p2pnode.api import client", False),
         ("simulations/x.py", "from p2pnode.core.address import Address", True),
         ("chat/x.py", "import asyncio, msgspec", True),
+        ("cli/screen/x.py", "from p2pnode.chat import Chat", True),
+        ("cli/screen/x.py", "from p2pnode import PeerId", True),
+        ("cli/screen/x.py", "from p2pnode.cli.screen.log import MessageLog", True),
+        ("cli/screen/x.py", "from p2pnode.cli.output import age", False),
+        ("cli/screen/x.py", "from p2pnode.api.client import Client", False),
     ],
 )
 def test_the_guard_itself(file: str, code: str, allowed: bool, monkeypatch: pytest.MonkeyPatch) -> None:

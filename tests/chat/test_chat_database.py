@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from p2pnode import CorruptFileError, P2PError, PeerBlockedError, PeerId, StorageError, UserId
-from p2pnode.chat import ChatStore
+from p2pnode.chat import HALL, ChatStore
 from p2pnode.chat.database import Database
 from p2pnode.chat.schema import MIGRATIONS
 from p2pnode.chat.store import Outgoing
@@ -83,6 +83,33 @@ def test_migration_is_applied_once_and_keeps_data(tmp_path: Path) -> None:
             await store.close()
 
     asyncio.run(main())
+
+
+def test_older_database_is_copied_and_counts_as_seen(tmp_path: Path) -> None:
+    """Before a migration a copy is made that the older program can read; what was there before is not unread."""
+    path = tmp_path / "chat.db"
+
+    async def main() -> None:
+        old = await ChatStore.open(path, migrations=MIGRATIONS[:1])
+        await old.database.write(lambda c: c.execute("INSERT INTO conversations (kind, key) VALUES ('hall', x'')"))
+        await old.database.write(
+            lambda c: c.execute(
+                "INSERT INTO messages (id, author, conversation, ordinal, author_seq, outgoing, text, sent_at,"
+                " received_at, state) VALUES (zeroblob(16), ?, 1, 1, 1, 0, 'old', 0, 0, 'received')",
+                (bytes([9] * 32),),
+            )
+        )
+        await old.close()
+        store = await ChatStore.open(path)
+        assert [(s.messages, s.unread) for s in await store.conversations()] == [(1, 0)]
+        await store.close()
+        copy = await ChatStore.open(tmp_path / "chat-v1.db", migrations=MIGRATIONS[:1])
+        assert [m.text for m in await copy.history(HALL)] == ["old"]
+        await copy.close()
+
+    asyncio.run(main())
+    assert stat.S_IMODE((tmp_path / "chat-v1.db").stat().st_mode) == 0o600
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["chat-v1.db", "chat.db"]
 
 
 def test_failing_migration_leaves_the_old_version(tmp_path: Path) -> None:

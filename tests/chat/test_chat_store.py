@@ -196,3 +196,24 @@ def test_followers_see_each_message_once() -> None:
             await store.message("00" * 16)
 
     with_store(work)
+
+
+def test_unread_counts_what_others_wrote_beyond_the_mark() -> None:
+    """Own messages are never unread; a mark only rises; `after` reads on from a message."""
+
+    async def work(store: ChatStore) -> None:
+        await befriended(store)
+        for number in range(1, 4):
+            await store.receive(incoming(str(number), sequence=number))
+        await store.add_outgoing(outgoing("mine"))
+        [summary] = await store.conversations()
+        assert summary.unread == 3
+        messages = await store.history(FRIEND)
+        store.mark_seen(FRIEND, messages[1].position)
+        store.mark_seen(FRIEND, messages[0].position)
+        assert [m.text for m in await store.history(FRIEND, after=messages[0].position, limit=2)] == ["2", "3"]
+        await asyncio.sleep(0.2)
+        [summary] = await store.conversations()
+        assert summary.unread == 1
+
+    with_store(work)

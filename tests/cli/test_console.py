@@ -1,4 +1,4 @@
-"""The console: line mode on a pipe, the screen on prompt_toolkit's pipe, and what each macro says."""
+"""The console: line mode on a pipe, the prompt on prompt_toolkit's pipe, and what each macro says."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from support.chat_fakes import FakeWorld, Person, until
 
 from p2pnode.chat import HALL, Conversation, MessageReceived
-from p2pnode.cli.console import LineSplitter, _completer, run_console, run_screen
+from p2pnode.cli.console import LineSplitter, _completer, run_console, run_prompt
 from p2pnode.simulations.virtual import VirtualLoop
 
 
@@ -212,7 +212,7 @@ def on_real_loop(typed: bytes | Path) -> tuple[list[str], Person]:
             thread = threading.Thread(target=lambda: (os.write(write_end, typed), os.close(write_end)))
             thread.start()
         try:
-            await run_console(alice.chat, own_port=4747, plain=True, input_fd=fd, output=out)
+            await run_console(alice.chat, own_port=4747, input_fd=fd, output=out)
         finally:
             os.close(fd)
         bob.events.append(await bob.texts(HALL))  # type: ignore[arg-type]  # the result, for the caller
@@ -262,7 +262,7 @@ def test_arriving_line_leaves_a_half_typed_one_alone() -> None:
         async with asyncio.timeout(10):
             with create_pipe_input() as typed:
                 screen = asyncio.ensure_future(
-                    run_screen(conversation, lambda: None, terminal_input=typed, terminal_output=DummyOutput())
+                    run_prompt(conversation, lambda: None, terminal_input=typed, terminal_output=DummyOutput())
                 )
                 typed.send_text("half ")
                 await bob.chat.send(HALL, "interrupting")

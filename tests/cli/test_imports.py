@@ -17,10 +17,10 @@ FOR_NODES = {"asyncio", "ssl", "structlog", "msgspec", "sqlite3", "qh3", "aioice
 # Of no use to a node that nobody asks, has no screen and draws nothing.
 FOR_OTHERS = {
     "anyio", "click", "dask", "dns", "h11", "html", "http", "jinja2", "matplotlib", "multiprocessing", "numpy",
-    "pydantic", "prompt_toolkit", "rich", "segno", "starlette", "uvicorn", "xml", "zeroconf", "logging.config",
-    "p2pnode.api.application", "p2pnode.api.client", "p2pnode.api.metrics_server", "p2pnode.api.node_routes",
-    "p2pnode.api.openapi", "p2pnode.cli.commands_chat", "p2pnode.cli.console", "p2pnode.netcheck",
-    "p2pnode.simulations",
+    "pydantic", "prompt_toolkit", "rich", "segno", "starlette", "textual", "uvicorn", "xml", "zeroconf",
+    "logging.config", "p2pnode.api.application", "p2pnode.api.client", "p2pnode.api.metrics_server",
+    "p2pnode.api.node_routes", "p2pnode.api.openapi", "p2pnode.cli.commands_chat", "p2pnode.cli.console",
+    "p2pnode.cli.screen", "p2pnode.netcheck", "p2pnode.simulations",
 }  # fmt: skip
 FOR_KEYS = {"cryptography", "hashlib", "hmac", "secrets", "tomllib", "p2pnode.config", "p2pnode.home"}
 

@@ -16,10 +16,10 @@ def port_of(terminal: Terminal) -> str:
 
 
 def test_two_terminals_find_each_other_by_multicast_and_chat(tmp_path: Path) -> None:
-    """Two homes on one machine, no option but --home; an arriving line leaves a half-typed one alone."""
+    """Two homes on one machine, line mode; an arriving line leaves a half-typed one alone."""
     with terminals(tmp_path) as desk:
-        anna = desk.open("anna", "join")
-        bert = desk.open("bert", "join")
+        anna = desk.open("anna", "join", "--plain")
+        bert = desk.open("bert", "join", "--plain")
         anna.wait_for("has entered the hall|In the hall: ")
         bert.wait_for("has entered the hall|In the hall: ")
         anna.type("hello from the first terminal")

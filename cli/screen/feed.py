@@ -1,0 +1,84 @@
+"""What happens in the chat, in batches: a screen is drawn ten times a second at most, however much arrives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from p2pnode.chat import Chat, ChatEvent, Message, MessageReceived, MessageStateChanged
+from p2pnode.chat.model import MessageState
+
+__all__ = ["Batch", "Feed"]
+
+# Chosen by us.
+PAUSE_S = 0.1  # between two batches
+BATCH_MAX = 100  # messages: 5 ms of layout, so that a key never waits for more
+STATES_KEPT = 4096  # of messages that are not shown yet
+
+
+@dataclass(slots=True)
+class Batch:
+    """`messages`: new in the database, all conversations, in the order of storing. `states`: of own messages, by id.
+    `events`: everything else, in order."""
+
+    messages: list[Message] = field(default_factory=list)
+    states: dict[str, tuple[MessageState, str]] = field(default_factory=dict)
+    events: list[ChatEvent] = field(default_factory=list)
+
+
+class Feed:
+    """Follows a chat. `show` is called with each batch, on the loop."""
+
+    def __init__(self, chat: Chat, show: Callable[[Batch], None]) -> None:
+        self._chat = chat
+        self._show = show
+        self._events: list[ChatEvent] = []
+        self._states: OrderedDict[str, tuple[MessageState, str]] = OrderedDict()
+        self._changed: dict[str, tuple[MessageState, str]] = {}
+        self._stored = False
+        self._news = asyncio.Event()
+        self._cancel = chat.subscribe(self._on_event)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._cancel()
+
+    async def run(self, position: int) -> None:
+        """Give what comes after `position`, until cancelled. Raise StorageError."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            batch = Batch(events=self._events)
+            self._events = []
+            if self._stored:
+                self._stored = False
+                batch.messages = await self._chat.store.messages(after=position, limit=BATCH_MAX)
+                if batch.messages:
+                    position = batch.messages[-1].position
+                if len(batch.messages) == BATCH_MAX:
+                    self._stored = True
+                    self._news.set()
+            batch.states, self._changed = self._changed, {}
+            for message in batch.messages:
+                if message.outgoing and message.id in self._states:  # it moved on before it was read
+                    batch.states[message.id] = self._states[message.id]
+            self._show(batch)
+            await asyncio.sleep(PAUSE_S)
+
+    def _on_event(self, event: ChatEvent) -> None:
+        if isinstance(event, MessageReceived):
+            self._stored = True
+        elif isinstance(event, MessageStateChanged):
+            if event.state == "queued":
+                self._stored = True
+            else:
+                self._states[event.id] = self._changed[event.id] = (event.state, event.reason)
+                if len(self._states) > STATES_KEPT:
+                    self._states.popitem(last=False)
+            if event.state == "refused":
+                self._events.append(event)
+        else:
+            self._events.append(event)
+        self._news.set()
