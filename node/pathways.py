@@ -79,8 +79,9 @@ class Pathways:
             known=contact, ended=self._flow_ended, renewed=self._flow_renewed, line_changed=line_changed,
         )  # fmt: skip
         self.punching = TcpPunching(
-            network=network, links=links, endpoint=endpoint, usable=usable, budget=budget, hidden=hidden
-        )
+            own=dht.key.peer_id, network=network, links=links, endpoint=endpoint, usable=usable, session=session,
+            budget=budget, hidden=hidden,
+        )  # fmt: skip
         self.dialing = RelayDialing(
             open_flow=self._open_flow, usable=usable, own=dht.key.peer_id, session=session, known=known,
             contacts=dht.known_contacts, lookup=self._lookup, budget=budget, now=network.monotonic, hidden=hidden,

@@ -7,7 +7,7 @@ nobody else names addresses, and a peer draws no more SYNs to an address than ch
 
     initiator -- stream "p2pnode/tcp-punch/1": length 1 · own public TCP address --> the other side
               <-- the same ------------------------------------------------------
-    both connect; the initiator is TLS's client; then a link (docs/protocol/links.md) is one more path
+    both connect; the smaller public key is TLS's client; then a link (docs/protocol/links.md) is one more path
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import structlog
 
 from p2pnode.core.address import Address, link_address
 from p2pnode.core.errors import BadPacket, P2PError
+from p2pnode.core.ids import PeerId
 from p2pnode.core.network import Network, TcpStream
 from p2pnode.core.tasks import TaskSet
 from p2pnode.explaining import Between
@@ -52,15 +53,16 @@ class TcpPunching:
     """All such attempts of a node, and the links that came of them."""
 
     def __init__(
-        self, *, network: Network, links: Links, endpoint: QuicEndpoint, usable: Callable[[Address], bool],
-        budget: AddressBudget, hidden: bool,
+        self, *, own: PeerId, network: Network, links: Links, endpoint: QuicEndpoint,
+        usable: Callable[[Address], bool], session: Callable[[PeerId], Session | None], budget: AddressBudget,
+        hidden: bool,
     ) -> None:  # fmt: skip
-        """`usable`: whether packets may go to an address that a peer names. `budget`: that of the checks.
-        `hidden`: no peer learns our address, so there is no punch."""
-        self._hidden = hidden
+        """`usable`: whether packets may go to an address that a peer names. `session`: the open one with a peer.
+        `budget`: that of the checks. `hidden`: no peer learns our address, so there is no punch."""
+        self._own, self._session, self._hidden = own, session, hidden
         self._network, self._links, self._endpoint = network, links, endpoint
         self._usable, self._budget = usable, budget
-        self._tried: dict[object, float] = {}
+        self._tried: dict[PeerId, float] = {}
         self._tasks = TaskSet()
         self.made: set[Address] = set()
         """Far ends of the links that came of it."""
@@ -70,23 +72,14 @@ class TcpPunching:
     def begin(self, session: Session, between: Between | None) -> None:
         """A session is there. Relayed because UDP is blocked somewhere: its initiator asks for a punch."""
         blocked = between is not None and NatKind.UDP_BLOCKED in (between.own, between.theirs)
-        if blocked and session.initiator and session.connection.path.relayed and self._may_try(session):
+        if blocked and session.initiator and session.connection.path.relayed and self._may_try(session.peer):
             self._tasks.spawn(self._call(session))
 
     async def stop(self) -> None:
         await self._tasks.cancel()
 
-    def _may_try(self, session: Session) -> bool:
-        if self._hidden:
-            return False
-        now = self._network.monotonic()
-        if now - self._tried.get(session.peer, float("-inf")) < PAUSE_S:
-            return False
-        self._tried.pop(session.peer, None)
-        self._tried[session.peer] = now
-        if len(self._tried) > MAX_PEERS:
-            del self._tried[next(iter(self._tried))]
-        return True
+    def _may_try(self, peer: PeerId) -> bool:
+        return not self._hidden and self._network.monotonic() - self._tried.get(peer, float("-inf")) >= PAUSE_S
 
     async def _call(self, session: Session) -> None:
         with _told(session):
@@ -96,10 +89,10 @@ class TcpPunching:
                 await stream.write(bytes((len(own.pack()),)) + own.pack())
                 stream.finish()
                 theirs = await _read_address(stream)
-            await self._punch(session, theirs, server=False)
+            await self._punch(session, theirs)
 
     async def _serve(self, session: Session, stream: Stream) -> None:
-        if session.initiator or not session.connection.path.relayed or not self._may_try(session):
+        if session.initiator or not session.connection.path.relayed or not self._may_try(session.peer):
             stream.reset(0)
             return
         with _told(session):
@@ -108,17 +101,25 @@ class TcpPunching:
                 own = await self._links.seen_by(session.remote)
                 await stream.write(bytes((len(own.pack()),)) + own.pack())
                 stream.finish()
-            await self._punch(session, theirs, server=True)
+            await self._punch(session, theirs)
 
-    async def _punch(self, session: Session, to: Address, *, server: bool) -> None:
-        if not self._usable(to):
+    async def _punch(self, session: Session, to: Address) -> None:
+        """Once where two who call each other have agreed in both sessions, of which one is to end: so neither the
+        roles nor the path depend on which it was."""
+        peer = session.peer
+        if not self._usable(to) or not self._may_try(peer):
             return
+        self._tried.pop(peer, None)
+        self._tried[peer] = self._network.monotonic()
+        if len(self._tried) > MAX_PEERS:
+            del self._tried[next(iter(self._tried))]
         stream = await self._connect(session, to)
         if stream is None:
             return
         address = link_address(stream.remote)
-        link = await self._links.punched(stream, server=server, peer=session.peer, address=address)
-        log.info("tcp_punched", peer=str(session.peer), address=str(to))
+        link = await self._links.punched(stream, server=peer < self._own, peer=peer, address=address)
+        log.info("tcp_punched", peer=str(peer), address=str(to))
+        session = self._session(peer) or session
         session.connection.on_closed.append(lambda _reason: link.close())
         self.made.add(address)
         session.connection.add_path(self._endpoint.path_to(address))
