@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from p2pnode.core.address import Address
+from p2pnode.core.ids import PeerId
 
 __all__ = ["Carrier", "MuxCarrier", "Path", "PathKind"]
 
@@ -22,11 +23,15 @@ PathKind = Literal["mux", "relay"]
 class Carrier(Protocol):
     """What datagrams travel by. Compared and hashed by identity; sending never raises.
 
-    `kind`: `mux`, the node's own sockets; `relay`, a relayed flow, where the address is the relay's.
+    `kind`: `mux`, the node's own sockets; `relay`, a relayed flow, where the address is the relay's. `peer`: of a flow,
+    whom it leads to; None: whoever proves himself.
     """
 
     @property
     def kind(self) -> PathKind: ...
+
+    @property
+    def peer(self) -> PeerId | None: ...
 
     def send(self, data: bytes, to: Address) -> None: ...
 
@@ -38,6 +43,7 @@ class MuxCarrier:
     """The node's own sockets."""
 
     kind: PathKind = "mux"
+    peer = None
 
     def __init__(
         self,

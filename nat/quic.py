@@ -37,7 +37,7 @@ from p2pnode.nat.probes import parse_probe_untrusted
 from p2pnode.nat.proof import NONCE_BYTES
 from p2pnode.nat.quic_settings import QuicSettings, QuicStatistics
 from p2pnode.nat.refusal import refusal
-from p2pnode.nat.retry import AdmissionPolicy, RetryTokens, Verdict, prefix_of
+from p2pnode.nat.retry import AdmissionPolicy, RetryTokens, Verdict, party_of
 from p2pnode.nat.transport import Configurations, Transport, TransportError
 
 __all__ = ["QuicEndpoint", "QuicSettings", "QuicStatistics"]
@@ -249,7 +249,7 @@ class QuicEndpoint:
             if retry_cid != cid:
                 self.dropped("bad_token")
                 return
-        verdict = self._policy.judge(source, has_token=retry_cid is not None)
+        verdict = self._policy.judge(path, has_token=retry_cid is not None)
         if verdict is Verdict.DISPLACE:
             self._displace_unproven()
         if verdict is Verdict.DROP:
@@ -261,7 +261,7 @@ class QuicEndpoint:
 
     def _displace_unproven(self) -> None:
         heaviest = self._policy.heaviest()
-        of_it = [c for c in self._unproven if prefix_of(c.remote) == heaviest]
+        of_it = [c for c in self._unproven if party_of(c.first_path) == heaviest]
         if of_it:
             self.dropped("unproven_displaced")
             min(of_it, key=lambda c: c.opened_at).abandon(CloseReason(CloseCode.TOO_MANY, "too many", "local"))
@@ -269,16 +269,16 @@ class QuicEndpoint:
     def _make_room(self, newcomer: Connection) -> bool:
         """Whether one more incoming connection may stay; keys cost nothing, addresses do.
 
-        When full, the prefix with the most incoming ones loses its longest unused to a newcomer whose prefix has fewer.
+        When full, the party with the most incoming ones loses its longest unused to a newcomer whose party has fewer.
         """
         if len(self._open) < self.settings.max_connections:
             return True
-        by_prefix: dict[bytes, list[Connection]] = {}
+        by_party: dict[object, list[Connection]] = {}
         for connection in self.connections():
             if not connection.initiator:
-                by_prefix.setdefault(prefix_of(connection.remote), []).append(connection)
-        heaviest = max(by_prefix.values(), key=len, default=[])
-        if len(heaviest) <= len(by_prefix.get(prefix_of(newcomer.remote), ())) + 1:
+                by_party.setdefault(party_of(connection.path), []).append(connection)
+        heaviest = max(by_party.values(), key=len, default=[])
+        if len(heaviest) <= len(by_party.get(party_of(newcomer.path), ())) + 1:
             return False
         self.dropped("connection_displaced")
         min(heaviest, key=lambda c: c.last_used_at).close(CloseCode.TOO_MANY, "too many connections")
@@ -309,7 +309,7 @@ class QuicEndpoint:
         connection = Connection(self, transport, path, handshake)
         self._track(connection)
         self._unproven[connection] = None
-        self._policy.began(path.remote)
+        self._policy.began(path)
         self._first_cids[path, cid] = connection
         self._first_cid_of[connection] = (path, cid)
         connection.begin()
@@ -323,6 +323,9 @@ class QuicEndpoint:
     def connection_proven(self, connection: Connection) -> None:
         self._ended_unproven(connection)
         self._forget_first_cid(connection)
+        if connection.first_path.carrier.peer not in (None, connection.peer):
+            connection.close(CloseCode.WRONG_KEY, "another peer's flow")
+            return
         if not connection.initiator and (self._closed or not self._make_room(connection)):
             connection.close(CloseCode.TOO_MANY, "too many connections")
             return
@@ -381,7 +384,7 @@ class QuicEndpoint:
     def _ended_unproven(self, connection: Driver) -> None:
         if connection in self._unproven:
             self._unproven.pop(connection, None)
-            self._policy.ended(connection.remote)
+            self._policy.ended(connection.first_path)
 
     def _forget_first_cid(self, connection: Driver) -> None:
         first = self._first_cid_of.pop(connection, None)

@@ -3,7 +3,7 @@
 A handshake costs us about 2 ms and 50 KiB before the other side has proven anything, not even its address. Up to a
 limit everybody is served; above it the sender must first return a token (RFC 9000, section 8.1.2, "Address Validation
 Using Retry Packets"), which costs us one AEAD and no memory; then limits by prefix mean something, as the address is
-real.
+real. What comes by a relayed flow counts for that flow alone.
 
 Differences from qh3: its tokens are RSA (1.6 ms each). Ours: nonce (12) · ChaCha20-Poly1305 of [issued at, ms (8) ·
 length (1) · original destination connection id · length (1) · retry source connection id], with the packed address as
@@ -24,15 +24,23 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from p2pnode.core.address import Address
 from p2pnode.core.errors import BadPacket
+from p2pnode.nat.path import Path
 
-__all__ = ["AdmissionPolicy", "RetryTokens", "Verdict", "prefix_of"]
+__all__ = ["AdmissionPolicy", "RetryTokens", "Verdict", "party_of"]
 
 TOKEN_LIFETIME_S = 10.0  # a round trip, retransmissions included; a token admits its own address only
+PER_FLOW = 4  # unproven connections by one relayed flow: its peer's own, who dials again when one got lost
 MAX_TOKEN_BYTES = 12 + 8 + 2 + 20 + 20 + 16
 
 
+def party_of(path: Path) -> object:
+    """Return whose handshakes and connections count together: those of an address block, or of one relayed flow. The
+    relay's address, which many peers come from, and its neighbours, says nothing of them."""
+    return path.carrier if path.relayed else _prefix_of(path.remote)
+
+
 @lru_cache(maxsize=4096)
-def prefix_of(address: Address) -> bytes:
+def _prefix_of(address: Address) -> bytes:
     """Return what one party usually holds: the /24 of an IPv4 address (3 bytes), the /48 of an IPv6 one (6)."""
     packed = ipaddress.ip_address(address.ip.partition("%")[0]).packed
     return packed[:3] if len(packed) == 4 else packed[:6]
@@ -73,12 +81,13 @@ class Verdict(enum.Enum):
     RETRY = "retry"
     DROP = "drop"
     DISPLACE = "displace"
-    """Accept, and give up the oldest unproven one of the heaviest prefix for it."""
+    """Accept, and give up the oldest unproven one of the heaviest party for it."""
 
 
 @dataclass
 class AdmissionPolicy:
-    """Counts unproven incoming connections. Memory: one counter per prefix that has one, at most `limit`."""
+    """Counts unproven incoming connections by party (`party_of`). Memory: one counter per party that has one, at most
+    `limit`."""
 
     retry_above: int
     """Unproven connections from which on a token is asked for."""
@@ -88,39 +97,41 @@ class AdmissionPolicy:
     """Unproven connections per /24 or /48, enforced only above `retry_above`: one busy LAN is no attack."""
 
     def __post_init__(self) -> None:
-        self._by_prefix: Counter[bytes] = Counter()
+        self._by_party: Counter[object] = Counter()
         self._total = 0
 
     @property
     def unproven(self) -> int:
         return self._total
 
-    def judge(self, source: Address, *, has_token: bool) -> Verdict:
+    def judge(self, path: Path, *, has_token: bool) -> Verdict:
         """`has_token`: its token was valid, so the address is real."""
+        own = self._by_party.get(party_of(path), 0)
+        if path.relayed and own >= PER_FLOW:
+            return Verdict.DROP
         if self._total < self.retry_above:
             return Verdict.ACCEPT
         if not has_token:
             return Verdict.RETRY
-        own = self._by_prefix[prefix_of(source)]
         if own >= self.per_prefix:
             return Verdict.DROP
         if self._total < self.limit:
             return Verdict.ACCEPT
-        # Full: a few prefixes that open handshakes and never end them must not lock everybody else out.
-        return Verdict.DISPLACE if own + 1 < max(self._by_prefix.values()) else Verdict.DROP
+        # Full: a few parties that open handshakes and never end them must not lock everybody else out.
+        return Verdict.DISPLACE if own + 1 < max(self._by_party.values()) else Verdict.DROP
 
-    def heaviest(self) -> bytes:
-        """Return the prefix with the most unproven connections; b"" when there are none."""
-        return max(self._by_prefix, key=self._by_prefix.__getitem__, default=b"")
+    def heaviest(self) -> object:
+        """Return the party with the most unproven connections; None when there are none."""
+        return max(self._by_party, key=self._by_party.__getitem__, default=None)
 
-    def began(self, source: Address) -> None:
+    def began(self, path: Path) -> None:
         self._total += 1
-        self._by_prefix[prefix_of(source)] += 1
+        self._by_party[party_of(path)] += 1
 
-    def ended(self, source: Address) -> None:
+    def ended(self, path: Path) -> None:
         """Proven or gone; call exactly once per `began`."""
         self._total -= 1
-        prefix = prefix_of(source)
-        self._by_prefix[prefix] -= 1
-        if self._by_prefix[prefix] <= 0:
-            del self._by_prefix[prefix]
+        party = party_of(path)
+        self._by_party[party] -= 1
+        if self._by_party[party] <= 0:
+            del self._by_party[party]

@@ -17,6 +17,7 @@ class Relay:
     """A carrier that hands each side's datagrams to the other, and keeps what it saw."""
 
     kind: PathKind = "relay"
+    peer = None
 
     def __init__(self, at: str, to: Peer) -> None:
         self.path = Path(Address(at, 9), self)

@@ -14,6 +14,7 @@ class Wire:
 
     def __init__(self, kind: PathKind) -> None:
         self.kind: PathKind = kind
+        self.peer = None
 
     def send(self, data: bytes, to: Address) -> None:
         raise AssertionError("the choice sends nothing")

@@ -67,6 +67,7 @@ class Other:
     """A carrier beside the mux."""
 
     kind: PathKind = "relay"
+    peer = None
 
     def __init__(self, side: Side, port: int) -> None:
         self._side, self._port = side, port
