@@ -38,7 +38,7 @@ AGAIN_S = 12 * 3600.0
 PAUSE_S = 20.0  # between trials that were void
 VOIDS = 4  # in a row until a search is given up
 RETRY_S = 1800.0
-FIRST_S = 25.0  # what is taken for granted without measuring
+FIRST_S = 25.0  # what is taken for granted without measuring; as often are flows used then (`RendezvousSettings`)
 MAX_S = 320.0  # RFC 4787, REQ-5, recommends five minutes
 STEP_S, STEP_SHARE = 1.0, 0.04  # how exact
 WARM_S = 3.0  # Linux takes a flow for a lasting one that is answered after two seconds
@@ -47,6 +47,7 @@ CANDIDATES = 8
 # Chosen by us: a router that was restarted is noticed by the next renewal
 KEEP_ALIVE_MAX_S = 120.0
 KEEP_ALIVE_MIN_S = 5.0
+SETTLED = 1.5  # until flows that were used too seldom before were used once at the new pace, and not yet twice
 MARGIN_S, MARGIN_SHARE = 3.0, 0.1  # for a renewal that gets lost and is repeated
 
 
@@ -107,6 +108,7 @@ class MappingLife:
         self._found: dict[bool, Lifetime] = {}
         self._due: dict[bool, float] = {}
         self._networks = 0
+        self._every, self._used_from = FIRST_S, 0.0
         self._tasks = TaskSet()
         self.packets = 0
         """Datagrams that it cost so far."""
@@ -119,8 +121,8 @@ class MappingLife:
         await self._tasks.cancel()
 
     def doubt(self) -> None:
-        """The router has forgotten flows that were used as often as it seemed to ask for: measure anew."""
-        if self._found:
+        """The router has forgotten flows; if they were used as often as it seemed to ask for: measure anew."""
+        if self._found and self._network.monotonic() >= self._used_from:
             log.info("mapping_lifetime_doubted", alive_s=self.shortest)
             self.network_changed()
 
@@ -130,6 +132,7 @@ class MappingLife:
         self._networks += 1  # a search under way comes to nothing
         if self._found:
             self._found.clear()
+            self._every = FIRST_S
             self._changed(None)
 
     def lifetime(self, *, ipv6: bool) -> Lifetime | None:
@@ -182,8 +185,11 @@ class MappingLife:
             "mapping_lifetime", ipv6=ipv6, low=round(found.low, 1), high=round(found.high, 1), packets=self.packets
         )
         if self.shortest is not None:
-            every = keep_alive_for(self.shortest)
-            self._changed(every if self._found.keys() >= set(self._needed()) else min(every, FIRST_S))
+            before, every = self._every, keep_alive_for(self.shortest)
+            self._every = every if self._found.keys() >= set(self._needed()) else min(every, FIRST_S)
+            if before > self.shortest:
+                self._used_from = self._network.monotonic() + SETTLED * self._every
+            self._changed(self._every)
 
     async def _search(self, ipv6: bool) -> Lifetime | None:
         """Bisect; None when trials contradict each other, or nobody helps."""

@@ -169,6 +169,27 @@ def test_what_the_router_belies_is_measured_anew() -> None:
     run_virtual(main, delay=ONE_WAY_S, keep_trace=False, until=None)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_flows_that_were_used_too_seldom_until_then_refute_nothing(seed: int) -> None:
+    """A router that forgets after 20 s had forgotten the flows when that was found: used each 25 s, they were seen at
+    new ports with the next renewal. What was found stays, and from then on no flow gets another port."""
+
+    async def main(world: VirtualWorld) -> None:
+        async with checked(world, KINDS["symmetric"].with_lifetime(20)) as there:
+            await measured(there)
+            every = there.home.status().flows.keep_alive_s
+            assert every < 20
+            await asyncio.sleep(2 * every)
+            ports = {kept.contact: kept.granted.seen for kept in there.home.reaching._keeper._kept.values()}
+            for _ in range(30):
+                await asyncio.sleep(20)
+                assert there.home.status().flows.keep_alive_s == every
+            after = {kept.contact: kept.granted.seen for kept in there.home.reaching._keeper._kept.values()}
+            assert after == ports
+
+    run_virtual(main, delay=ONE_WAY_S, keep_trace=False, until=None, seed=seed)
+
+
 def test_helpers_that_agree_and_send_nothing_do_not_shorten_it() -> None:
     """Two of five: who cannot reach us before is not believed about silence after."""
 
