@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support.lab import WHOLE, require_lab, until
+from support.lab import WHOLE, require_lab
 
 from p2pnode.api.netcheck_types import NetcheckAnswer
-from p2pnode.mapping_life import keep_alive_for
 from p2pnode.simulations.netns import KINDS, Lab, LabSettings
 from p2pnode.simulations.netns.kinds import NatKind
 from p2pnode.simulations.netns.nodes import LabNode
@@ -95,16 +94,3 @@ def test_text_of_the_command(nodes: dict[str, LabNode]) -> None:
     assert "address-and-port-dependent" in shown
     assert "sequential, by 1" in shown
     assert max(map(len, shown.splitlines())) < 80
-
-
-@pytest.mark.skipif(not WHOLE, reason="takes five minutes: P2PNODE_LAB=full")
-def test_the_kernels_memory_of_flows_is_measured_and_used(nodes: dict[str, LabNode]) -> None:
-    """Connection tracking forgets a quiet flow after 20 s; found to 1.5 s, and flows are used that often."""
-    for name in ("port-restricted", "symmetric", "cgnat"):
-        node = nodes[name]
-        until(lambda node=node: node.status().flows.mapping_lifetime_s is not None, 900, "the lifetime is known")  # type: ignore[misc]
-        flows = node.status().flows
-        print(f"{name}: {flows}")
-        assert flows.mapping_lifetime_s is not None
-        assert MAPPING_S - 2.5 <= flows.mapping_lifetime_s <= MAPPING_S + 1.5
-        assert flows.keep_alive_s == keep_alive_for(flows.mapping_lifetime_s)
