@@ -277,7 +277,8 @@ class GatewaySurvey:
 
 
 async def survey(client: GatewayClient) -> GatewaySurvey:
-    """Ask an IPv4 gateway which protocols it speaks, all at once, three seconds at most; nothing is opened."""
+    """Ask an IPv4 gateway which protocols it speaks, all at once; nothing is opened. Three seconds, up to 13 where
+    something at the gateway's address begins to answer and does not go on."""
 
     def read_pcp(data: bytes) -> bool | None:
         if data[:1] != bytes((pcp.VERSION,)):
