@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["FairShare", "level_of"]
+__all__ = ["FairShare", "NestedShare", "level_of"]
 
 WINDOW_S = 0.25
 BURST_S = 0.25  # what a bucket holds, in seconds of its rate; above a round trip's burst of one QUIC connection
@@ -74,6 +74,11 @@ class FairShare:
         self._left -= size
         return True
 
+    def refused(self, who: bytes, size: int) -> None:
+        """Somebody else has refused these bytes of `who`, which he wanted all the same."""
+        if (account := self._accounts.get(who)) is not None:
+            account.offered += size
+
     def __len__(self) -> int:
         return len(self._accounts)
 
@@ -87,3 +92,29 @@ class FairShare:
             account.offered = 0.0
             if now - account.at > KEPT_S:
                 del self._accounts[who]
+
+
+class NestedShare:
+    """A rate shared fairly among parties, and the part of each among its members. Memory: as `FairShare`, for parties
+    and for members; the caller says when a party has ended."""
+
+    def __init__(self, total: float, each: float) -> None:
+        """`total`: bytes per second of all; `each`: of one party, however idle the rest."""
+        self._parties = FairShare(total, each)
+        self._members: dict[bytes, FairShare] = {}
+
+    def admit(self, party: bytes, member: bytes, size: int, now: float) -> bool:
+        """Whether `size` bytes of a party's member may pass; they are used up when so."""
+        within = self._members.get(party)
+        level = self._parties.level
+        if within is None:
+            within = self._members[party] = FairShare(level, level)
+        within.total = within.each = level
+        if not within.admit(member, size, now):
+            self._parties.refused(party, size)
+            return False
+        return self._parties.admit(party, size, now)
+
+    def forget(self, party: bytes) -> None:
+        """It has no members any more; what it has used of late is remembered."""
+        self._members.pop(party, None)
