@@ -115,6 +115,15 @@ def _join(
     plain: Annotated[
         bool, typer.Option("--plain", help="Line mode instead of the chat screen.  [env: P2PNODE_PLAIN]")
     ] = False,
+    on_message: Annotated[
+        str | None,
+        typer.Option(
+            "--on-message",
+            metavar="COMMAND",
+            help="Run COMMAND for each message that comes, with it as JSON on standard input."
+            "  [env: P2PNODE_ON_MESSAGE]",
+        ),
+    ] = None,
     allow_doc_addresses: _DocAddresses = False,
     own_port: Annotated[
         str | None, typer.Option("-p", metavar="PORT", help="Old habit: own port, as --listen PORT.")
@@ -153,6 +162,7 @@ def _join(
         idle_timeout=idle_timeout,
         headless=headless or None,
         plain=plain or None,
+        on_message=on_message,
         allow_doc_addresses=allow_doc_addresses or None,
     )
     if threads is not None:

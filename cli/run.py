@@ -75,7 +75,7 @@ def run_node(invocation: Invocation, config: Config, *, role: str, entrance: Ent
     try:
         key, account = invocation.keys(config)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            program = _Program(invocation, settings, key, account, entrance, console, config["metrics"])
+            program = _Program(invocation, settings, key, account, entrance, console, config)
             try:
                 return runner.run(program.run())
             except asyncio.CancelledError:  # Ctrl-C where loops have no signal handlers (Windows)
@@ -101,9 +101,10 @@ class _Program:
         account: Any,
         entrance: Entrance | None,
         console: str,
-        metrics: Address | None,
+        config: Config,
     ) -> None:
-        self.metrics = metrics
+        self.metrics: Address | None = config["metrics"]
+        self.on_message: str = config["on-message"]
         self.invocation = invocation
         self.settings = settings
         self.entrance = entrance
@@ -128,6 +129,7 @@ class _Program:
             api = ApiServer(service, self.invocation.home)
             feed = EventFeed(service) if self.console == "none" else None
             metrics = None if self.metrics is None else _metrics_server(node, self.metrics)
+            hook = asyncio.ensure_future(_hook(chat, node, self.on_message)) if self.on_message else None
             watchdog: threading.Timer | None = None
             try:
                 work = asyncio.ensure_future(self._work(service, api, feed, stop, metrics))
@@ -143,6 +145,9 @@ class _Program:
                 return stop.code or 0
             finally:
                 watchdog = watchdog or _watchdog(1)
+                if hook is not None:
+                    hook.cancel()
+                    await asyncio.gather(hook, return_exceptions=True)
                 if feed is not None:
                     feed.close()
                     self._event({"event": "stopping"})
@@ -247,6 +252,12 @@ class _Program:
                 self.invocation.note(f"p2pnode: {error.message}")
             elif isinstance(error, Exception):
                 log.error("stop_failed", exc_info=error)
+
+
+async def _hook(chat: Chat, node: Node, command: str) -> None:
+    from p2pnode.cli.message_hook import MessageHook
+
+    await MessageHook(chat, node.peer_id, command).run()
 
 
 def _metrics_server(node: Node, address: Address) -> MetricsServer:

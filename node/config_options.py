@@ -237,6 +237,7 @@ OPTIONS: dict[str, Option] = {
         Option("keep-records", "whether records stored for others survive a restart; auto: those of bootstrap nodes",
                "auto", _choice("auto", "yes", "no")),
         Option("idle-timeout", "seconds after which an unused session closes", 300.0, _positive_seconds),
+        Option("on-message", "a command for each message that comes, with it as JSON on standard input", "", _text),
         Option("plain", "line mode instead of the chat screen", False, kind="flag"),
         Option("headless", "no console; events as JSON lines on stdout", False, kind="flag"),
         Option("json", "results as JSON", False, kind="flag"),
