@@ -22,6 +22,7 @@ __all__ = ["Inbound", "InboundOwner"]
 UNACKNOWLEDGED_MAX = 128  # messages of one stream that wait for the disk, 2 MB at most; then we read no further
 HELLO_TIMEOUT_S = 10.0
 READ_BYTES = 65_536
+AT_ONCE = 32  # frames: a few milliseconds
 MAX_REFUSALS = 200  # on one stream: an honest sender pauses after the first
 
 
@@ -70,8 +71,10 @@ class Inbound:
                 data = await self._stream.read(READ_BYTES)
             if not data:
                 break
-            for frame in buffer.feed_untrusted(data):
+            for number, frame in enumerate(buffer.feed_untrusted(data), 1):
                 await self._handle(frame)
+                if number % AT_ONCE == 0:
+                    await asyncio.sleep(0)  # hundreds of frames may be in one read, and others want the loop too
         if acknowledging.done():
             acknowledging.result()
         # the other side has said all; let it have the acknowledgements that are still due

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import gc
 import os
 import time
 import zlib
@@ -18,7 +18,7 @@ from textual.containers import Horizontal
 from textual.content import Content
 from textual.widgets import Static, TextArea
 
-from p2pnode import P2PError, PeerId
+from p2pnode import P2PError, PeerId, clean
 from p2pnode.chat import MAX_TEXT_BYTES, Chat, Conversation, Inspector, Message, Party, People, RequestReceived
 from p2pnode.chat.language import Macro, parse_line
 from p2pnode.chat.model import Hall
@@ -30,6 +30,7 @@ from p2pnode.cli.screen.feed import Batch, Feed
 from p2pnode.cli.screen.frame import KEYS, fits, is_light, title
 from p2pnode.cli.screen.layout import NAME_COLOURS
 from p2pnode.cli.screen.log import MessageLog
+from p2pnode.cli.screen.paging import read_around, read_more, read_newest
 from p2pnode.cli.screen.rooms import Rooms
 from p2pnode.cli.screen.search import Search
 from p2pnode.cli.screen.sidebar import RoomList
@@ -39,7 +40,6 @@ __all__ = ["ChatApp"]
 
 log = structlog.get_logger(__name__)
 
-PAGE = 200  # messages read at once
 TICK_S = 1.0
 SLOW_MACROS = frozenset({"users", "online", "offline", "who", "ping"})  # what is typed next does not wait for these
 SIZE_SHOWN = MAX_TEXT_BYTES * 4 // 5  # bytes typed from which their number is shown
@@ -97,23 +97,29 @@ class ChatApp(App[bool]):
         self._rooms_wanted: bool | None = None
         self._names: dict[Party, str] = {}
         self._undrawn = False
+        self._shown_title: Content | None = None
+        self.top = Static(id="top", markup=False)
+        self.room_list = RoomList(chat.display_name, self._presence, id="rooms")
+        self.log_view = MessageLog(self.timeline, self._who, id="log")
+        self.details = Details(id="details")
+        self.entry = Entry(self.conversation.complete, id="entry")
+        self.keys = Static(KEYS, id="keys", markup=False)
 
     # life
 
     def compose(self) -> ComposeResult:
-        yield Static(id="top", markup=False)
+        yield self.top
         with Horizontal(id="middle"):
-            yield RoomList(self.chat.display_name, self._presence, id="rooms")
-            yield MessageLog(self.timeline, self._who, id="log")
-            yield Details(id="details")
-        yield Entry(self.conversation.complete, id="entry")
-        yield Static(KEYS, id="keys", markup=False)
+            yield self.room_list
+            yield self.log_view
+            yield self.details
+        yield self.entry
+        yield self.keys
 
     async def on_mount(self) -> None:
         # Textual asks for eager tasks where Python has them; the node beneath was written for ordinary ones.
         asyncio.get_running_loop().set_task_factory(None)
         self.theme = "textual-light" if is_light(os.environ.get("COLORFGBG", "")) else "textual-dark"
-        self.log_view = self.query_one(MessageLog)
         position = await self.chat.store.last_position()
         self.rooms.load(await self.chat.store.conversations(), self.chat.directory.contacts())
         await self.open(self.conversation.party)
@@ -121,9 +127,11 @@ class ChatApp(App[bool]):
         self._begin(self._type())
         self.set_interval(TICK_S, self._tick)
         self._tick()
-        self.query_one(Entry).focus()
+        self.entry.focus()
         if self._first:
             self._show_own_id(first=True)
+        gc.collect()  # what was loaded stays: looking through all of it again later is 100 ms without an echo
+        gc.freeze()
 
     def on_unmount(self) -> None:
         self._feed.close()
@@ -136,7 +144,7 @@ class ChatApp(App[bool]):
         party = self.timeline.party if party is None else party
         if party == self.timeline.party:
             self.timeline.remark(text, time.time())
-            if self.is_running and self._is_mounted:
+            if self.log_view.is_mounted:
                 self._draw_log()
         else:
             known = self.rooms[party].last_position
@@ -150,16 +158,16 @@ class ChatApp(App[bool]):
 
     @on(Entry.Offered)
     def _offered(self, event: Entry.Offered) -> None:
-        self.query_one("#keys", Static).update(Content("  ".join(event.choices[:20]) or KEYS))
+        self.keys.update(Content("  ".join(event.choices[:20]) or KEYS), layout=False)
 
     @on(TextArea.Changed)
     def _edited(self, event: TextArea.Changed) -> None:
         size = len(event.text_area.text.encode(errors="surrogatepass"))
         if size > SIZE_SHOWN:
             over = "; send it in parts" if size > MAX_TEXT_BYTES else ""
-            self.query_one("#keys", Static).update(Content(f"{size:,} of {MAX_TEXT_BYTES:,} bytes{over}"))
+            self.keys.update(Content(f"{size:,} of {MAX_TEXT_BYTES:,} bytes{over}"), layout=False)
         elif not event.text_area.text:
-            self.query_one("#keys", Static).update(Content(KEYS))
+            self.keys.update(Content(KEYS), layout=False)
 
     @on(RoomList.Chosen)
     async def _chosen(self, event: RoomList.Chosen) -> None:
@@ -181,6 +189,9 @@ class ChatApp(App[bool]):
 
     def action_page(self, step: int) -> None:
         self.log_view.scroll_relative(y=step * max(1, self.log_view.size.height - 2), animate=False)
+        self._draw_rooms()
+        if self.log_view.follows:
+            self._seen()
 
     async def action_newest(self) -> None:
         if self.timeline.at_end:
@@ -209,12 +220,12 @@ class ChatApp(App[bool]):
         self._show_own_id(first=False)
 
     def action_toggle_details(self) -> None:
-        self._details_wanted = not self.query_one(Details).display
+        self._details_wanted = not self.details.display
         self._arrange()
         self._tick()
 
     def action_toggle_rooms(self) -> None:
-        self._rooms_wanted = not self.query_one(RoomList).display
+        self._rooms_wanted = not self.room_list.display
         self._arrange()
 
     def action_light_or_dark(self) -> None:
@@ -236,28 +247,17 @@ class ChatApp(App[bool]):
         if self.timeline.remarks:
             self._remarks[self.timeline.party] = list(self.timeline.remarks)
         timeline = self.timeline = Timeline(party, self._remarks.pop(party, ()))
-        unread = self.rooms[party].unread
-        messages = await self.chat.store.history(party, limit=PAGE)
+        await read_newest(self.chat.store, timeline, self.rooms[party].unread)
         if timeline is not self.timeline:
             return  # the user was faster
-        timeline.load(messages, at_start=len(messages) < PAGE, at_end=True)
-        timeline.mark_unread(unread)
         self.log_view.open(timeline)
         self._seen()
         self._tick()
 
     @on(MessageLog.Wanted)
     async def _read_more(self, event: MessageLog.Wanted) -> None:
-        timeline, store = self.timeline, self.chat.store
-        if not timeline.messages:
-            return
-        keep = self.log_view.top_position()
-        if event.older:
-            more = await store.history(timeline.party, before=timeline.messages[0].position, limit=PAGE)
-            timeline.add_older(more, at_start=len(more) < PAGE)
-        else:
-            more = await store.history(timeline.party, after=timeline.messages[-1].position, limit=PAGE)
-            timeline.add_newer(more, at_end=len(more) < PAGE)
+        timeline, keep = self.timeline, self.log_view.top_position()
+        await read_more(self.chat.store, timeline, older=event.older)
         if timeline is self.timeline:
             self.log_view.draw(at_end=False, keep=keep)
 
@@ -267,11 +267,7 @@ class ChatApp(App[bool]):
             return
         timeline = self.timeline
         if position not in {message.position for message in timeline.messages}:
-            before = await self.chat.store.history(timeline.party, before=position, limit=PAGE // 2)
-            after = await self.chat.store.history(timeline.party, after=position, limit=PAGE // 2)
-            found = await self.chat.store.messages(after=position - 1, limit=1)
-            at_start, at_end = len(before) < PAGE // 2, len(after) < PAGE // 2
-            timeline.load([*before, *found, *after], at_start=at_start, at_end=at_end)
+            await read_around(self.chat.store, timeline, position)
             self.log_view.draw(at_end=False)
         self.log_view.show_position(position)
 
@@ -291,7 +287,7 @@ class ChatApp(App[bool]):
             for party, line in self.conversation.remarks(event):
                 self.tell(line, party)
                 if isinstance(event, RequestReceived):
-                    self.notify(line.removeprefix("* "), title="Somebody new", markup=False)
+                    self.notify(clean(line).removeprefix("* "), title="Somebody new", markup=False)
         self.rooms.know(self.chat.directory.contacts() if batch.events or batch.messages else ())
         if shown or timeline_changed:
             self._draw_log()
@@ -302,12 +298,11 @@ class ChatApp(App[bool]):
     # inside
 
     def _show_own_id(self, *, first: bool) -> None:
-        node, entry = self.chat.node, self.query_one(Entry)
-
         def typed(key: events.Key) -> None:
-            entry.post_message(events.Key(key.key, key.character))
+            self.entry.post_message(events.Key(key.key, key.character))
 
-        self.push_screen(OwnId(node.settings.name, str(node.user_id), self._where, typed, first=first))
+        name, user = self.chat.node.settings.name, str(self.chat.node.user_id)
+        self.push_screen(OwnId(name, user, self._where, typed, first=first))
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work, name="screen")
@@ -373,12 +368,11 @@ class ChatApp(App[bool]):
         elif self._undrawn:
             self._draw_log()
         self._draw_rooms()
-        details = self.query_one(Details)
-        if details.display and not behind(self._driver):
-            details.show(describe(self.chat, self._inspector, party, self._presence(party)))
+        if self.details.display and not behind(self._driver):
+            self.details.show(describe(self.chat, self._inspector, party, self._presence(party)))
 
     def _draw_log(self) -> None:
-        self._undrawn = behind(self._driver)
+        self._undrawn = behind(self._driver) or not self.is_running
         if not self._undrawn:
             self.log_view.draw()
 
@@ -386,15 +380,20 @@ class ChatApp(App[bool]):
         if behind(self._driver):
             self._undrawn = True
             return
-        with contextlib.suppress(IndexError):  # no screen any more
-            self.query_one(RoomList).draw(self.rooms.ordered(), self.timeline.party)
-            self.query_one("#top", Static).update(self._title())
+        if not self.is_running:
+            return
+        self.room_list.draw(self.rooms.ordered(), self.timeline.party)
+        title = self._title()
+        if title != self._shown_title:
+            self._shown_title = title
+            self.top.update(title, layout=False)
 
     def _title(self) -> Content:
-        party = self.timeline.party
-        return title(self.chat, party, self._presence(party), self.rooms.unread, self._where.port, self.size.width)
+        party, unread, older = self.timeline.party, self.rooms.unread, not self.log_view.follows
+        presence, port = self._presence(party), self._where.port
+        return title(self.chat, party, presence, unread, port, self.size.width, scrolled=older)
 
     def _arrange(self) -> None:
         rooms, details = fits(self.size.width, self._rooms_wanted, self._details_wanted)
-        self.query_one(Details).display = details
-        self.query_one(RoomList).display = rooms
+        self.details.display = details
+        self.room_list.display = rooms

@@ -43,8 +43,13 @@ class Details(VerticalScroll, can_focus=False):
     def compose(self) -> ComposeResult:
         yield Static(markup=False)
 
+    _shown: Content | None = None
+
     def show(self, content: Content) -> None:
-        self.query_one(Static).update(content)
+        """Show it, if it is news."""
+        if content != self._shown:
+            self._shown = content
+            self.query_one(Static).update(content)
 
 
 def describe(chat: Chat, inspector: Inspector | None, party: Party, presence: str) -> Content:

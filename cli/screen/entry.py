@@ -9,6 +9,8 @@ from textual.binding import Binding
 from textual.message import Message as Event
 from textual.widgets import TextArea
 
+from p2pnode import clean
+
 __all__ = ["Entry", "Past"]
 
 PAST_KEPT = 200
@@ -103,11 +105,12 @@ class Entry(TextArea):
     async def _on_paste(self, event: events.Paste) -> None:
         event.prevent_default()
         event.stop()
-        text = event.text.replace("\r\n", "\n").replace("\r", "\n")
-        if len(text) > PASTE_MAX:
+        if len(event.text) > PASTE_MAX:
             self.notify(f"Only the first {PASTE_MAX:,} characters were pasted.", severity="warning", markup=False)
+        # it may come from a stranger's page, and is drawn here before anybody has seen it
+        text = clean(event.text[:PASTE_MAX], limit=PASTE_MAX, newline=True)
         start, end = sorted(self.selection)
-        self.replace(text[:PASTE_MAX], start, end, maintain_selection_offset=False)
+        self.replace(text, start, end, maintain_selection_offset=False)
 
     def submit(self) -> None:
         """Hand on what was typed, if anything."""

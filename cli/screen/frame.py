@@ -23,14 +23,17 @@ def fits(width: int, rooms: bool | None, details: bool | None) -> tuple[bool, bo
     return show_rooms, show_details
 
 
-def title(chat: Chat, party: Party, presence: str, unread: int, port: int, width: int) -> Content:
-    """Return the line at the top: whom plain text goes to, what is unread, and who we are."""
+def title(
+    chat: Chat, party: Party, presence: str, unread: int, port: int, width: int, *, scrolled: bool = False
+) -> Content:
+    """Return the line at the top: whom plain text goes to, what is unread, and who we are. `scrolled`: the newest
+    messages are out of view."""
     if isinstance(party, Hall):
         count = len(chat.members())
         about = f"# hall: {count} other{'' if count == 1 else 's'}" if count else "# hall: nobody else yet"
     else:
         about = f"{PRESENCE.get(presence, '')} {clean(chat.display_name(party), limit=60)}"
-    news = f"  ({unread} unread)" if unread else ""
+    news = (f"  ({unread} unread)" if unread else "") + ("  (older; ^End: newest)" if scrolled else "")
     own = f"{clean(chat.node.settings.name, limit=40) or 'you'}, port {port}"
     room = width - 2 - len(own) - len(about) - len(news)
     return Content.assemble((about, "bold"), (news, "$text-accent"), " " * max(2, room), (own, "$foreground-muted"))

@@ -12,6 +12,7 @@ from textual.message import Message as Event
 from textual.scroll_view import ScrollView
 from textual.selection import Selection
 from textual.strip import Strip
+from textual.widget import Widget
 
 from p2pnode.chat import Message
 from p2pnode.cli.screen import layout
@@ -42,7 +43,7 @@ class MessageLog(ScrollView, can_focus=False):
         background: $background;
         overflow-x: hidden;
         overflow-y: scroll;
-        scrollbar-size-vertical: 1;
+        scrollbar-size-vertical: 0;  /* a third of each drawing, and nobody drags it through a chat */
         padding: 0 1;
         .log--time { color: $text-muted; }
         .log--own { color: $text-primary; text-style: bold; }
@@ -73,6 +74,7 @@ class MessageLog(ScrollView, can_focus=False):
         self._cache: dict[tuple[object, ...], list[Line]] = {}
         self._cached_width = 0
         self._asked = False
+        self._base: Style | None = None
         self.found: int | None = None
         """Position of a message to mark, which a search led to."""
 
@@ -95,7 +97,11 @@ class MessageLog(ScrollView, can_focus=False):
         at_end = self.follows if at_end is None else at_end
         anchor = self._starts.get(keep, 0) - self.scroll_offset.y if keep is not None else 0
         self._lay_out()
-        self.virtual_size = Size(self._width, len(self._lines))
+        # Set past the reactive, which would lay out the whole screen anew.
+        size = Size(self._width, len(self._lines))
+        self.set_reactive(Widget.virtual_size, size)
+        self._scroll_update(size)
+        self._base = None
         if keep is not None:
             self.scroll_to(y=self._starts.get(keep, 0) - anchor, animate=False, immediate=True, force=True)
         elif at_end:
@@ -119,6 +125,10 @@ class MessageLog(ScrollView, can_focus=False):
         self._cache.clear()
 
     # Textual's side
+
+    def notify_style_update(self) -> None:
+        super().notify_style_update()
+        self._base = None
 
     def on_resize(self) -> None:
         at_end, top = self.follows or not self._lines, self.top_position()
@@ -147,7 +157,8 @@ class MessageLog(ScrollView, can_focus=False):
 
     def render_line(self, y: int) -> Strip:
         row = self.scroll_offset.y + y
-        width, base = self.size.width, self.rich_style
+        width = self.size.width
+        base = self._base = self._base or self.rich_style  # it is worked out through all parents: once for a drawing
         if row >= len(self._lines):
             return Strip.blank(width, base)
         line = self._lines[row]

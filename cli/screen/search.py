@@ -98,7 +98,7 @@ class Search(ModalScreen[int | None]):
         try:
             found = await self._chat.store.history(self._party, search=text, limit=FOUND_MAX) if text else []
         except P2PError as error:
-            status.update(Content(error.message))
+            status.update(Content(clean(error.message)))
             return
         self._found = found[::-1]  # the newest first
         if [message.position for message in self._found] == before:
@@ -119,6 +119,6 @@ class Search(ModalScreen[int | None]):
         at = max(at, 0)
         return Content.assemble(
             (f"{moment(message.received_at)} ", "$foreground-muted"),
-            (f"{author_of(self._chat, message)}: ", "bold"),
+            (f"{clean(author_of(self._chat, message), limit=80)}: ", "bold"),
             shown[:at], (shown[at : at + hit], "reverse"), shown[at + hit : at + 200],
         )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
+from rich.style import Style
 from textual import events
 from textual.geometry import Size
 from textual.message import Message as Event
@@ -14,7 +15,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from p2pnode import clean
-from p2pnode.chat import HALL, Party
+from p2pnode.chat import Party
 from p2pnode.chat.model import Hall
 from p2pnode.cli.screen.rooms import Room
 
@@ -22,6 +23,10 @@ __all__ = ["PRESENCE", "RoomList"]
 
 PRESENCE = {"online": "\u25cf", "last_seen": "\u25d0", "offline": "\u25cb", "": "\u00b7"}
 """What stands before a name: here, here a moment ago, away, nobody knows."""
+
+
+Row = tuple[str, str, str, int, bool]
+"""What a line shows: sign and its role, name, how much is unread, whether it is the open one."""
 
 
 class RoomList(ScrollView, can_focus=False):
@@ -60,12 +65,17 @@ class RoomList(ScrollView, can_focus=False):
         self._name_of = name_of
         self._presence_of = presence_of
         self._rooms: list[Room] = []
-        self._open: Party = HALL
+        self._rows: list[Row] = []
+        self._base: Style | None = None
 
     def draw(self, rooms: list[Room], open_party: Party) -> None:
-        """Show these, from the top; the open one stays in view."""
-        self._rooms, self._open = rooms, open_party
-        self.virtual_size = Size(self.size.width, len(rooms))
+        """Show these, from the top; the open one stays in view. Nothing is painted when all is as it was."""
+        rows = [self._row(room, room.party == open_party) for room in rooms]
+        if rows == self._rows:
+            return
+        if len(rows) != len(self._rows):
+            self.virtual_size = Size(self.size.width, len(rows))
+        self._rooms, self._rows, self._base = rooms, rows, None
         at = next((index for index, room in enumerate(rooms) if room.party == open_party), 0)
         top, height = self.scroll_offset.y, max(1, self.size.height)
         if not top <= at < top + height:
@@ -77,23 +87,28 @@ class RoomList(ScrollView, can_focus=False):
         if row < len(self._rooms):
             self.post_message(self.Chosen(self._rooms[row].party))
 
+    def notify_style_update(self) -> None:
+        super().notify_style_update()
+        self._base = None
+
     def render_line(self, y: int) -> Strip:
-        row, width, base = self.scroll_offset.y + y, self.size.width, self.rich_style
-        if row >= len(self._rooms):
+        row, width = self.scroll_offset.y + y, self.size.width
+        base = self._base = self._base or self.rich_style
+        if row >= len(self._rows):
             return Strip.blank(width, base)
-        room = self._rooms[row]
-        opened = room.party == self._open
-        sign, role = self._sign(room)
-        count = f" {room.unread if room.unread < 1000 else '999+'}" if room.unread else ""
-        name = clean(self._name_of(room.party), limit=80)
+        sign, sign_role, name, unread, opened = self._rows[row]
+        count = f" {unread if unread < 1000 else '999+'}" if unread else ""
         room_for_name = max(1, width - 2 - len(count))
         if cell_len(name) > room_for_name:
             name = set_cell_size(name, room_for_name - 1) + "\u2026"
-        name_role = "rooms--unread" if room.unread else "rooms--name"
-        pieces = ((f"{sign} ", role), (set_cell_size(name, room_for_name), name_role), (count, "rooms--unread"))
+        name_role = "rooms--unread" if unread else "rooms--name"
+        pieces = ((f"{sign} ", sign_role), (set_cell_size(name, room_for_name), name_role), (count, "rooms--unread"))
         styles = (self.get_component_rich_style("rooms--open" if opened else role) for _, role in pieces)
         segments = [Segment(text, style) for (text, _), style in zip(pieces, styles, strict=True)]
         return Strip(segments).adjust_cell_length(width, base)
+
+    def _row(self, room: Room, opened: bool) -> Row:
+        return *self._sign(room), clean(self._name_of(room.party), limit=80), room.unread, opened
 
     def _sign(self, room: Room) -> tuple[str, str]:
         if isinstance(room.party, Hall):
