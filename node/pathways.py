@@ -113,6 +113,7 @@ class Pathways:
         session.connection.on_moved = lambda before, path: self._session_moved(session, before, path)
         session.connection.on_silent = lambda: self._silent(session)
         self._retry_later(session)
+        self.dialing.came(session.peer)
         self.punching.begin(session, self.dialing.between(session.peer))
 
     def explain(self, session: Session, nat: NatKind, mappings: Sequence[PortMappingStatus]) -> Explanation:

@@ -29,6 +29,7 @@ MAX_STRANGERS = 8
 STRANGER_S = 20.0
 SHUN_S = 60.0
 MAX_LOST = 64  # relays
+TRIED_S = 60.0  # who calls again within this time, and has no session, did not come through by the relays of before
 LOOKUP_S = 3.0
 NEAREST = 4  # of the nodes that a lookup found, from which both sides choose
 
@@ -67,6 +68,7 @@ class RelayDialing:
         self._hidden = hidden
         self._strangers: dict[PeerId, float] = {}
         self._lost: dict[NodeId, float] = {}
+        self._tried: dict[PeerId, tuple[float, frozenset[NodeId]]] = {}
         self._tasks = TaskSet()
         self._between: dict[PeerId, Between] = {}
 
@@ -75,7 +77,8 @@ class RelayDialing:
     ) -> tuple[RelayHint, ...]:
         """The callee's choice, for its answer to a peer: of the relays of both; of a hidden caller's only, since it
         asks no others. Where UDP is blocked, a relay needs a link, which those of that side have, and others may never
-        get. None for more than a few strangers at once."""
+        get. None for more than a few strangers at once. Who has been given relays a moment ago and calls again, without
+        a session, gets others while there are any: those may have granted flows and forward nothing."""
         if not self._known(peer) and not self._admits_stranger(peer):
             return ()
         now = self._now()
@@ -84,13 +87,30 @@ class RelayDialing:
         named = [(self._reach(hint, own), hint.rtt_s) for hint in offer.relays]
         offered = [RelayHint(reached[0], rtt_s) for reached, rtt_s in named if reached is not None]
         offered = [hint for hint in offered if hint.contact.node_id not in self._lost]
+        tried = self._tried_by(peer, now)
         if own.nat is NatKind.UDP_BLOCKED and ours:
             linked = {contact.node_id for contact, _rtt_s in ours}
             offered = [hint for hint in offered if hint.contact.node_id in linked]
         if offer.relays and (caller_is_hidden or (offer.nat is NatKind.UDP_BLOCKED and offered)):
             shared = {hint.contact.node_id for hint in offer.relays}
             ours = [each for each in ours if each[0].node_id in shared]
-        return tuple(choose_relays(ours, offered))
+        chosen = choose_relays(
+            [each for each in ours if each[0].node_id not in tried],
+            [each for each in offered if each.contact.node_id not in tried],
+        )
+        if not chosen:
+            tried = frozenset()
+        again = [hint for hint in choose_relays(ours, offered) if hint not in chosen]
+        chosen += again[: FLOWS - len(chosen)]
+        if self._session(peer) is None:
+            self._tried[peer] = now, tried | {each.contact.node_id for each in chosen}
+        return tuple(chosen)
+
+    def _tried_by(self, peer: PeerId, now: float) -> frozenset[NodeId]:
+        at, tried = self._tried.pop(peer, (0.0, frozenset()))
+        if len(self._tried) >= MAX_MET:
+            del self._tried[next(iter(self._tried))]
+        return tried if now - at < TRIED_S else frozenset()
 
     def called(
         self, peer: PeerId, own: OwnSide, offer: Offer, *, caller_is_hidden: bool
@@ -117,6 +137,10 @@ class RelayDialing:
             if not chosen.done():
                 chosen.set_result(found)
         await self._run(peer, [(hint.contact, True) for hint in found], 0.0, None)
+
+    def came(self, peer: PeerId) -> None:
+        """It has a session: the relays that it was given are good."""
+        self._tried.pop(peer, None)
 
     def lost(self, relay: KnownContact) -> None:
         """It answers no more: others are chosen for a while."""

@@ -179,6 +179,8 @@ class Relaying:
             return None
         if (known := self._by_pair.get(key)) is not None:
             return known
+        if (relay.address, granted.flow) in self._flows:
+            return None  # another's number: what came by it would be taken for his
         flow = RelayFlow(relay, peer, granted.flow, self._send, self._send_many, calls=calls)
         flow.paired, flow.seen = granted.paired, granted.observed
         self._flows[relay.address, flow.number] = self._by_pair[key] = flow
@@ -254,7 +256,7 @@ class Relaying:
             if flow.closed:
                 return False
             granted = await self._dht.relay(flow.relay, flow.peer.node_id, lease_s=LEASE_S, timeout=OPEN_TIMEOUT_S)
-            if granted is None:
+            if granted is None or self._flows.get((flow.relay.address, granted.flow), flow) is not flow:
                 continue
             if granted.flow != flow.number:  # the relay has forgotten us, or was restarted
                 self._flows.pop((flow.relay.address, flow.number), None)

@@ -18,7 +18,9 @@ HOME = Address("9.1.0.1", 9)
 
 
 class AtRelay:
-    """The DHT's part: asks a relay's table."""
+    """The DHT's part: asks a relay's table. `number`: what a lying relay says of every flow."""
+
+    number: int | None = None
 
     def __init__(self, network: Network, key: NodeKey) -> None:
         self.network, self.key = network, key
@@ -28,7 +30,10 @@ class AtRelay:
         del contact, timeout
         await asyncio.sleep(0.05)
         opened = self.table.open(self.key.node_id, peer, HOME, lease_s, self.network.monotonic())
-        return None if opened is None else Granted(HOME.pack(), opened.flow, opened.lease, opened.paired)
+        if opened is None:
+            return None
+        flow = opened.flow if self.number is None else self.number
+        return Granted(HOME.pack(), flow, opened.lease, opened.paired)
 
 
 def peer_of(number: int) -> PeerId:
@@ -124,3 +129,25 @@ def test_o1_peers_that_were_relayed_once_are_not_remembered_for_ever() -> None:
     kept = run_virtual(main)
     print(f"O1: {kept} of 1,000 peers are remembered")
     assert kept <= 256
+
+
+def test_t2_a_relay_that_gives_two_flows_one_number_mixes_no_peers() -> None:
+    """At once, or when the second one is renewed: it has none, and the first one's frames stay the first one's."""
+
+    async def main(world: VirtualWorld) -> None:
+        used: set[RelayFlow] = set()
+        relaying, relay, dht = relaying_at(world, used)
+        first = await relaying.open(peer_of(100), relay, calls=True)
+        second = await relaying.open(peer_of(101), relay, calls=True)
+        assert first is not None
+        assert second is not None
+        used.update((first, second))
+        dht.number = first.number
+        assert await relaying.open(peer_of(102), relay, calls=True) is None
+        relaying.renew(second)
+        await asyncio.sleep(1)
+        assert relaying.flows() == [first]
+        assert relaying._flows == {(relay.address, first.number): first}
+        await relaying.stop()
+
+    run_virtual(main)

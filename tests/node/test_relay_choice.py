@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from support.offer_vectors import ALICE, BOB, CAROL, make_offer
 
@@ -119,5 +121,29 @@ def test_where_udp_is_blocked_the_relays_of_that_side_are_taken(blocked: str) ->
             relays=tuple(RelayHint(each, rtt_s[each]) for each in theirs),
         )
         assert [hint.contact for hint in dialing.choose(BOB.peer_id, own, offer)] == expected
+
+    run_virtual(main)
+
+
+def test_who_calls_again_in_vain_gets_others_and_who_came_the_same() -> None:
+    """Among four: two, then the other two, then any; after a session, or a minute, the best again."""
+
+    async def main(world: VirtualWorld) -> None:
+        dialing = RelayDialing(
+            open_flow=None, lookup=None, own=ALICE.peer_id,  # type: ignore[arg-type]  # nothing is opened here
+            usable=lambda _: True, session=lambda _: None, known=lambda _: True, contacts=list,
+            budget=AddressBudget(), now=world.loop.time,
+        )  # fmt: skip
+        own = OwnSide((), (), HARD, relays=tuple(RelayHint(relay(n), n / 100) for n in range(1, 5)))
+
+        def given() -> list[int]:
+            return [each.contact.address.port for each in dialing.choose(BOB.peer_id, own, make_offer(relays=()))]
+
+        assert [given() for _ in range(3)] == [[1, 2], [3, 4], [1, 2]]
+        assert given() == [3, 4]
+        dialing.came(BOB.peer_id)
+        assert given() == [1, 2]
+        await asyncio.sleep(61)
+        assert given() == [1, 2]
 
     run_virtual(main)
