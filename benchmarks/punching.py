@@ -6,6 +6,7 @@ echoed byte. Also what an attempt costs: entries in the connection tables of bot
     uv run python benchmarks/punching.py                      # 100 seeds per cell
     uv run python benchmarks/punching.py --short              # 3, as CI runs it
     uv run python benchmarks/punching.py --cells hard --seeds 30 --json FILE
+    uv run python benchmarks/punching.py --only port-restricted:port-restricted --loss 0.01
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ class Builder:
         await asyncio.gather(*(node.stop() for node in self.nodes))
 
 
-def attempt(cell: Cell, seed: int) -> Attempt:
+def attempt(cell: Cell, seed: int, loss: float = 0.0) -> Attempt:
     """Connect one pair in a world of its own."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
@@ -146,7 +147,7 @@ def attempt(cell: Cell, seed: int) -> Attempt:
         finally:
             await builder.stop()
 
-    return run_virtual(main, delay=ONE_WAY_S, keep_trace=False, seed=seed)
+    return run_virtual(main, delay=ONE_WAY_S, loss=loss, keep_trace=False, seed=seed)
 
 
 def show(table: Table, cell: Cell, attempts: list[Attempt]) -> None:
@@ -168,13 +169,18 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--short", action="store_true", help="three seeds")
     parser.add_argument("--cells", choices=tuple(CELLS), default="all")
+    parser.add_argument("--only", metavar="CALLER:CALLEE", help="one cell of these")
+    parser.add_argument("--loss", type=float, default=0.0, help="share of datagrams that each wire loses")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     seeds = range(3 if options.short else options.seeds)
+    cells = [each for each in CELLS[options.cells] if options.only in (None, f"{each.caller}:{each.callee}")]
+    if not cells:
+        parser.error(f"there is no cell {options.only}")
     table = Table()
     with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
-        running = {cell: [pool.submit(attempt, cell, seed) for seed in seeds] for cell in CELLS[options.cells]}
+        running = {cell: [pool.submit(attempt, cell, seed, options.loss) for seed in seeds] for cell in cells}
         for cell, futures in running.items():
             show(table, cell, [future.result() for future in futures])
     return table.finish(options.json)
