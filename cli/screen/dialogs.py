@@ -39,7 +39,7 @@ SIGNS = (
     (" ".join(PRESENCE.values()), "before a name: here, here a moment ago, away, nobody knows"),
     ("? #", "a stranger who wrote; the hall"),
 )
-HELP_WIDTH, KEY_WIDTH = 74, 26
+HELP_WIDTH, KEY_WIDTH = 74, 27
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,7 +207,7 @@ def test_panel_tells_path_round_trip_and_why() -> None:
         await at.pilot.press("f3")
         await at.until(lambda: panel.display)
         shown = str(panel.query_one("Static").render())  # type: ignore[no-untyped-call]
-        for text in ("relay, 12 ms", "192.0.2.9:4747", "Why relayed? Relayed, because both", "router keeps ports"):
+        for text in ("relay, 12 ms", "198.51.100.4:4747", "Why relayed? Relayed, because both", "router keeps ports"):
             assert text in shown
         await at.type("\\trace")
         await at.until(lambda: at.shows("lookup: started"))

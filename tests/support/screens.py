@@ -114,4 +114,5 @@ def at_desk(work: Callable[[Desk], Awaitable[None]], *names: str, **options: obj
 
 def path(kind: str = "punched", *, rtt_s: float = 0.0123, text: str = "Direct through both routers.") -> PathDetails:
     """A session's details."""
-    return PathDetails(kind, str(Address("192.0.2.9", 4747)), rtt_s, kind, text, steps=((0.0, "lookup", "started"),))
+    where = Address("198.51.100.4" if kind == "relay" else "192.0.2.9", 4747)
+    return PathDetails(kind, str(where), rtt_s, kind, text, steps=((0.0, "lookup", "started"),))
