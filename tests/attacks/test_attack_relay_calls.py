@@ -5,7 +5,7 @@ import asyncio
 from support.offer_vectors import ALICE, BOB, CAROL, make_offer
 
 from p2pnode.core.address import Address
-from p2pnode.core.ids import PeerId
+from p2pnode.core.ids import NodeId, PeerId
 from p2pnode.dht import KnownContact
 from p2pnode.meetings import OwnSide
 from p2pnode.nat import AddressBudget
@@ -54,3 +54,37 @@ def test_o1_a_stranger_who_came_is_none_any_more() -> None:
             came.add(peer)
 
     run_virtual(main)
+
+
+def test_o1_hidden_strangers_make_a_hidden_node_search_little() -> None:
+    """Fifty at once, who know no relay in common with us: a few searches; a contact gets his."""
+
+    async def main(world: VirtualWorld) -> int:
+        searches: list[NodeId] = []
+
+        async def lookup(key: NodeId) -> list[KnownContact]:
+            searches.append(key)
+            await asyncio.sleep(0.3)
+            return []
+
+        async def open_flow(_peer: PeerId, _relay: KnownContact, _calls: bool) -> None:
+            return None
+
+        dialing = RelayDialing(
+            open_flow=open_flow, lookup=lookup, own=ALICE.peer_id, usable=lambda _: True, session=lambda _: None,
+            known=lambda peer: peer == BOB.peer_id, contacts=list, budget=AddressBudget(), now=world.loop.time,
+            hidden=True,
+        )  # fmt: skip
+        own = OwnSide((), (), NatKind.UNKNOWN)
+        strangers = [PeerId(bytes([n] * 31 + [3])) for n in range(50)]
+        answers = [dialing.called(each, own, make_offer(), caller_is_hidden=True) for each in strangers]
+        contact = dialing.called(BOB.peer_id, own, make_offer(), caller_is_hidden=True)
+        assert sum(each.done() for each in answers) == 50 - MAX_STRANGERS
+        assert not contact.done()
+        assert [await each for each in (*answers, contact)] == 51 * [()]
+        await dialing.stop()
+        return len(searches)
+
+    count = run_virtual(main)
+    print(f"O1: 50 hidden strangers and a contact cause {count} searches")
+    assert count == MAX_STRANGERS + 1
