@@ -6,7 +6,7 @@ misses is asked twice more within seconds, and pays for three quick pings of oth
 after many at once each of these finds more, until all neighbours have been asked. When nobody answers any more it is we
 who are cut off, and nobody is judged by that.
 
-Where no neighbour was lost for ten minutes, one of them is asked each 75 s, whoever was silent longest: when many die
+Where no neighbour was lost for ten minutes, one of them is asked each 90 s, whoever was silent longest: when many die
 at once the first or second such ping finds it, and the quick ones do the rest. That one alone died is known later.
 """
 
@@ -23,7 +23,7 @@ from p2pnode.dht.table import Table
 __all__ = ["CALM_AFTER", "CheckUp", "most_silent"]
 
 CALM_AFTER = 600.0  # s without a lost neighbour
-CALM_TURN = 5  # then one in five pings may go to a neighbour ...
+CALM_TURN = 6  # then one in six pings may go to a neighbour ...
 CALM_SILENT = 60.0  # ... that was silent for so long, s
 OTHERS_TURN = 4  # each fourth ping goes to those far away first
 AGAIN_AFTER = (3.0, 6.0)  # s until a neighbour that missed once, twice is asked again

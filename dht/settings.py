@@ -134,7 +134,7 @@ class DhtSettings:
     """Records brought to holders that a read found to lack them, per second ..."""
     read_repair_burst: float = 40.0
     """... and at once: a publisher that reads back may have to mend all twenty."""
-    refresh_interval: float = 3_600.0
+    refresh_interval: float = 4_800.0
     """A bucket in which nothing was looked up for so long is refreshed, one per `refresh_pause`."""
     refresh_pause: float = 900.0
     """One costs 50 datagrams."""
