@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,14 @@ MORNING = 1_790_000_000.0  # what all clocks show: 2026-09-21 14:13 UTC
 
 
 @pytest.fixture(autouse=True)
-def fixed_time_zone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", "UTC")
+def fixed_surroundings() -> Iterator[None]:
+    """The same clock face and colours on every machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "UTC")
+        for name in ("NO_COLOR", "COLORFGBG", "TEXTUAL_THEME", "TEXTUAL_COLOR_SYSTEM"):
+            patch.delenv(name, raising=False)
+        time.tzset()
+        yield
     time.tzset()
 
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import subprocess
+import time
 from pathlib import Path
 
+import pytest
+from support.processes import LAUNCH, QUIET, Processes, environment, eventually, processes, run
 from support.terminals import terminals
 
 
@@ -44,3 +50,41 @@ def test_two_screens_chat_in_the_hall_and_alone(tmp_path: Path) -> None:
         assert "hall" not in bert.screen()
         anna.press("C-c")
         anna.wait_for("exit=130", timeout=5)
+
+
+def screen_on(terminal: int, running: Processes, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start `join NAME` on a pseudo-terminal."""
+    command = [*LAUNCH, "--home", str(running.root / name), "join", name, *QUIET, "--listen", "127.0.0.1:0", *arguments]
+    with (running.root / f"{name}.err").open("wb") as log:
+        return subprocess.Popen(
+            command, stdin=terminal, stdout=terminal, stderr=log, env=environment(TERM="xterm"), start_new_session=True
+        )
+
+
+@pytest.mark.long
+def test_terminal_that_takes_nothing_does_not_stop_the_node(tmp_path: Path) -> None:
+    """A stalled ssh connection: nobody reads what is drawn while messages come. They are stored and acknowledged, the
+    node answers its command line, and leaves within its two seconds."""
+    controller, terminal = pty.openpty()
+    with processes(tmp_path) as running:
+        boot = running.bootstrap("boot")
+        node = screen_on(terminal, running, "alice", "--bootstrap", boot.ready()["bootstrap"])
+        try:
+            bob = running.join("bob", bootstrap=[boot])
+            eventually(lambda: run(tmp_path / "alice", "status").code == 0, what="alice's start")
+            alice = run(tmp_path / "alice", "id", "--json").json["user_id"]
+            assert run(tmp_path / "alice", "contacts", "add", bob.user, "--name", "bob").code == 0
+            os.write(controller, b"\x1b")
+            for number in range(4):
+                for _ in range(20):  # each key is a drawing, which the terminal does not take
+                    os.write(controller, b"x")
+                    time.sleep(0.02)
+                assert bob.cli("send", alice, f"{number} {'x' * 2000}", "--json").json["delivered"]
+            assert len(run(tmp_path / "alice", "history", "bob", "--json").json["messages"]) == 4
+            node.terminate()
+            assert node.wait(5) == 0
+        finally:
+            node.kill()
+            node.wait()
+            os.close(controller)
+            os.close(terminal)
