@@ -10,20 +10,23 @@ from p2pnode import NotFoundError, PeerId, UserId
 from p2pnode.chat.model import Contact, ContactState, ConversationSummary, Message, Party, party_columns
 from p2pnode.chat.model import party_from_columns as party_of
 
-_MESSAGE = """
+_COLUMNS = """
     SELECT m.position, m.id, c.kind, c.key, m.author, m.author_user, coalesce(d.name, ''), m.outgoing, m.text,
            m.sent_at, m.received_at, m.state, m.reason, m.author_seq
-    FROM messages AS m JOIN conversations AS c ON c.id = m.conversation LEFT JOIN devices AS d ON d.peer = m.author
 """
+_JOINED = "JOIN conversations AS c ON c.id = m.conversation LEFT JOIN devices AS d ON d.peer = m.author"
+_MESSAGE = f"{_COLUMNS} FROM messages AS m {_JOINED}"
+MESSAGE_OF = f"{_COLUMNS} FROM {{}} AS s CROSS JOIN messages AS m ON m.position = s.position {_JOINED}"
+"""The same, of the positions that a subquery gives, in its order of reading."""
 MAX_USER_DEVICES = 23
 _PLACE = "(SELECT ordinal, author_seq, position FROM messages WHERE position = ?)"
 _SHOWN_BEFORE = f"(m.ordinal, m.author_seq, m.position) < {_PLACE}"
 _SHOWN_AFTER = f"(m.ordinal, m.author_seq, m.position) > {_PLACE}"
 _SHOWN = "ORDER BY m.ordinal, m.author_seq, m.position"
-_SHOWN_BACKWARDS = "ORDER BY m.ordinal DESC, m.author_seq DESC, m.position DESC"
+SHOWN_BACKWARDS = "ORDER BY m.ordinal DESC, m.author_seq DESC, m.position DESC"
 
 
-def _message(row: Sequence[Any]) -> Message:
+def message_of(row: Sequence[Any]) -> Message:
     return Message(
         position=row[0],
         id=row[1].hex(),
@@ -105,11 +108,12 @@ def insert_message(
         ),
     )
     assert cursor.lastrowid is not None  # noqa: S101 - sqlite3 sets it after every INSERT
+    connection.execute("INSERT INTO messages_text (rowid, text) VALUES (?, fold(?))", (cursor.lastrowid, text))
     return cursor.lastrowid
 
 
 def message_at(connection: sqlite3.Connection, position: int) -> Message:
-    return _message(connection.execute(f"{_MESSAGE} WHERE m.position = ?", (position,)).fetchone())
+    return message_of(connection.execute(f"{_MESSAGE} WHERE m.position = ?", (position,)).fetchone())
 
 
 def message_by_id(connection: sqlite3.Connection, message_id: str) -> Message | None:
@@ -118,7 +122,7 @@ def message_by_id(connection: sqlite3.Connection, message_id: str) -> Message | 
     except ValueError:
         return None
     row = connection.execute(f"{_MESSAGE} WHERE m.id = ? ORDER BY m.outgoing DESC LIMIT 1", (raw,)).fetchone()
-    return _message(row) if row is not None else None
+    return message_of(row) if row is not None else None
 
 
 def history(
@@ -137,11 +141,11 @@ def history(
     if search:
         where.append("instr(fold(m.text), ?) > 0")
         values.append(search.casefold())
-    order = _SHOWN_BACKWARDS if after is None else _SHOWN
+    order = SHOWN_BACKWARDS if after is None else _SHOWN
     rows = connection.execute(
         f"{_MESSAGE} WHERE {' AND '.join(where)} {order} LIMIT ?", (*values, max(limit, 0))
     ).fetchall()
-    return [_message(row) for row in (reversed(rows) if after is None else rows)]
+    return [message_of(row) for row in (reversed(rows) if after is None else rows)]
 
 
 def messages_after(connection: sqlite3.Connection, after: int, limit: int, party: Party | None) -> list[Message]:
@@ -150,7 +154,7 @@ def messages_after(connection: sqlite3.Connection, after: int, limit: int, party
         where += " AND c.kind = ? AND c.key = ?"
         values += party_columns(party)
     rows = connection.execute(f"{_MESSAGE} WHERE {where} ORDER BY m.position LIMIT ?", (*values, max(limit, 0)))
-    return [_message(row) for row in rows]
+    return [message_of(row) for row in rows]
 
 
 def last_position(connection: sqlite3.Connection) -> int:

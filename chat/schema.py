@@ -85,7 +85,16 @@ _SEEN: Migration = (
     "CREATE INDEX messages_unread ON messages (conversation, position) WHERE NOT outgoing",
 )
 
-MIGRATIONS: tuple[Migration, ...] = (_FIRST, _SEEN)
+_SEARCH: Migration = (
+    # Which messages hold which three characters, of the text as `fold` gives it (chat/database.py). It says where to
+    # look; whether a text is really there, the message says. Whoever deletes a message has to take it out here as well:
+    # INSERT INTO messages_text (messages_text, rowid, text) VALUES ('delete', position, fold(text)).
+    """CREATE VIRTUAL TABLE messages_text
+        USING fts5(text, content='', detail='none', columnsize=0, tokenize='trigram case_sensitive 1')""",
+    "INSERT INTO messages_text (rowid, text) SELECT position, fold(text) FROM messages",
+)
+
+MIGRATIONS: tuple[Migration, ...] = (_FIRST, _SEEN, _SEARCH)
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from p2pnode import NotFoundError, PeerBlockedError, PeerId, UserId
-from p2pnode.chat import queries
+from p2pnode.chat import queries, searching
 from p2pnode.chat.database import Database, RunBlocking, run_inline
 from p2pnode.chat.model import HALL, Contact, ContactState, ConversationSummary, Hall, Message, Party, party_columns
 from p2pnode.chat.schema import MIGRATIONS, Migration
@@ -176,6 +176,8 @@ class ChatStore:
         `before`: only those shown before the message at that position (for paging back). `after`: the first `limit`
         that are shown after that one. `search`: only those that contain this text, in whatever case.
         """
+        if search and before is None and after is None:
+            return await self.database.read(lambda c: searching.found(c, party, limit, search))
         return await self.database.read(lambda c: queries.history(c, party, limit, before, search, after))
 
     async def messages(self, *, after: int = 0, limit: int = 1000, party: Party | None = None) -> list[Message]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from p2pnode import NotFoundError, PeerBlockedError, PeerId, UserId
-from p2pnode.chat import ChatStore
+from p2pnode.chat import ChatStore, searching
 from p2pnode.chat.store import Incoming, Outgoing, Received
 
 RNG = random.Random("chat store")
@@ -215,5 +215,38 @@ def test_unread_counts_what_others_wrote_beyond_the_mark() -> None:
         await asyncio.sleep(0.2)
         [summary] = await store.conversations()
         assert summary.unread == 1
+
+    with_store(work)
+
+
+def test_search_finds_the_same_as_reading_every_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rare and common texts, beyond what is read first, of one, two and many characters, with quotes and wide ones, in
+    whatever case; other conversations stay out."""
+    monkeypatch.setattr(searching, "READ_FIRST", 20)
+    rng = random.Random("search")
+    words = ["Straße", "a", "100%", '"quoted"', "x*y", "漢字", "émile", "AND", "not found", "\U0001f600", "l'été"]
+
+    async def work(store: ChatStore) -> None:
+        await befriended(store)
+        for number in range(1, 121):
+            text = " ".join(rng.choices(words, k=4)) + (" needle" if number in (3, 90) else "")
+            await store.receive(incoming(text, number, hall=number % 5 == 0))
+        every = [m.text for m in await store.history(FRIEND, limit=1000)]
+        for wanted in (
+            "needle",
+            "NEEDLE",
+            "strasse",
+            "a",
+            "x*",
+            '"quoted" a',
+            "漢字",
+            "É",
+            "not found AND",
+            "zzz",
+            "'été l",
+        ):
+            for limit in (3, 1000):
+                found = [m.text for m in await store.history(FRIEND, search=wanted, limit=limit)]
+                assert found == [text for text in every if wanted.casefold() in text.casefold()][-limit:], wanted
 
     with_store(work)
