@@ -41,7 +41,7 @@ class Driver(Moving):
         self._loop = asyncio.get_running_loop()
         self.transport = transport
         self.initiator = initiator
-        self.opened_at = self._heard_at = self._pinged_at = self._network.monotonic()
+        self.opened_at = self._heard_at = self._pinged_at = self._asked_at = self._network.monotonic()
         self.bytes_received = 0
         self.bytes_sent = 0
         self.close_reason: CloseReason | None = None
@@ -165,7 +165,10 @@ class Driver(Moving):
             self._schedule_flush()
 
     def _ping(self) -> None:
-        self._pinged_at = self._network.monotonic()
+        now = self._network.monotonic()
+        if self._asked_at <= self._heard_at:
+            self._asked_at = now  # the first one since
+        self._pinged_at = now
         self._transport_call(self.transport.ping, 0)
 
     def _fire_early(self) -> None:
@@ -276,7 +279,7 @@ class Driver(Moving):
         if self.initiator and (self._stall.at is not None or not self.proven.done()):
             self._stall.check(now, self.transport.timer(), over=self.transport.handshake_done or self.closed)
         before = self._probing_since
-        if self.transport.probing and not self.closed and self.proven.done():
+        if self.proven.done() and not self.closed and self._unanswered:
             self._probing_since = before or now
         else:
             self._probing_since = None
@@ -286,8 +289,10 @@ class Driver(Moving):
         if not self.closed:
             if self._probing_since is not None:
                 deadlines.append(self._probing_since + self._settings.lost_after_s)
+            else:
+                deadlines.append(self._late_at)
             if self.proven.done():
-                deadlines.append(self._ping_at)
+                deadlines.append(self._ping_at(now))
         when = max(min((at for at in deadlines if at is not None), default=now + DRAIN_S), now + TICK_S)
         if self._timer is not None:
             # One that fires early does nothing but set itself anew. A busy connection moves its deadlines back with
@@ -318,7 +323,7 @@ class Driver(Moving):
             self._fail_handshake(CloseCode.PROOF_LATE, "not accepted in time" if self.initiator else "no proof in time")
         elif self._probing_since is not None and now >= self._probing_since + self._settings.lost_after_s:
             self.abandon(CloseReason(CloseCode.LOST, "lost", "lost"))
-        elif self.proven.done() and now >= self._ping_at:
+        elif self.proven.done() and now >= self._ping_at(now):
             self._ping()
         self._flush()
 

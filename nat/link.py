@@ -61,6 +61,10 @@ class Link:
         for data in datagrams:
             self.send(data, to)
 
+    def ask(self) -> None:
+        """Have the server show that it is there: it answers this at once, when nothing else waits."""
+        self._put(ALIVE)
+
     def close(self) -> None:
         if not self.closed:
             self.closed = True

@@ -22,6 +22,8 @@ __all__ = ["Moving"]
 
 # Chosen by us; seconds
 SILENCE_S = 1.0  # so long nothing may be heard, soon after use, until a ping asks for a word
+ANSWER_S = 0.4  # the same, of who has written
+LATE_S = 0.2  # or two and a half round trips: a ping should be answered by then
 RELAYED_SILENCE_S = 3.0  # the same at any time, of a relayed path: no consent checks watch it
 REVIVE_EVERY_S = 0.2  # or a round trip and a half
 
@@ -38,6 +40,7 @@ class Moving:
     _endpoint: QuicEndpoint
     _heard_at: float
     _pinged_at: float
+    _asked_at: float
     _keep_alive_s: float
     _released: bool
 
@@ -50,6 +53,7 @@ class Moving:
         self._paths: Paths | None = None
         self._doubted_at: float | None = None
         self._revived_at = now
+        self._waits_since: float | None = None
         self.on_moved: Callable[[Path, Path], None] | None = None
         """Called with the path before and the new one, each time that it changes."""
         self.on_silent: Callable[[], None] | None = None
@@ -75,7 +79,7 @@ class Moving:
     def in_doubt(self) -> bool:
         """Whether what was sent stays unacknowledged, so that QUIC probes, or nothing was heard since `doubt`."""
         unheard = self._doubted_at is not None and self._heard_at <= self._doubted_at
-        return (unheard or self.transport.probing) and not self.closed
+        return (unheard or self._unanswered) and not self.closed
 
     def doubt(self) -> None:
         """Our network has changed, or the other side does not hear us: send something by each path, to be answered."""
@@ -90,15 +94,34 @@ class Moving:
         if self._paths is not None:
             self._paths.unanswered(now)
 
-    @property
-    def _ping_at(self) -> float:
+    def _ping_at(self, now: float) -> float:
         """When a ping is due. A router whose line gets another address tells nobody inside, and who only listens has
         nothing that could stay unacknowledged: so silence is asked about, soon after use, then ever less often until
-        the keep-alive; a relayed path, from which the other side cannot follow us either, all the time."""
-        most = min(self._keep_alive_s, RELAYED_SILENCE_S) if self.path.relayed else self._keep_alive_s
-        least = max(SILENCE_S, 3 * (self.transport.rtt_s or 0.0))
-        silence_s = min(most, max(least, (self._heard_at - self.last_used_at) / 2))
-        return max(self._heard_at, self._pinged_at) + silence_s
+        the keep-alive; a relayed path, from which the other side cannot follow us either, all the time. Who writes
+        expects a word sooner."""
+        rtt_s = self.transport.rtt_s or 0.0
+        if self.last_used_at <= self._heard_at:
+            self._waits_since = None
+            most = min(self._keep_alive_s, RELAYED_SILENCE_S) if self.path.relayed else self._keep_alive_s
+            silence_s = min(most, max(SILENCE_S, 3 * rtt_s, (self._heard_at - self.last_used_at) / 2))
+            return max(self._heard_at, self._pinged_at) + silence_s
+        if self._waits_since is None:
+            self._waits_since = now
+        return max(self._waits_since, self._pinged_at) + max(ANSWER_S, 3 * rtt_s)
+
+    @property
+    def _unanswered(self) -> bool:
+        """Whether QUIC probes, or a ping was not answered in time. QUIC's timer begins anew with each packet that is
+        sent (RFC 9002, section 6.2.1, "Computing PTO"): for who writes all the time it never fires."""
+        late_at = self._late_at
+        return self.transport.probing or (late_at is not None and self.network.monotonic() >= late_at)
+
+    @property
+    def _late_at(self) -> float | None:
+        """When the answer to a ping is late; None: there was one."""
+        if self._asked_at <= self._heard_at:
+            return None
+        return self._asked_at + max(LATE_S, 2.5 * (self.transport.rtt_s or 0.0))
 
     def revive(self) -> None:
         """Something came through after all: what stays unacknowledged goes again now, not when QUIC's timer, doubled

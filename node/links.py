@@ -24,6 +24,7 @@ from p2pnode.core.keys import NodeKey
 from p2pnode.core.network import Network, TcpStream
 from p2pnode.core.sealed_network import sealing
 from p2pnode.core.tasks import TaskSet
+from p2pnode.link_check import LinkCheck
 from p2pnode.link_dialer import LinkDialer
 from p2pnode.link_server import HTTPS_PORT, LinkServer
 from p2pnode.nat import Link, StunClient, TlsChannel, UdpMux, client_context, kind_of
@@ -81,6 +82,7 @@ class Links:
         self._failed: OrderedDict[Address, float] = OrderedDict()
         self.stun = StunClient(network, mux.send_by_udp)
         """Asks whether UDP passes again."""
+        self.check = LinkCheck(network, lambda: self._links, self._open_quietly)
         self._tasks = TaskSet()
 
     @property
@@ -177,6 +179,7 @@ class Links:
 
     async def stop(self) -> None:
         await self.server.stop()
+        await self.check.stop()
         await self._tasks.cancel()
         await self._outside.stop()
         for link in list(self._links.values()):

@@ -64,6 +64,7 @@ class Pathways:
         session. `moved(session, before)`: it goes on by another path. `line_changed`: as in `Relaying`. `budget`: that
         of the checks."""
         self._network = network
+        self._check_link = links.check.ask
         self._dht = dht
         self._endpoint = endpoint
         self._session = session
@@ -179,8 +180,12 @@ class Pathways:
         """Nothing comes through: perhaps our router was restarted; and other paths are wanted."""
         for flow in self.relaying.flows():
             if flow.peer == session.peer:
-                self.relaying.renew(flow)
+                self._tasks.spawn(self._ask_relay(flow))
         self._tasks.spawn(self._improve_if_silent(session))
+
+    async def _ask_relay(self, flow: RelayFlow) -> None:
+        await self._check_link(flow.relay.address)
+        self.relaying.renew(flow)
 
     async def _improve_if_silent(self, session: Session) -> None:
         if session.connection.spare_paths:

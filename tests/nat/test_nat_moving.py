@@ -1,11 +1,15 @@
 """A connection follows its other side to a new address: only for genuine packets, with few unanswered ones."""
 
 import asyncio
+import contextlib
 
+import pytest
 from support.moving_peers import connected
 
 from p2pnode.core.address import Address
+from p2pnode.nat import ConnectionClosedError
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
+from p2pnode.simulations.virtual.faults import partition
 
 
 def test_connection_follows_a_new_mapping() -> None:
@@ -75,3 +79,59 @@ def test_replayed_or_changed_packets_from_elsewhere_do_nothing() -> None:
         other.endpoint.close()
 
     run_virtual(main)
+
+
+@pytest.mark.parametrize("every_s", [0.02, 0.25, 2.0])
+def test_a_dead_path_is_noticed_by_who_writes_all_the_time(every_s: float) -> None:
+    """QUIC's own timer begins anew with each packet that is sent, so it never fires for small messages in a row."""
+
+    async def main(world: VirtualWorld) -> tuple[float, float]:
+        one, other = await connected(world)
+        connection, loop = one.endpoint.connections()[0], asyncio.get_running_loop()
+        stream = await connection.open_stream("messages/1")
+        silent = loop.create_future()
+        connection.on_silent = lambda: silent.done() or silent.set_result(loop.time())
+
+        async def write() -> None:
+            with contextlib.suppress(ConnectionClosedError):
+                while True:
+                    await stream.write(b"message")
+                    await asyncio.sleep(every_s)
+
+        writing = asyncio.ensure_future(write())
+        await asyncio.sleep(5)
+        assert not silent.done()
+        began = loop.time()
+        partition(world, [one.network], [other.network])
+        await connection.wait_closed()
+        lost_s = loop.time() - began
+        await writing
+        other.endpoint.close()
+        return await silent - began, lost_s
+
+    noticed_s, lost_s = run_virtual(main, delay=0.04)
+    print(f"a message each {every_s} s: noticed after {noticed_s:.2f} s, given up after {lost_s:.2f} s")
+    assert noticed_s <= 1.2 + every_s
+    assert lost_s <= 6 + every_s
+
+
+def test_who_only_listens_asks_ever_less_often() -> None:
+    """After use: a ping after a second of silence, then at growing pauses; at last the keep-alive's."""
+
+    async def main(world: VirtualWorld) -> list[float]:
+        one, other = await connected(world)
+        connection, loop = one.endpoint.connections()[0], asyncio.get_running_loop()
+        await connection.ping()
+        began, asked = loop.time(), list[float]()
+        ping = connection._ping
+        connection._ping = lambda: (asked.append(round(loop.time() - began, 1)), ping())[1]  # type: ignore[method-assign]
+        await asyncio.sleep(120)
+        one.endpoint.close()
+        other.endpoint.close()
+        return asked
+
+    asked = run_virtual(main, delay=0.04)
+    print(f"pings after {asked} s")
+    assert asked[0] <= 1.2
+    assert len(asked) <= 16
+    assert asked[-1] - asked[-2] >= 15

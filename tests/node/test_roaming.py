@@ -160,6 +160,43 @@ def test_line_that_changes_unnoticed_by_who_only_listens(kind: str, seed: int) -
     assert seconds <= 2
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("other", ["symmetric", "udp-blocked"])
+def test_line_of_a_network_without_udp_changes(other: str, seed: int) -> None:
+    """TLS links over it are dead without a word; relayed, and on a link that a TCP hole punch made. Within 5 s, in the
+    same session."""
+
+    async def main(world: VirtualWorld) -> list[float]:
+        async with street(world, tls_port=443) as there:
+            world.loss = 0.05
+            a, b = await there.home_of("udp-blocked"), await there.home_of(other)
+            await asyncio.sleep(15)
+            await reach(world, a, b)
+            opened: list[object] = []
+            for node in (a, b):
+                node.subscribe(lambda event: opened.append(event) if isinstance(event, SessionOpened) else None)
+            to, back = roam.Messages(world, b, a), roam.Messages(world, a, b)
+            times = []
+            for turn, flows in enumerate(([to, back], [to])):
+                for flow in flows:
+                    flow.start(network_of(flow.source))
+                await asyncio.sleep(15)
+                began = world.loop.now()
+                there.routers[0].renumber(f"44.{turn}.0.1")
+                await asyncio.sleep(20)
+                for flow in flows:
+                    came = flow.first_after(began)
+                    assert came is not None
+                    times.append(came - began)
+                    await flow.stop()
+            assert not opened
+            return sorted(times)
+
+    times = run_virtual(main, delay=ONE_WAY_S, keep_trace=False, seed=seed)
+    print("seconds: " + " ".join(f"{each:.2f}" for each in times))
+    assert times[-1] <= 5
+
+
 def test_containers_that_come_and_go_cost_little() -> None:
     """Fifty changes within ten seconds that leave our addresses as they are: a few dozen datagrams, and no session."""
 
