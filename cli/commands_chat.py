@@ -25,9 +25,12 @@ _Limit = Annotated[str, typer.Option("--last", metavar="N", help="At most the ne
 
 def add(app: typer.Typer) -> None:
     """Register the commands."""
-    app.command("send", epilog=examples('p2pnode send alice "on my way"', "p2pnode send alice hi --wait 0 --json"))(
-        _send
-    )
+    app.command(
+        "send",
+        epilog=examples(
+            'p2pnode send alice "on my way"', "p2pnode send alice hi --wait 0 --json", "date | p2pnode send alice -"
+        ),
+    )(_send)
     app.command("messages", epilog=examples("p2pnode messages", "p2pnode messages --follow --with alice --json"))(
         _messages
     )
@@ -49,7 +52,9 @@ def add(app: typer.Typer) -> None:
 def _send(
     ctx: typer.Context,
     peer: PeerArgument,
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="At most 15,000 bytes.", show_default=False)],
+    text: Annotated[
+        str, typer.Argument(metavar="TEXT", help="At most 15,000 bytes; -: standard input.", show_default=False)
+    ],
     wait: Annotated[
         str | None,
         typer.Option("--wait", metavar="S", help="Seconds to wait for the delivery (default 10).  [env: P2PNODE_WAIT]"),
@@ -64,6 +69,11 @@ def _send(
     invocation = invocation_of(ctx)
     config = invocation.config(json=json, wait=wait)
     _check_peer(peer)
+    if text == "-":
+        try:
+            text = invocation.stdin.read(MAX_TEXT_BYTES + 1).rstrip("\r\n")
+        except UnicodeDecodeError as exc:
+            raise usage_error("The text is not valid UTF-8.") from exc
     size = len(text.encode("utf-8", "surrogateescape"))
     if size > MAX_TEXT_BYTES:
         raise MessageTooLongError(f"The message has {size:,} bytes; at most {MAX_TEXT_BYTES:,} can be sent at once.")

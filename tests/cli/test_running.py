@@ -111,7 +111,7 @@ def test_two_peers_talk_through_the_command_line(started: Processes) -> None:
     assert {"connected", "peer", "path", "seconds", "rtt_ms", "reason", "explanation", "trace"} == set(connected)
     assert (connected["peer"], connected["path"]) == (bob.id, "lan")
     assert {"at_s", "step", "result"} == set(connected["trace"][0])
-    sent = alice.cli("send", bob.user, "hello \u00e9", "--json").json
+    sent = alice.cli("send", bob.user, "-", "--json", stdin="hello \u00e9\n").json
     assert (sent["state"], sent["delivered"], sent["devices"]) == ("delivered", True, 1)
     event = bob.wait_event(lambda e: e["event"] == "message")
     assert {"id", "from", "from_user", "from_name", "to", "text", "sent_at"} <= set(event)
