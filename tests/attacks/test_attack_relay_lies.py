@@ -81,7 +81,7 @@ def test_t2_who_calls_again_gets_other_relays() -> None:
     assert seconds <= 2.5
 
 
-@pytest.mark.parametrize("how", ["forgets", "refuses"])
+@pytest.mark.parametrize("how", ["forgets", pytest.param("refuses", marks=pytest.mark.slow)])
 def test_t2_relay_forgets_its_flows_while_a_file_flows(how: str) -> None:
     """It was restarted, and grants anew or relays no more: the same session goes on, the hash is equal."""
 

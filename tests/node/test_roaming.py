@@ -113,7 +113,7 @@ def test_a_moment_without_any_network(gap_s: float) -> None:
     assert seconds <= 2.5
 
 
-@pytest.mark.parametrize("kind", ["symmetric", "port-restricted"])
+@pytest.mark.parametrize("kind", ["symmetric", pytest.param("port-restricted", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_line_that_changes_unnoticed_by_who_only_listens(kind: str, seed: int) -> None:
     """Relayed, and punched, at 5 % loss: messages flow to the home whose line changes its address, from it, both ways,
@@ -161,7 +161,7 @@ def test_line_that_changes_unnoticed_by_who_only_listens(kind: str, seed: int) -
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("other", ["symmetric", "udp-blocked"])
+@pytest.mark.parametrize("other", ["symmetric", pytest.param("udp-blocked", marks=pytest.mark.slow)])
 def test_line_of_a_network_without_udp_changes(other: str, seed: int) -> None:
     """TLS links over it are dead without a word; relayed, and on a link that a TCP hole punch made. Within 5 s, in the
     same session."""
