@@ -22,7 +22,7 @@ __all__ = ["Inbound", "InboundOwner"]
 UNACKNOWLEDGED_MAX = 128  # messages of one stream that wait for the disk, 2 MB at most; then we read no further
 HELLO_TIMEOUT_S = 10.0
 READ_BYTES = 65_536
-AT_ONCE = 32  # frames: a few milliseconds
+AT_ONCE = 16  # frames: a few milliseconds
 MAX_REFUSALS = 200  # on one stream: an honest sender pauses after the first
 
 

@@ -14,7 +14,7 @@ __all__ = ["Batch", "Feed"]
 
 # Chosen by us.
 PAUSE_S = 0.1  # between two batches
-BATCH_MAX = 100  # messages: 5 ms of layout, so that a key never waits for more
+BATCH_MAX = 50  # messages: 3 ms of layout, so that a key never waits for more
 STATES_KEPT = 4096  # of messages that are not shown yet
 
 
