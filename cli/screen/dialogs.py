@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding
-from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
@@ -122,6 +122,9 @@ class OwnId(Dialog):
     OwnId > .box { max-width: 80; }
     OwnId Horizontal { width: auto; height: auto; }
     OwnId #whole { width: 76; height: auto; }
+    OwnId.-small > .box { width: 100%; }
+    OwnId.-small Horizontal, OwnId.-small #told, OwnId.-small #whole { width: 100%; padding: 0; }
+    OwnId.-small #qr { display: none; }
     """
 
     def __init__(
@@ -137,11 +140,15 @@ class OwnId(Dialog):
         self._first = first
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="box"):
+        with VerticalScroll(classes="box", can_focus=False):
             with Horizontal():
                 yield Static("\n".join(qr_lines(self._user_id)), id="qr", markup=False)
                 yield Static(Content.assemble(*self._told()), id="told")
             yield Static(Content.assemble(*self._whole()), id="whole")
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Where the code does not fit, it would be none."""
+        self.set_class(event.size.width < 78 or event.size.height < 20, "-small")
 
     def on_key(self, event: events.Key) -> None:
         """At the first start whoever just types is understood: it goes to the input, also what is typed while this
