@@ -81,6 +81,7 @@ class Asking:
             max_sessions=settings.max_sessions,
             max_unconfirmed=settings.max_unconfirmed,
             max_age=settings.session_max_age,
+            ciphers=settings.ciphers_at_hand,
         )
         self.calls = CallBook()
         self.rtt = Rtt()

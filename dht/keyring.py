@@ -183,9 +183,12 @@ class Session:
 class Keyring:
     """All sessions, bounded: strangers that never confirm cannot push out those who did."""
 
-    def __init__(self, *, max_sessions: int, max_unconfirmed: int, max_age: float) -> None:
+    def __init__(
+        self, *, max_sessions: int, max_unconfirmed: int, max_age: float, ciphers: int = CIPHERS_AT_HAND
+    ) -> None:
+        """`ciphers`: kept made, of the keys used of late."""
         self._max_sessions, self._max_unconfirmed, self._max_age = max_sessions, max_unconfirmed, max_age
-        self.ciphers = Ciphers()
+        self.ciphers = Ciphers(ciphers)
         self._by_receive_id: dict[bytes, Session] = {}
         # The newest session and up to one before it (frames under way, or both sides asked at once).
         self._by_peer: OrderedDict[bytes, list[Session]] = OrderedDict()

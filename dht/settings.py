@@ -50,6 +50,8 @@ class DhtSettings:
     """Peers with agreed keys (about 1.5 kB each, 12 MB); the least recently used goes first."""
     max_unconfirmed: int = 2_048
     """Keys agreed with requesters that have not used them (about 1 kB each, 2 MB)."""
+    ciphers_at_hand: int = 128
+    """Ciphers kept made, of the keys used of late (2.6 kB each; making one takes 4 us)."""
     max_nonces: int = 65_536
     """Remembered nonces of signed requests: the window's 20 minutes at 54 per second (about 8 MB)."""
 
