@@ -96,14 +96,14 @@ class Serving:
         self._roles[overlay].hurry(self._network.monotonic())
         self._wake[overlay].set()
 
-    async def check(self, overlay: Overlay, timeout: float = 3.0, *, port: int = 0) -> tuple[Evidence, frozenset[str]]:
-        """Have nodes of the public overlay try to reach us; return what it shows, and at which IPs frames reached us.
+    async def check(self, overlay: Overlay, timeout: float = 3.0, *, port: int = 0) -> Evidence:
+        """Have nodes of the public overlay try to reach us; return what it shows.
 
         `port`: at this outside port, which a router has opened; 0: where our requests come from.
         """
         helpers = self._helpers(overlay)
         if not helpers:
-            return Evidence.NOBODY, frozenset()
+            return Evidence.NOBODY
         check = _Check(self._engine, self.has_sent_to, ports_filtered=overlay in self._ports_filtered)
         # Private ones do not count: a helper could name one of those to us behind our NAT.
         own_ips = {
@@ -115,7 +115,7 @@ class Serving:
         asks = [self._ask(helper, check, own_ips, timeout, port) for helper in helpers]
         await _together(asks, check.proven, timeout)
         check.end()
-        return check.evidence, check.reached_at()
+        return check.evidence
 
     async def learn_filter(self, overlay: Overlay, timeout: float = 3.0) -> None:
         """Find out whether frames from unknown ports of known nodes come in, before a router opens a port for us.
@@ -139,7 +139,7 @@ class Serving:
                 observed = unpack_address_untrusted(outcome.answer.observed)
             except BadPacket:
                 return  # a useless helper; the engine has counted it
-            check.accepted(nonce, observed.ip, own_interface=observed.ip in own_ips)
+            check.accepted(nonce, own_interface=observed.ip in own_ips)
 
     async def _ask_itself(self, helper: Contact, check: _Check, timeout: float) -> None:
         """Have the helper itself dial us, from a fresh port, where it sees us."""
@@ -151,7 +151,7 @@ class Serving:
         order = DialFor(pong.observed, nonce)
         outcome = await self._protocol.request(helper.address, NodeId(helper.id), order, timeout)
         if isinstance(outcome.answer, DialBackAccepted):
-            check.accepted(nonce, "", own_interface=False)
+            check.accepted(nonce, own_interface=False)
 
     def _helpers(self, overlay: Overlay) -> list[Contact]:
         """Return random contacts of different prefixes; of the same only where there are no others."""
@@ -176,7 +176,7 @@ class Serving:
                     continue
                 except TimeoutError:
                     pass  # it is time
-            evidence, _ = await self.check(overlay)
+            evidence = await self.check(overlay)
             role.checked(evidence, self._network.monotonic())
             if wake.is_set():  # something changed meanwhile, of which this check may have seen nothing
                 role.hurry(self._network.monotonic())
@@ -225,7 +225,7 @@ class _Check:
         self._engine, self._has_sent_to, self._ports_filtered = engine, has_sent_to, ports_filtered
         self._nonces: list[bytes] = []
         self._arrived: dict[bytes, tuple[bool, bool]] = {}
-        self._agreed: dict[bytes, tuple[str, bool]] = {}
+        self._agreed: dict[bytes, bool] = {}
         self.arrived = asyncio.Event()
         self.proven = asyncio.Event()
 
@@ -233,24 +233,20 @@ class _Check:
         self._nonces.append(nonce)
         self._engine.dial_backs.expect(nonce, lambda source: self._arrival(nonce, source))
 
-    def accepted(self, nonce: bytes, seen_ip: str, *, own_interface: bool) -> None:
-        """A helper agreed; it saw the request come from this IP, which is an address of this machine, or not."""
-        self._agreed[nonce] = seen_ip, own_interface
+    def accepted(self, nonce: bytes, *, own_interface: bool) -> None:
+        """A helper agreed; it saw the request come from an address of this machine, or not."""
+        self._agreed[nonce] = own_interface
         self._decide()
 
     def end(self) -> None:
         for nonce in self._nonces:
             self._engine.dial_backs.forget(nonce)
 
-    def reached_at(self) -> frozenset[str]:
-        """The IPs at which helpers saw us whose frames arrived."""
-        return frozenset(self._agreed[nonce][0] for nonce in self._arrived if nonce in self._agreed)
-
     @property
     def evidence(self) -> Evidence:
         found = {
             judge(
-                ip_known=ip_known, port_known=port_known, own_interface=self._agreed.get(nonce, ("", False))[1],
+                ip_known=ip_known, port_known=port_known, own_interface=self._agreed.get(nonce, False),
                 ports_filtered=self._ports_filtered,
             )
             for nonce, (ip_known, port_known) in self._arrived.items()

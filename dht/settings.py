@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from p2pnode.core.address import Realm
+from p2pnode.dht.keyring import CIPHERS_AT_HAND
 
 __all__ = ["DhtSettings"]
 
@@ -50,8 +51,8 @@ class DhtSettings:
     """Peers with agreed keys (about 1.5 kB each, 12 MB); the least recently used goes first."""
     max_unconfirmed: int = 2_048
     """Keys agreed with requesters that have not used them (about 1 kB each, 2 MB)."""
-    ciphers_at_hand: int = 128
-    """Ciphers kept made, of the keys used of late (2.6 kB each; making one takes 4 us)."""
+    ciphers_at_hand: int = CIPHERS_AT_HAND
+    """Ciphers kept made, of the keys used of late (2.6 kB each)."""
     max_nonces: int = 65_536
     """Remembered nonces of signed requests: the window's 20 minutes at 54 per second (about 8 MB)."""
 

@@ -205,13 +205,11 @@ class Signalling:
     async def dial_back(self, *, is_ipv6: bool = False, timeout: float = 3.0) -> bool:
         """Have nodes of the public realm try to reach us. Return whether one did, provably past any NAT."""
         overlay = Overlay.of(Realm.PUBLIC, is_ipv6=is_ipv6)
-        return (await self._serving.check(overlay, timeout))[0] is Evidence.PROVEN
+        return await self._serving.check(overlay, timeout) is Evidence.PROVEN
 
-    async def dial_back_at(self, port: int, *, timeout: float = 3.0) -> tuple[Evidence, frozenset[str]]:
-        """Have nodes of the public realm try to reach us at an outside IPv4 port that a router has opened.
-
-        Return what it shows, and the outside IPs at which they did, as the helpers see them: each may lie.
-        """
+    async def dial_back_at(self, port: int, *, timeout: float = 3.0) -> Evidence:
+        """Have nodes of the public realm try to reach us at an outside IPv4 port that a router has opened; return what
+        it shows."""
         return await self._serving.check(Overlay.of(Realm.PUBLIC, is_ipv6=False), timeout, port=port)
 
     async def learn_filter(self, *, is_ipv6: bool = False, timeout: float = 3.0) -> None:

@@ -48,7 +48,7 @@ ANNOUNCED_S = 1.0  # after a restart all hosts of a network are told at once: th
 class MappingDht(Protocol):
     """What is needed of the DHT."""
 
-    async def dial_back_at(self, port: int, *, timeout: float = 3.0) -> tuple[Evidence, frozenset[str]]:
+    async def dial_back_at(self, port: int, *, timeout: float = 3.0) -> Evidence:
         """Have nodes dial our outside IPv4 address at a port."""
 
     async def learn_filter(self, *, is_ipv6: bool = False, timeout: float = 3.0) -> None:
@@ -252,7 +252,7 @@ class MappedPort:
     async def _check(self, granted_ip: str | None, port: int) -> None:
         """Have strangers dial the port, and nodes that we choose; believe or doubt."""
         self._checked_at = self._network.monotonic()
-        (evidence, _), seen = await asyncio.gather(self._dht.dial_back_at(port), self._witnesses.ask(port))
+        evidence, seen = await asyncio.gather(self._dht.dial_back_at(port), self._witnesses.ask(port))
         lease, now = self._plan.lease, self._network.monotonic()
         if lease is None or lease.grant.port != port:
             return

@@ -86,8 +86,7 @@ class TcpPunching:
             async with asyncio.timeout(AGREE_S):
                 own = await self._links.seen_by(session.remote)
                 stream = await session.open_stream(PROTOCOL)
-                await stream.write(bytes((len(own.pack()),)) + own.pack())
-                stream.finish()
+                await _write_address(stream, own)
                 theirs = await _read_address(stream)
             await self._punch(session, theirs)
 
@@ -99,8 +98,7 @@ class TcpPunching:
             async with asyncio.timeout(AGREE_S):
                 theirs = await _read_address(stream)
                 own = await self._links.seen_by(session.remote)
-                await stream.write(bytes((len(own.pack()),)) + own.pack())
-                stream.finish()
+                await _write_address(stream, own)
             await self._punch(session, theirs)
 
     async def _punch(self, session: Session, to: Address) -> None:
@@ -149,6 +147,12 @@ def _told(session: Session) -> Iterator[None]:
         yield
     except (P2PError, OSError, EOFError, BadPacket) as exc:
         log.info("tcp_punch_given_up", peer=str(session.peer), why=str(exc) or type(exc).__name__)
+
+
+async def _write_address(stream: Stream, own: Address) -> None:
+    packed = own.pack()
+    await stream.write(bytes((len(packed),)) + packed)
+    stream.finish()
 
 
 async def _read_address(stream: Stream) -> Address:

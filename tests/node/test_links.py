@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from support.connect_proxy import ConnectProxy
-from support.street import ONE_WAY_S, reach, street
+from support.street import ONE_WAY_S, paths_after_calling_at_once, reach, street
 from support.transfer import Receiver, send_file
 from support.virtual_nodes import network_of
 
@@ -295,14 +295,4 @@ def test_tcp_is_punched_where_routers_keep_ports(caller: str, callee: str) -> No
 @pytest.mark.parametrize("seed", range(1, 4))
 def test_two_who_call_each_other_at_once_agree_on_one_tcp_punch(seed: int) -> None:
     """Both relayed sessions ask for a punch, one of them gives way to the other: there is one link, of the one left."""
-
-    async def main(world: VirtualWorld) -> None:
-        async with street(world) as there:
-            a, b = await there.home_of("udp-blocked"), await there.home_of("udp-blocked")
-            await asyncio.sleep(30)
-            await asyncio.gather(a.connect(b.peer_id), b.connect(a.peer_id))
-            await asyncio.sleep(8)
-            ends = a.session(b.peer_id), b.session(a.peer_id)
-            assert [None if end is None else end.path for end in ends] == ["punched", "punched"]
-
-    run_virtual(main, delay=lambda rng: rng.uniform(0.02, 0.07), keep_trace=False, seed=seed)
+    assert paths_after_calling_at_once("udp-blocked", seed) == ["punched", "punched"]

@@ -6,7 +6,7 @@ import itertools
 import statistics
 
 import pytest
-from support.street import ONE_WAY_S, Street, reach, street
+from support.street import ONE_WAY_S, Street, paths_after_calling_at_once, reach, street
 from support.virtual_nodes import make_node
 
 from p2pnode import BothNatsRandomError, Node, P2PError
@@ -51,17 +51,7 @@ def test_pairs_that_need_no_guessing_are_punched(caller: str, callee: str) -> No
 def test_two_who_call_each_other_at_once_are_punched(seed: int) -> None:
     """One of the two connections gives way to the other, which goes on by the holes that were made: so both sides name
     the path, and so consent is kept."""
-
-    async def main(world: VirtualWorld) -> None:
-        async with street(world) as there:
-            a, b = await there.home("port-restricted"), await there.home("port-restricted")
-            await asyncio.sleep(30)
-            await asyncio.gather(a.connect(b.peer_id), b.connect(a.peer_id))
-            await asyncio.sleep(8)
-            ends = a.session(b.peer_id), b.session(a.peer_id)
-            assert [None if end is None else end.path for end in ends] == ["punched", "punched"]
-
-    run_virtual(main, delay=lambda rng: rng.uniform(0.02, 0.07), keep_trace=False, seed=seed)
+    assert paths_after_calling_at_once("port-restricted", seed) == ["punched", "punched"]
 
 
 @pytest.mark.parametrize("kind", ["fullcone", "address-restricted", "port-restricted", "symmetric"])

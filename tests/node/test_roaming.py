@@ -15,6 +15,22 @@ from p2pnode.simulations.virtual.faults import move
 SEEDS = [pytest.param(1), pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
 
 
+def sessions_opened(*nodes: Node) -> list[SessionOpened]:
+    """Return a list that grows with each session that one of them opens from now on."""
+    opened: list[SessionOpened] = []
+    for node in nodes:
+        node.subscribe(lambda event: opened.append(event) if isinstance(event, SessionOpened) else None)
+    return opened
+
+
+async def ended(flow: roam.Messages, began: float) -> float:
+    """End a flow; return the seconds from `began` until a message written after it came."""
+    came = flow.first_after(began)
+    assert came is not None
+    await flow.stop()
+    return came - began
+
+
 def outcome_of(scenario: str, seed: int, **settings: object) -> Outcome:
     module = {"roam": roam, "bootstrap-gone": bootstrap_gone}[scenario]
     made = module.SCENARIO
@@ -125,9 +141,7 @@ def test_line_that_changes_unnoticed_by_who_only_listens(kind: str, seed: int) -
             a, b, stranger = [await there.home(kind) for _ in range(3)]
             await asyncio.sleep(15)
             session, _ = await reach(world, a, b)
-            opened: list[object] = []
-            for node in (a, b):
-                node.subscribe(lambda event: opened.append(event) if isinstance(event, SessionOpened) else None)
+            opened = sessions_opened(a, b)
             to, back = roam.Messages(world, b, a), roam.Messages(world, a, b)
             times = []
             for turn, (flows, wait_s) in enumerate((([to], 0.0), ([back], 0.0), ([to, back], 0.0), ([to], 1.0))):
@@ -140,11 +154,7 @@ def test_line_that_changes_unnoticed_by_who_only_listens(kind: str, seed: int) -
                 for flow in flows if wait_s else ():
                     flow.start(network_of(flow.source))
                 await asyncio.sleep(20)
-                for flow in flows:
-                    came = flow.first_after(began)
-                    assert came is not None
-                    times.append(came - began)
-                    await flow.stop()
+                times += [await ended(flow, began) for flow in flows]
             assert not opened
             await asyncio.sleep(60)
             assert session.path == ("relay" if kind == "symmetric" else "punched")
@@ -172,9 +182,7 @@ def test_line_of_a_network_without_udp_changes(other: str, seed: int) -> None:
             a, b = await there.home_of("udp-blocked"), await there.home_of(other)
             await asyncio.sleep(15)
             await reach(world, a, b)
-            opened: list[object] = []
-            for node in (a, b):
-                node.subscribe(lambda event: opened.append(event) if isinstance(event, SessionOpened) else None)
+            opened = sessions_opened(a, b)
             to, back = roam.Messages(world, b, a), roam.Messages(world, a, b)
             times = []
             for turn, flows in enumerate(([to, back], [to])):
@@ -184,11 +192,7 @@ def test_line_of_a_network_without_udp_changes(other: str, seed: int) -> None:
                 began = world.loop.now()
                 there.routers[0].renumber(f"44.{turn}.0.1")
                 await asyncio.sleep(20)
-                for flow in flows:
-                    came = flow.first_after(began)
-                    assert came is not None
-                    times.append(came - began)
-                    await flow.stop()
+                times += [await ended(flow, began) for flow in flows]
             assert not opened
             return sorted(times)
 
@@ -226,9 +230,7 @@ def test_a_clock_that_is_set_is_no_sleep() -> None:
     async def main(world: VirtualWorld) -> None:
         async with street(world) as there:
             a, b, session = await _pair(there)
-            opened: list[object] = []
-            for node in (a, b):
-                node.subscribe(lambda event: opened.append(event) if isinstance(event, SessionOpened) else None)
+            opened = sessions_opened(a, b)
             for offset in (3600.0, 0.0):
                 network_of(a).host.wall_offset = offset
                 await asyncio.sleep(5)

@@ -12,10 +12,10 @@ from support.virtual_nodes import make_node, spec_of
 
 from p2pnode import Address, Node, Session
 from p2pnode.simulations.routers.kinds import RouterKind
-from p2pnode.simulations.virtual import VirtualNetwork, VirtualWorld
+from p2pnode.simulations.virtual import VirtualNetwork, VirtualWorld, run_virtual
 from p2pnode.simulations.virtual.router import Home, VirtualRouter
 
-__all__ = ["ONE_WAY_S", "Street", "reach", "street"]
+__all__ = ["ONE_WAY_S", "Street", "paths_after_calling_at_once", "reach", "street"]
 
 ONE_WAY_S = 0.04  # 80 ms round trip between any two routers or public hosts
 
@@ -93,3 +93,18 @@ async def reach(world: VirtualWorld, caller: Node, callee: Node) -> tuple[Sessio
     session = await caller.connect(callee.peer_id)
     await session.ping()
     return session, world.loop.time() - started
+
+
+def paths_after_calling_at_once(kind: str, seed: int) -> list[str | None]:
+    """Two behind routers of one kind call each other at the same moment; return the path at either end 8 s later."""
+
+    async def main(world: VirtualWorld) -> list[str | None]:
+        async with street(world) as there:
+            a, b = await there.home_of(kind), await there.home_of(kind)
+            await asyncio.sleep(30)
+            await asyncio.gather(a.connect(b.peer_id), b.connect(a.peer_id))
+            await asyncio.sleep(8)
+            ends = a.session(b.peer_id), b.session(a.peer_id)
+            return [None if end is None else end.path for end in ends]
+
+    return run_virtual(main, delay=lambda rng: rng.uniform(0.02, 0.07), keep_trace=False, seed=seed)
