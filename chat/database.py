@@ -62,6 +62,9 @@ class Database:
         self._later_timer: asyncio.TimerHandle | None = None
         self._draining: asyncio.Task[None] | None = None
         self._read_lock = asyncio.Lock()
+        # In memory there is one connection for both. Two threads in it at once would read what is not committed, and
+        # stand still for ever: one waits in SQLite with the interpreter's lock for the other, which asks for that.
+        self._write_lock = self._read_lock if writer is reader else asyncio.Lock()
         self._closed = False
         self.commits = 0
         self.lost_later = 0
@@ -139,7 +142,8 @@ class Database:
             later, self._later = self._later, []
             operations = [operation for operation, _ in batch] + later
             try:
-                outcomes = await self._run_blocking(_commit, self._writer, operations)
+                async with self._write_lock:
+                    outcomes = await self._run_blocking(_commit, self._writer, operations)
             except BaseException:
                 for _, future in batch:
                     future.cancel()  # whether it is on the disk is unknown: the loop or its threads are going down

@@ -108,7 +108,7 @@ def insert_message(
         ),
     )
     assert cursor.lastrowid is not None  # noqa: S101 - sqlite3 sets it after every INSERT
-    connection.execute("INSERT INTO messages_text (rowid, text) VALUES (?, fold(?))", (cursor.lastrowid, text))
+    connection.execute("INSERT INTO messages_text (rowid, text) VALUES (?, ?)", (cursor.lastrowid, text.casefold()))
     return cursor.lastrowid
 
 

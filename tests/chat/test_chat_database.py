@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -277,5 +278,30 @@ def test_closed_database_refuses_politely() -> None:
         await database.close()
         with pytest.raises(P2PError):
             await database.write(lambda c: None)
+
+    asyncio.run(main())
+
+
+def test_nobody_reads_in_the_midst_of_a_write_in_memory() -> None:
+    """There is one connection then. A thread in it that calls back into Python, and another that asks it something,
+    stood still for ever."""
+    writing, read = threading.Event(), threading.Event()
+
+    def write(connection: sqlite3.Connection) -> bool:
+        connection.execute("CREATE TABLE t (a)")
+        writing.set()
+        return read.wait(0.05)
+
+    def look(connection: sqlite3.Connection) -> int:
+        read.set()
+        return len(connection.execute("SELECT * FROM t").fetchall())
+
+    async def main() -> None:
+        database = await Database.open(None, asyncio.to_thread)
+        task = asyncio.create_task(database.write(write))
+        await asyncio.to_thread(writing.wait, 5)
+        assert await database.read(look) == 0
+        assert not await task, "read before it was committed"
+        await database.close()
 
     asyncio.run(main())

@@ -21,7 +21,10 @@ def started(tmp_path: Path) -> Iterator[Processes]:
 
 def runs(pid: int) -> bool:
     """A zombie does not: where nothing adopts it, it stays in the table."""
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_a_command_gets_each_message_as_json_and_no_shell_reads_it(started: Processes, tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ class Peer:
     events: list[dict[str, Any]] = field(default_factory=list)
     ready_at: float = 0.0
     _lines: queue.Queue[dict[str, Any] | None] = field(default_factory=queue.Queue)
+    _reader: threading.Thread | None = None
 
     def wait_event(self, wanted: Callable[[dict[str, Any]], bool], timeout: float = 20.0) -> dict[str, Any]:
         """Return the first event (also an earlier one) for which `wanted` holds."""
@@ -148,7 +149,8 @@ class Processes:
                 env=environment(**env),
             )
         peer = Peer(home, process, time.monotonic())
-        threading.Thread(target=peer._read, daemon=True).start()
+        peer._reader = threading.Thread(target=peer._read, daemon=True)
+        peer._reader.start()
         self.peers.append(peer)
         return peer
 
@@ -172,7 +174,9 @@ class Processes:
                 peer.process.wait(max(0.05, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 peer.kill()
-            if peer.process.stdout is not None:
+            if peer.process.stdout is not None and peer._reader is not None:
+                peer._reader.join(5)
+                assert not peer._reader.is_alive(), f"something that {peer.home.name} started still has its output"
                 peer.process.stdout.close()
 
 
