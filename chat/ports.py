@@ -18,7 +18,7 @@ from p2pnode import (
     UserId,
 )
 
-__all__ = ["Cancel", "NodePort", "SessionPort", "StreamPort", "addresses_of"]
+__all__ = ["Cancel", "NodePort", "Part", "SessionPort", "StreamPort", "addresses_of"]
 
 Cancel = Callable[[], None]
 """Ends a subscription; calling it twice is harmless."""
@@ -84,3 +84,10 @@ class NodePort(Protocol):
     def refuse_when(self, blocked: Callable[[PeerId], bool]) -> None: ...
     def prefer_when(self, known: Callable[[PeerId], bool]) -> None: ...
     def subscribe(self, callback: Callable[[NodeEvent], None]) -> Cancel: ...
+
+
+class Part(Protocol):
+    """Something beside the messages that works on the same sessions and store, for as long as the chat runs."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...

@@ -27,10 +27,8 @@ from p2pnode import (
     InvalidPeerError,
     Joined,
     LanPeerSeen,
-    MessageTooLongError,
     NetworkChanged,
     NodeEvent,
-    P2PError,
     PeerId,
     PresenceChanged,
     SessionClosed,
@@ -56,13 +54,14 @@ from p2pnode.chat.model import (
     PresenceSeen,
     SendResult,
 )
-from p2pnode.chat.ports import Cancel, NodePort, SessionPort, StreamPort, addresses_of
-from p2pnode.chat.protocol import CHAT_PROTOCOL, ID_BYTES, MAX_TEXT_BYTES, Hello, is_device_of
+from p2pnode.chat.ports import Cancel, NodePort, Part, SessionPort, StreamPort, addresses_of
+from p2pnode.chat.protocol import CHAT_PROTOCOL, ID_BYTES, Hello, is_device_of
 from p2pnode.chat.reception import Reception
 from p2pnode.chat.resolving import Resolver
 from p2pnode.chat.store import ChatStore, DeviceRow, Outgoing
+from p2pnode.chat.texts import check_text
 
-__all__ = ["Chat", "ChatSettings", "EmptyMessageError"]
+__all__ = ["Chat", "ChatSettings"]
 
 log = structlog.get_logger(__name__)
 
@@ -83,12 +82,6 @@ class ChatSettings:
     """How long `stop` waits for goodbyes to leave."""
 
 
-class EmptyMessageError(P2PError):
-    """Nothing to send."""
-
-    code = "empty_message"
-
-
 class Chat:
     """The chat of one node. All methods belong to the event loop's thread."""
 
@@ -104,6 +97,8 @@ class Chat:
         self.resolver = Resolver(self)
         self.links = Links(self)
         self.attention = Attention(self)
+        self.parts: tuple[Part, ...] = ()
+        """What else works on the sessions, in the order of starting."""
         self.drops: Counter[str] = Counter()
         """Streams given up, by reason."""
         self._inbound: Counter[PeerId] = Counter()
@@ -135,11 +130,15 @@ class Chat:
             self.links.came(session.peer)
         self.directory.changed = self.attention.look
         self.attention.look()
+        for part in self.parts:
+            await part.start()
 
     async def stop(self) -> None:
         """Say goodbye to the hall and stop; what is queued stays on the disk. Calling it twice is harmless."""
         if self._stopping:
             return
+        for part in reversed(self.parts):
+            await part.stop()
         await self.hall.leave(self.settings.leave_s)
         self._stopping = True
         if self._unsubscribe is not None:
@@ -169,7 +168,7 @@ class Chat:
 
     async def post(self, target: Party | None, text: str, *, addresses: Sequence[Address] = ()) -> Delivery:
         """Put a message on its way: on our disk when this returns. Raise as `send`."""
-        _check_text(text)
+        check_text(text)
         party = self._conversation(target)
         if not isinstance(party, Hall):
             self.resolver.hint(party, addresses)
@@ -385,15 +384,3 @@ class Chat:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("chat_task_failed", task=task.get_name(), exc_info=error)
-
-
-def _check_text(text: str) -> None:
-    if not text.strip():
-        raise EmptyMessageError("There is nothing to send.")
-    size = len(text.encode("utf-8", "surrogatepass"))
-    if size > MAX_TEXT_BYTES:
-        raise MessageTooLongError(
-            f"The message has {size:,} bytes; at most {MAX_TEXT_BYTES:,} are sent at once. Send it in parts.", size=size
-        )
-    if any("\ud800" <= char <= "\udfff" for char in text):
-        raise EmptyMessageError("The text holds characters that are not UTF-8; it was not sent.")
