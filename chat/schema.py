@@ -94,7 +94,56 @@ _SEARCH: Migration = (
     "INSERT INTO messages_text (rowid, text) SELECT position, fold(text) FROM messages",
 )
 
-MIGRATIONS: tuple[Migration, ...] = (_FIRST, _SEEN, _SEARCH)
+_FILES: Migration = (
+    # Files and folders that are offered, under way or done. author: the device that offers (ours too). kind, key: the
+    # conversation, as in `conversations`. taker: the device that takes it. root, manifest: what the offer promises, and
+    # the list of files behind it. source: what we send. place: the final name, noted before it is given. known: bytes
+    # there when that was last written; what is really there, the partial file says.
+    """CREATE TABLE files (
+        position INTEGER PRIMARY KEY AUTOINCREMENT,
+        id BLOB NOT NULL CHECK (length(id) = 16),
+        author BLOB NOT NULL CHECK (length(author) = 32),
+        outgoing INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        key BLOB NOT NULL,
+        taker BLOB,
+        folder INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        count INTEGER NOT NULL,
+        manifest_size INTEGER NOT NULL,
+        root BLOB NOT NULL,
+        manifest BLOB,
+        source TEXT NOT NULL DEFAULT '',
+        place TEXT NOT NULL DEFAULT '',
+        state TEXT NOT NULL,
+        reason TEXT NOT NULL DEFAULT '',
+        known INTEGER NOT NULL DEFAULT 0,
+        created_at INTEGER NOT NULL,
+        changed_at INTEGER NOT NULL,
+        UNIQUE (author, id)
+    )""",
+    "CREATE INDEX files_by_state ON files (state)",
+    # Of each file that we send: where it is, what it was when it was hashed, and the hashes of its segments.
+    """CREATE TABLE file_sources (
+        file INTEGER NOT NULL REFERENCES files (position) ON DELETE CASCADE,
+        number INTEGER NOT NULL,
+        path TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        stamp INTEGER NOT NULL,
+        leaves BLOB NOT NULL,
+        PRIMARY KEY (file, number)
+    ) WITHOUT ROWID""",
+    # To which devices something was offered, and what each said.
+    """CREATE TABLE file_devices (
+        file INTEGER NOT NULL REFERENCES files (position) ON DELETE CASCADE,
+        device BLOB NOT NULL,
+        state TEXT NOT NULL,
+        PRIMARY KEY (file, device)
+    ) WITHOUT ROWID""",
+)
+
+MIGRATIONS: tuple[Migration, ...] = (_FIRST, _SEEN, _SEARCH, _FILES)
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> int:
