@@ -143,7 +143,65 @@ _FILES: Migration = (
     ) WITHOUT ROWID""",
 )
 
-MIGRATIONS: tuple[Migration, ...] = (_FIRST, _SEEN, _SEARCH, _FILES)
+_MAIL: Migration = (
+    # Chains of slots that others may leave us letters in (chat/mail). device: who got it. base: the first slot that was
+    # not read yet, secret: its secret; those before are thrown away. used: how many were written, once its writer has a
+    # newer grant. private: X25519.
+    """CREATE TABLE mail_given (
+        id BLOB PRIMARY KEY,
+        device BLOB NOT NULL CHECK (length(device) = 32),
+        secret BLOB NOT NULL,
+        private BLOB NOT NULL,
+        base INTEGER NOT NULL DEFAULT 0,
+        used INTEGER,
+        made_at INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    "CREATE INDEX mail_given_to ON mail_given (device)",
+    # Slots before the base that could not be read: looked for again until no letter could be there any more.
+    """CREATE TABLE mail_missing (
+        grant_id BLOB NOT NULL REFERENCES mail_given (id) ON DELETE CASCADE,
+        slot INTEGER NOT NULL,
+        secret BLOB NOT NULL,
+        missed_at INTEGER NOT NULL,
+        PRIMARY KEY (grant_id, slot)
+    ) WITHOUT ROWID""",
+    # What others gave us: the next slot's secret, and the key that letters to the device are sealed to.
+    """CREATE TABLE mail_taken (
+        device BLOB PRIMARY KEY CHECK (length(device) = 32),
+        id BLOB NOT NULL,
+        secret BLOB NOT NULL,
+        key BLOB NOT NULL,
+        used INTEGER NOT NULL DEFAULT 0,
+        taken_at INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    # Letters that we wrote and that nobody has read yet. seed: of the key that signs the slot's records. expires: 0
+    # until the holders have it.
+    """CREATE TABLE mail_letters (
+        id INTEGER PRIMARY KEY,
+        device BLOB NOT NULL CHECK (length(device) = 32),
+        seed BLOB NOT NULL,
+        letter BLOB NOT NULL,
+        expires INTEGER NOT NULL DEFAULT 0,
+        checks INTEGER NOT NULL DEFAULT 0,
+        next_at INTEGER NOT NULL DEFAULT 0
+    )""",
+    "CREATE INDEX mail_letters_to ON mail_letters (device)",
+    """CREATE TABLE mail_contents (
+        letter INTEGER NOT NULL REFERENCES mail_letters (id) ON DELETE CASCADE,
+        message INTEGER NOT NULL REFERENCES messages (position) ON DELETE CASCADE,
+        PRIMARY KEY (letter, message)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX mail_contents_of ON mail_contents (message)",
+    # The pools that we published for strangers: the secret is public, the key that opens is not.
+    """CREATE TABLE mail_pools (
+        secret BLOB PRIMARY KEY,
+        private BLOB NOT NULL,
+        made_at INTEGER NOT NULL,
+        read INTEGER NOT NULL DEFAULT 0
+    ) WITHOUT ROWID""",
+)
+
+MIGRATIONS: tuple[Migration, ...] = (_FIRST, _SEEN, _SEARCH, _FILES, _MAIL)
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> int:
