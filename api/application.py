@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from p2pnode import P2PError, Trace, __version__
 from p2pnode.api.chat_routes import ROUTES as CHAT_ROUTES
+from p2pnode.api.file_routes import ROUTES as FILE_ROUTES
 from p2pnode.api.guard import MAX_BODY_BYTES, SECURITY_HEADERS, Refusal, judge
 from p2pnode.api.http import REQUEST_S
 from p2pnode.api.netcheck_routes import ROUTES as NETCHECK_ROUTES
@@ -41,6 +42,7 @@ async def openapi(_service: Service, _request: None) -> dict[str, Any]:
 ROUTES: list[Route] = [
     *NODE_ROUTES,
     *CHAT_ROUTES,
+    *FILE_ROUTES,
     *TOPIC_ROUTES,
     *NETCHECK_ROUTES,
     Route("GET", "/v1/openapi.json", "The OpenAPI document", openapi),

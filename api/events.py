@@ -15,10 +15,19 @@ from p2pnode import (
     SessionClosed,
     SessionMoved,
     SessionOpened,
+    UserId,
 )
 from p2pnode.api import types as t
 from p2pnode.api.service import Service
-from p2pnode.chat import ChatEvent, HallChanged, Message, MessageReceived, MessageStateChanged, PresenceSeen
+from p2pnode.chat import (
+    ChatEvent,
+    FileChanged,
+    HallChanged,
+    Message,
+    MessageReceived,
+    MessageStateChanged,
+    PresenceSeen,
+)
 
 __all__ = ["EventFeed", "chat_event", "node_event"]
 
@@ -68,6 +77,22 @@ def chat_event(event: ChatEvent, own: PeerId) -> t.Event | None:
             return t.Event(event="presence", peer=str(peer), from_user=who, online=online, age_s=round(age_s, 3))
         case HallChanged(_, _, members):
             return t.Event(event="hall", members=[str(member.peer) for member in members])
+        case FileChanged(transfer, _):
+            return t.Event(
+                event="file",
+                id=transfer.id,
+                peer=str(transfer.author),
+                from_user=None if transfer.outgoing or not isinstance(transfer.party, UserId) else str(transfer.party),
+                to=str(transfer.party) if transfer.outgoing else str(own),
+                direction="out" if transfer.outgoing else "in",
+                name=transfer.name,
+                folder=transfer.folder,
+                size=transfer.size,
+                done=transfer.done,
+                state=transfer.state,
+                reason=transfer.reason or None,
+                path=transfer.path or None,
+            )
     return None
 
 

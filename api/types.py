@@ -11,6 +11,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
+from p2pnode.api.event_types import Event
 from p2pnode.api.netcheck_types import FlowInfo
 from p2pnode.api.reaching_types import LinkInfo, LinkSummary, PortMapping, RelayService, RelayUse
 
@@ -373,28 +374,3 @@ class Block(Struct):
 
     peer: PeerText
     blocked: bool = True
-
-
-class Event(Struct, kw_only=True, omit_defaults=True):
-    """One event; which fields are there depends on `event` (docs/cli.md). Comes at least once; messages carry ids."""
-
-    event: str
-    id: str | None = None
-    from_: str | None = field(default=None, name="from")
-    from_user: str | None = None
-    from_name: str | None = None
-    to: str | None = None
-    text: str | None = None
-    sent_at: str | None = None
-    state: str | None = None
-    peer: str | None = None
-    name: str | None = None
-    online: bool | None = None
-    age_s: float | None = None
-    evidence: str | None = None
-    last_seen: str | None = None
-    nat: str | None = None
-    addresses: list[str] | None = None
-    path: str | None = None
-    reason: str | None = None
-    members: list[str] | None = None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from p2pnode.chat.contacts import Directory
     from p2pnode.chat.conversation import Conversation
+    from p2pnode.chat.files.service import Files, FileSettings
     from p2pnode.chat.inspecting import Inspector, OwnDetails, PathDetails
     from p2pnode.chat.language import Command, parse_line
     from p2pnode.chat.model import (
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         ChatEvent,
         Contact,
         ConversationSummary,
+        FileChanged,
         HallChanged,
         Member,
         Message,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
         PresenceSeen,
         RequestReceived,
         SendResult,
+        Transfer,
     )
     from p2pnode.chat.people import People
     from p2pnode.chat.protocol import MAX_TEXT_BYTES
@@ -51,6 +54,9 @@ __all__ = [
     "Conversation",
     "ConversationSummary",
     "Directory",
+    "FileChanged",
+    "FileSettings",
+    "Files",
     "HallChanged",
     "Inspector",
     "Member",
@@ -64,6 +70,7 @@ __all__ = [
     "PresenceSeen",
     "RequestReceived",
     "SendResult",
+    "Transfer",
     "parse_line",
 ]
 
@@ -74,6 +81,8 @@ _MODULES = {
     "Command": "language",
     "Conversation": "conversation",
     "Directory": "contacts",
+    "FileSettings": "files.service",
+    "Files": "files.service",
     "Inspector": "inspecting",
     "MAX_TEXT_BYTES": "protocol",
     "OwnDetails": "inspecting",

@@ -15,11 +15,14 @@ import time
 from collections.abc import Callable, Iterable
 
 from p2pnode import P2PError, PeerId, UserId, clean, clean_name, parse_peer
+from p2pnode.chat.files.text import remark
+from p2pnode.chat.filing import file_lines
 from p2pnode.chat.inspecting import Inspector, search_lines, trace_lines, verify_lines
 from p2pnode.chat.language import MACROS, Empty, Macro, Say, SayTo, Unknown, parse_line
 from p2pnode.chat.model import (
     HALL,
     ChatEvent,
+    FileChanged,
     Hall,
     HallChanged,
     Message,
@@ -148,6 +151,9 @@ class Conversation:
             return [(HALL, line) for line in came + left]
         if isinstance(event, MessageStateChanged) and event.state == "refused":
             return [(event.party, f"! {name(event.party)} does not take your messages.")]
+        if isinstance(event, FileChanged) and not event.progress:
+            told = remark(event.transfer, name(event.transfer.party))
+            return [(event.transfer.party, told)] if told is not None else []
         return []
 
     async def flush(self, timeout: float) -> None:
@@ -198,6 +204,8 @@ class Conversation:
             await self._verify(macro.argument)
         elif macro.name == "ping":
             await self._ping(macro.argument)
+        elif macro.name == "file":
+            self._lines(await file_lines(self.chat, self.party, macro.argument))
         elif macro.name == "search":
             await self._search(macro.argument)
         elif macro.name == "trace":

@@ -28,6 +28,7 @@ MACROS: dict[str, tuple[str, str]] = {
     "add": ("NAME|PEER [PETNAME]", "make somebody a contact, or accept a request"),
     "block": ("NAME", "take nothing from NAME any more; \\add NAME takes it back"),
     "verify": ("NAME [yes]", "the safety number to compare with NAME's; yes: they are the same"),
+    "file": ("[NAME] PATH", "send a file or folder; \\file lists all, \\file accept|refuse|cancel ID"),
     "search": ("TEXT", "messages of this conversation that contain TEXT"),
     "trace": ("[NAME]", "by which path NAME is reached, how fast, and why so"),
     "ping": ("IP [PORT]", "is there a node, and who; it becomes a way into the network"),

@@ -16,6 +16,8 @@ __all__ = [
     "Contact",
     "ContactState",
     "ConversationSummary",
+    "FileChanged",
+    "FileState",
     "Hall",
     "HallChanged",
     "Member",
@@ -27,6 +29,7 @@ __all__ = [
     "PresenceSeen",
     "RequestReceived",
     "SendResult",
+    "Transfer",
     "party_columns",
     "party_from_columns",
     "short_id",
@@ -53,6 +56,10 @@ MessageState = Literal["queued", "stored", "delivered", "read", "refused", "rece
 side will not take it · received: an incoming one."""
 
 ContactState = Literal["request", "accepted", "blocked"]
+
+FileState = Literal["preparing", "offered", "active", "done", "refused", "failed", "cancelled"]
+"""preparing: what we send is looked through · offered: waits for the other side · active: accepted, under way or
+waiting to go on · done: checked, and under its name · refused, failed, cancelled: `reason` says why."""
 
 
 def party_columns(party: Party) -> tuple[str, bytes]:
@@ -197,4 +204,41 @@ class HallChanged:
     members: tuple[Member, ...]
 
 
-ChatEvent = MessageReceived | MessageStateChanged | PresenceSeen | RequestReceived | HallChanged
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """A file or folder that is offered, under way or done.
+
+    `id`: 32 hex digits, chosen by `author`, the device that offers. `name`: made harmless. `count`: files and folders
+    in it. `done`, `size`: bytes. `path`: what we send, or where it is once it is done. `rate`: bytes per second of the
+    last seconds, `eta_s`: seconds to the end, None while nobody knows. Times in Unix seconds.
+    `reason`: why it ended, or why it does not go on just now (`offline`, `disk_full`, ...); a stable word.
+    """
+
+    position: int
+    id: str
+    outgoing: bool
+    party: Party
+    author: PeerId
+    name: str
+    folder: bool
+    size: int
+    count: int
+    done: int
+    state: FileState
+    reason: str
+    path: str
+    created_at: float
+    changed_at: float
+    rate: float = 0.0
+    eta_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileChanged:
+    """A transfer moved on; `progress`: only its bytes did (at most every 5 s)."""
+
+    transfer: Transfer
+    progress: bool = False
+
+
+ChatEvent = MessageReceived | MessageStateChanged | PresenceSeen | RequestReceived | HallChanged | FileChanged

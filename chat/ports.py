@@ -15,6 +15,7 @@ from p2pnode import (
     NodeSettings,
     PeerId,
     PresenceChanged,
+    Priority,
     UserId,
 )
 
@@ -27,6 +28,10 @@ Cancel = Callable[[], None]
 class StreamPort(Protocol):
     """`p2pnode.Stream`. Broken ones raise P2PError, OSError or EOFError."""
 
+    @property
+    def priority(self) -> Priority: ...
+    @priority.setter
+    def priority(self, priority: Priority) -> None: ...
     async def read(self, limit: int = ...) -> bytes: ...
     async def write(self, data: bytes) -> None: ...
     def finish(self) -> None: ...

@@ -54,6 +54,11 @@ class Resolver:
         self._running.add(user)
         self._chat.start_task(self._run(user), f"chat-resolve {user}")
 
+    async def devices(self, user: UserId) -> tuple[tuple[PeerId, ...], str]:
+        """Look the user's devices up now; return (all that are known, why there are none)."""
+        devices, _, reason = await self._look_up(user)
+        return devices, reason
+
     async def _run(self, user: UserId) -> None:
         chat, failures = self._chat, 0
         try:

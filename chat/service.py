@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -39,6 +39,7 @@ from p2pnode import (
 from p2pnode.chat.attention import Attention
 from p2pnode.chat.contacts import Directory
 from p2pnode.chat.delivery import Deliveries, Delivery
+from p2pnode.chat.files.service import Files, FileSettings
 from p2pnode.chat.inbound import Inbound
 from p2pnode.chat.limits import Buckets
 from p2pnode.chat.link import BROKEN
@@ -80,6 +81,7 @@ class ChatSettings:
     """Chat streams that one peer may have open to us; one is usual, more while sessions change over."""
     leave_s: float = 0.5
     """How long `stop` waits for goodbyes to leave."""
+    files: FileSettings = field(default_factory=FileSettings)
 
 
 class Chat:
@@ -97,7 +99,8 @@ class Chat:
         self.resolver = Resolver(self)
         self.links = Links(self)
         self.attention = Attention(self)
-        self.parts: tuple[Part, ...] = ()
+        self.files = Files(self, self.settings.files)
+        self.parts: tuple[Part, ...] = (self.files,)
         """What else works on the sessions, in the order of starting."""
         self.drops: Counter[str] = Counter()
         """Streams given up, by reason."""

@@ -19,6 +19,7 @@ _MODULES = {
     "commands_id": ("id", "config", "doctor"),
     "commands_net": ("status", "peers", "dht", "find", "connect", "netcheck", "ping"),
     "commands_chat": ("send", "messages", "history", "contacts"),
+    "commands_file": ("file",),
     "commands_topic": ("topic",),
     "commands_lab": ("lab",),
     "commands_simulate": ("simulate",),

@@ -124,6 +124,20 @@ def _join(
             "  [env: P2PNODE_ON_MESSAGE]",
         ),
     ] = None,
+    downloads: Annotated[
+        str | None,
+        typer.Option(
+            "--downloads", metavar="DIR", help="Where files of others go (HOME/downloads).  [env: P2PNODE_DOWNLOADS]"
+        ),
+    ] = None,
+    auto_accept: Annotated[
+        str | None,
+        typer.Option(
+            "--auto-accept",
+            metavar="BYTES",
+            help="Take contacts' files up to this size unasked (5M, 1G).  [env: P2PNODE_AUTO_ACCEPT]",
+        ),
+    ] = None,
     allow_doc_addresses: _DocAddresses = False,
     own_port: Annotated[
         str | None, typer.Option("-p", metavar="PORT", help="Old habit: own port, as --listen PORT.")
@@ -163,6 +177,8 @@ def _join(
         headless=headless or None,
         plain=plain or None,
         on_message=on_message,
+        downloads=downloads,
+        auto_accept=auto_accept,
         allow_doc_addresses=allow_doc_addresses or None,
     )
     if threads is not None:

@@ -23,7 +23,7 @@ from p2pnode import Address, Config, Node, NodeSettings, P2PError, PeerSpec, Rea
 from p2pnode.api.events import EventFeed
 from p2pnode.api.server import ApiServer
 from p2pnode.api.service import Service
-from p2pnode.chat import Chat, ChatStore
+from p2pnode.chat import Chat, ChatSettings, ChatStore, FileSettings
 from p2pnode.cli.commands_run import settings_of
 from p2pnode.cli.invocation import Invocation
 
@@ -104,6 +104,8 @@ class _Program:
         config: Config,
     ) -> None:
         self.metrics: Address | None = config["metrics"]
+        self.downloads = config["downloads"] or invocation.home.path / "downloads"
+        self.auto_accept: int = config["auto-accept"]
         self.on_message: str = config["on-message"]
         self.invocation = invocation
         self.settings = settings
@@ -124,7 +126,7 @@ class _Program:
                 network=self.network,
                 state_path=self.invocation.home.state,
             )
-            chat = Chat(node, store)
+            chat = Chat(node, store, self._chat_settings())
             service = Service(node, chat)
             api = ApiServer(service, self.invocation.home)
             feed = EventFeed(service) if self.console == "none" else None
@@ -153,6 +155,11 @@ class _Program:
                     self._event({"event": "stopping"})
                 await self._leave(node, chat, api, metrics, store)
                 watchdog.cancel()
+
+    def _chat_settings(self) -> ChatSettings:
+        peer = self.settings.role == "peer"  # a bootstrap node is nobody to write to
+        files = FileSettings(self.downloads.absolute() if peer else None, self.auto_accept)
+        return ChatSettings(hall=peer, files=files)
 
     async def _work(
         self, service: Service, api: ApiServer, feed: EventFeed | None, stop: Stop, metrics: MetricsServer | None

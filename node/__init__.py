@@ -128,6 +128,7 @@ if TYPE_CHECKING:
     )
     from p2pnode.home import Home as Home
     from p2pnode.home import default_home as default_home
+    from p2pnode.nat import Priority as Priority
     from p2pnode.nat import Stream as Stream
     from p2pnode.netcheck_report import FamilyReport as FamilyReport
     from p2pnode.netcheck_report import NetcheckReport as NetcheckReport
@@ -172,7 +173,7 @@ _MODULES = {
     "dht": "HelloResult",
     "events": "Joined LanPeerSeen NetworkChanged NodeEvent PresenceChanged SessionClosed SessionMoved SessionOpened",
     "home": "Home default_home",
-    "nat": "Stream",
+    "nat": "Priority Stream",
     "netcheck_report": "FamilyReport NetcheckReport",
     "node": "Node",
     "peerspec": "DEFAULT_PORT PeerSpec parse_host_port parse_peer",

@@ -151,6 +151,15 @@ def _count(raw: Any) -> int:
     return int(text)
 
 
+def _bytes(raw: Any) -> int:
+    text = str(raw).strip()
+    units = {"k": 10**3, "M": 10**6, "G": 10**9}
+    number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
+    if isinstance(raw, bool) or not (number.isascii() and number.isdigit()) or int(number[:15]) * unit > 2**38:
+        raise ValueError(f"{text[:80]!r} is not a number of bytes (at most 256 GiB; 5M, 2G)")
+    return int(number) * unit
+
+
 def _bandwidth(raw: Any) -> int:
     text = str(raw)
     if isinstance(raw, bool) or not (text.isascii() and text.isdigit()) or not 100_000 <= int(text[:15]) <= 10**12:
@@ -237,6 +246,9 @@ OPTIONS: dict[str, Option] = {
         Option("keep-records", "whether records stored for others survive a restart; auto: those of bootstrap nodes",
                "auto", _choice("auto", "yes", "no")),
         Option("idle-timeout", "seconds after which an unused session closes", 300.0, _positive_seconds),
+        Option("downloads", "folder for files of others; default: downloads in the home", None, _path, "one",
+               lambda path: None if path is None else str(path)),
+        Option("auto-accept", "take files of contacts up to so many bytes without asking; 0: none", 0, _bytes),
         Option("on-message", "a command for each message that comes, with it as JSON on standard input", "", _text),
         Option("plain", "line mode instead of the chat screen", False, kind="flag"),
         Option("headless", "no console; events as JSON lines on stdout", False, kind="flag"),

@@ -28,6 +28,7 @@ from p2pnode import (
     PeerNotFoundError,
     PeerOfflineError,
     PresenceChanged,
+    Priority,
     SessionClosed,
     SessionOpened,
     UserId,
@@ -64,6 +65,7 @@ class FakeStream:
     def __init__(self, session: FakeSession, protocol: str) -> None:
         self.protocol = protocol
         self.session = session
+        self.priority = Priority.NORMAL
         self.other: FakeStream
         self.written = bytearray()
         self._chunks: list[bytes] = []
