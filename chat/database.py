@@ -273,6 +273,7 @@ def _configure(connection: sqlite3.Connection) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA temp_store = MEMORY")
+    connection.execute("PRAGMA secure_delete = FAST")  # keys that were thrown away do not stay in pages written anyway
     connection.create_function("fold", 1, _fold, deterministic=True)
     return connection
 

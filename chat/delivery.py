@@ -25,6 +25,7 @@ class Delivery:
         self.has: set[PeerId] = set()
         self.reason = ""
         self._refused: set[PeerId] = set()
+        self._stored: set[PeerId] = set()
         self._tried: set[PeerId] = set()
         self._lookup_failed = False
         self._changed = asyncio.Event()
@@ -39,7 +40,7 @@ class Delivery:
         """Whether the first attempt has ended, one way or another."""
         if self.has or self.refused or self.reason == WAITS_FOR_A_PERSON:
             return True
-        return self.devices <= self._tried | self._refused if self.devices else self._lookup_failed
+        return self.devices <= self._tried | self._refused | self._stored if self.devices else self._lookup_failed
 
     async def wait(self, seconds: float, *, first_attempt: bool) -> None:
         """Wait for the delivery, or a refusal; with `first_attempt` also for the first failure."""
@@ -59,7 +60,7 @@ class Delivery:
         """Return the outcome so far. Raise RefusedError when it is a final no."""
         if self.refused:
             raise RefusedError("The other side does not take your messages.", id=self.id, reason=self.reason)
-        state: MessageState = "delivered" if self.has else "queued"
+        state: MessageState = "delivered" if self.has else "stored" if self._stored else "queued"
         return SendResult(self.id, state, bool(self.has), seconds, len(self.has), "" if self.has else self.reason)
 
     def note(self, change: Callable[[Delivery], None]) -> None:
@@ -70,6 +71,9 @@ class Delivery:
     def attempt_failed(self, peer: PeerId, reason: str) -> None:
         self._tried.add(peer)
         self.reason = self.reason or reason
+
+    def stored_for(self, peer: PeerId) -> None:
+        self._stored.add(peer)
 
     def refused_by(self, peer: PeerId, reason: str, *, final: bool) -> None:
         (self._refused if final else self._tried).add(peer)
@@ -107,6 +111,11 @@ class Deliveries:
         if delivery.devices <= delivery.has:
             del self._open[message_id]
         return first
+
+    def stored(self, message_id: str, peer: PeerId) -> None:
+        """It waits for `peer` in the network."""
+        if (delivery := self._open.get(message_id)) is not None:
+            delivery.note(lambda d: d.stored_for(peer))
 
     def refused(self, message_id: str, peer: PeerId, reason: str, *, final: bool) -> None:
         if (delivery := self._open.get(message_id)) is not None:

@@ -81,6 +81,7 @@ class Links:
         for peer in self._chat.directory.devices_of(party):
             if self.node.session(peer) is not None:
                 self.get(peer).tell(Welcome())
+                self._chat.mail.look(peer)
 
     # for links
 
@@ -113,6 +114,13 @@ class Links:
             if chat.deliveries.delivered(item.id.hex(), peer):
                 chat.emit(MessageStateChanged(item.id.hex(), item.party, "delivered"))
 
+    def delivered_otherwise(self, peer: PeerId, items: list[OutboxItem]) -> None:
+        """A device has these messages, by another way than its link."""
+        link = self.get(peer)
+        link.direct.forget(item.id for item in items)
+        self.delivered(peer, items)
+        link.poke()
+
     def refused(self, peer: PeerId, item: OutboxItem, code: str, *, final: bool) -> None:
         chat, message_id = self._chat, item.id.hex()
         log.info("message_refused", peer=str(peer), reason=code, final=final)
@@ -125,6 +133,7 @@ class Links:
         chat.emit(MessageStateChanged(message_id, item.party, state, code))
 
     def attempt_failed(self, peer: PeerId, failures: int, reason: str) -> None:
-        self._chat.deliveries.attempt_failed(peer, reason)
+        if not self._chat.mail.attempt_failed(peer, reason):
+            self._chat.deliveries.attempt_failed(peer, reason)
         self._chat.store.mark_attempt(peer, reason)
         self._chat.hall.attempt_failed(peer, failures)

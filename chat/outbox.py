@@ -118,6 +118,13 @@ class DeviceQueue:
         self._unsent = deque(sorted([item, *self._unsent], key=lambda other: other.position))
         return item, False
 
+    def forget(self, ids: Iterable[bytes]) -> None:
+        """These messages arrived another way."""
+        gone = frozenset(ids)
+        self._unsent = deque(item for item in self._unsent if item.id not in gone)
+        for message_id in gone:
+            self._in_flight.pop(message_id, None)
+
     def release(self) -> None:
         """The other side may take us now: forget the pause."""
         self._hold_s = self._held_until = 0.0

@@ -220,7 +220,10 @@ def add_devices_to_outbox(
         "SELECT m.position FROM messages AS m JOIN outbox AS o ON o.message = m.position AND o.device = x''"
         " WHERE m.conversation = ?"
     )
-    queued = "SELECT position FROM messages WHERE conversation = ? AND outgoing AND state = 'queued' AND sent_at >= ?"
+    queued = (
+        "SELECT position FROM messages WHERE conversation = ? AND outgoing AND state IN ('queued', 'stored')"
+        " AND sent_at >= ?"
+    )
     for device in devices:
         connection.execute(
             f"INSERT OR IGNORE INTO outbox (device, message) SELECT ?, position FROM ({unresolved} UNION {queued})",  # noqa: S608
@@ -243,7 +246,7 @@ def mark_delivered(connection: sqlite3.Connection, device: PeerId, positions: Se
 def mark_refused(connection: sqlite3.Connection, device: PeerId, position: int, reason: str) -> None:
     connection.execute("DELETE FROM outbox WHERE device = ? AND message = ?", (device.raw, position))
     connection.execute(
-        "UPDATE messages SET state = 'refused', reason = ? WHERE position = ? AND state = 'queued'"
+        "UPDATE messages SET state = 'refused', reason = ? WHERE position = ? AND state IN ('queued', 'stored')"
         " AND NOT EXISTS (SELECT 1 FROM outbox WHERE message = ?)",
         (reason, position, position),
     )

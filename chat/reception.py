@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from p2pnode import P2PError, PeerId, clean
+from p2pnode import P2PError, PeerId, UserId, clean
 from p2pnode.chat.limits import Buckets, StrangerGate
+from p2pnode.chat.mail.letters import LetterMessage
 from p2pnode.chat.model import MessageReceived, RequestReceived
 from p2pnode.chat.ports import SessionPort
 from p2pnode.chat.protocol import MAX_TEXT_BYTES, Hello, Members, TextMessage
@@ -56,20 +57,33 @@ class Reception:
             if not self._members.take(peer, now):
                 return "too_fast"
         stranger = not frame.hall and chat.directory.state_of(user) is None
+        admitted = not stranger or self._gate.admits(session.remote, chat.directory.open_requests(), now)
+        return await self._store(peer, user, frame, hall=frame.hall, strangers=admitted)
+
+    async def receive_letter(self, author: PeerId, message: LetterMessage) -> str:
+        """Store a message that waited in the network; return as `receive`. Only contacts can leave any."""
+        user = self._chat.directory.user_of(author)
+        if user is None:
+            return "busy"  # its Hello told us once, and will again
+        return await self._store(author, user, message, hall=False, strangers=False)
+
+    async def _store(
+        self, peer: PeerId, user: UserId, frame: TextMessage | LetterMessage, *, hall: bool, strangers: bool
+    ) -> str:
+        chat = self._chat
         incoming = Incoming(
             id=frame.id,
             author=peer,
             author_user=user,
-            hall=frame.hall,
+            hall=hall,
             sequence=frame.sequence,
             text=clean(frame.text, limit=MAX_TEXT_BYTES, newline=True),
             sent_at_ms=frame.sent_at,
             received_at_ms=chat.now_ms(),
             author_name=chat.directory.name_of(peer),
         )
-        admitted = not stranger or self._gate.admits(session.remote, chat.directory.open_requests(), now)
         try:
-            received = await chat.store.receive(incoming, strangers=admitted)
+            received = await chat.store.receive(incoming, strangers=strangers)
         except P2PError as exc:
             log.error("message_not_stored", reason=exc.code, why=exc.message)
             return "storage"

@@ -44,6 +44,7 @@ from p2pnode.chat.inbound import Inbound
 from p2pnode.chat.limits import Buckets
 from p2pnode.chat.link import BROKEN
 from p2pnode.chat.links import Links
+from p2pnode.chat.mail.service import Mail
 from p2pnode.chat.members import HallKeeper
 from p2pnode.chat.model import (
     ChatEvent,
@@ -100,7 +101,8 @@ class Chat:
         self.links = Links(self)
         self.attention = Attention(self)
         self.files = Files(self, self.settings.files)
-        self.parts: tuple[Part, ...] = (self.files,)
+        self.mail = Mail(self)
+        self.parts: tuple[Part, ...] = (self.files, self.mail)
         """What else works on the sessions, in the order of starting."""
         self.drops: Counter[str] = Counter()
         """Streams given up, by reason."""
@@ -199,6 +201,7 @@ class Chat:
             self._wrote_to(party, unaddressed=not devices)
         for device in devices:
             self.links.get(device).add(item)
+        self.mail.posted(party, devices)
         return delivery
 
     def subscribe(self, callback: Callable[[ChatEvent], None]) -> Cancel:
@@ -254,6 +257,7 @@ class Chat:
             for peer in self.directory.devices_of(party):
                 self.hall.lost(peer)
                 self.links.drop(peer)
+                self.mail.forget(peer)
             self.node.refuse_when(self.directory.is_blocked)
         else:
             for peer in self.directory.devices_of(party):

@@ -2,7 +2,7 @@
 
 from p2pnode.core.network_id import network_tag
 from p2pnode.dht.contact import Contact, KnownContact
-from p2pnode.dht.records import SignedRecord, record_key
+from p2pnode.dht.records import MAIL_LIFE, MAIL_SALT, SignedRecord, record_key
 from p2pnode.dht.results import GetResult, HelloResult, PutResult, ReadBack, Told
 from p2pnode.dht.server import Dht
 from p2pnode.dht.settings import DhtSettings
@@ -12,6 +12,8 @@ from p2pnode.dht.topic_entries import MAX_ENTRY_VALUE, MAX_TOPIC_LIFE, TopicEntr
 from p2pnode.dht.topic_reading import TopicResult
 
 __all__ = [
+    "MAIL_LIFE",
+    "MAIL_SALT",
     "MAX_ENTRY_VALUE",
     "MAX_TOPIC_LIFE",
     "Contact",

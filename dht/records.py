@@ -18,13 +18,25 @@ from p2pnode.core.errors import BadPacket
 from p2pnode.core.ids import NodeId, PublicKey
 from p2pnode.core.keys import SigningKey
 
-__all__ = ["CLOSE_TO_EXPIRY", "MAX_SALT_BYTES", "MAX_VALUE_BYTES", "SignedRecord", "record_key"]
+__all__ = [
+    "CLOSE_TO_EXPIRY",
+    "MAIL_LIFE",
+    "MAIL_SALT",
+    "MAX_SALT_BYTES",
+    "MAX_VALUE_BYTES",
+    "SignedRecord",
+    "is_mail",
+    "max_life",
+    "record_key",
+]
 
 MAX_VALUE_BYTES = 800
 MAX_SALT_BYTES = 32
 RECORD_DOMAIN = b"p2pnode/1/record"
 RECORD_TYPE = b"signed-record"
 MAX_LIFE = 86_400  # seconds: nobody keeps a record longer without its author
+MAIL_SALT = b"mail/"  # how the salt of mail begins: it waits longer, and in room of its own
+MAIL_LIFE = 7 * 86_400  # seconds: as long as its recipient may be away
 CLOSE_TO_EXPIRY = 60.0  # seconds: a record with less life is not worth a datagram any more
 CLOCK_TOLERANCE = 300  # seconds: clocks may be wrong by five minutes (security.md R2)
 
@@ -32,6 +44,16 @@ CLOCK_TOLERANCE = 300  # seconds: clocks may be wrong by five minutes (security.
 def record_key(public_key: bytes, salt: bytes) -> NodeId:
     """Return where the record lives: 20 bytes."""
     return NodeId(hashlib.sha256(public_key + salt).digest()[:20])
+
+
+def is_mail(salt: bytes) -> bool:
+    """Whether a record of this salt is mail."""
+    return salt.startswith(MAIL_SALT)
+
+
+def max_life(salt: bytes) -> int:
+    """Return how far ahead `expires` of a record with this salt may be, seconds."""
+    return MAIL_LIFE if is_mail(salt) else MAX_LIFE
 
 
 class SignedRecord(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
@@ -68,7 +90,7 @@ class SignedRecord(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_
         """Raise BadPacket: `bad_key`, `record_expired`, `expires_too_far`, `bad_record_signature`. About 0.1 ms."""
         if self.expires + CLOCK_TOLERANCE <= now_wall:
             raise BadPacket("record_expired")
-        if self.expires > now_wall + MAX_LIFE + CLOCK_TOLERANCE:
+        if self.expires > now_wall + max_life(self.salt) + CLOCK_TOLERANCE:
             raise BadPacket("expires_too_far")
         if not _signature_holds(self, network_tag):
             raise BadPacket("bad_record_signature")

@@ -95,6 +95,8 @@ class DhtSettings:
 
     storage_bytes: int = 32 * 1024 * 1024
     """Records kept, with their overhead."""
+    mail_bytes: int = 16 * 1024 * 1024
+    """Mail kept (records that wait a week), with its overhead: 10,000 of them. Beside the other records."""
     record_file: str = ""
     """SQLite file in which records survive a restart; empty: in memory only."""
     prefix_records: int = 64

@@ -1,7 +1,8 @@
 """Records kept for others, within quotas. `kademlia`'s storage interface, with judgement added.
 
-Per node 32 MiB; per prefix of the storing address 64 records, beyond which only free room is given; when full, the
-heaviest prefix loses first (security.md P1). The life of a record is counted on the monotonic clock: a wall clock that
+Per node 32 MiB, and 16 MiB beside them for mail, so that neither takes room from the other; per prefix of the storing
+address 64 records of each kind, beyond which only free room is given; when full, the heaviest prefix loses first
+(security.md P1). The life of a record is counted on the monotonic clock: a wall clock that
 jumps drops nothing.
 """
 
@@ -17,7 +18,7 @@ from p2pnode.core.address import Realm
 from p2pnode.core.errors import BadPacket
 from p2pnode.dht.accounts import Accounts
 from p2pnode.dht.messages import ErrorCode
-from p2pnode.dht.records import SignedRecord
+from p2pnode.dht.records import SignedRecord, is_mail, max_life
 from p2pnode.dht.settings import DhtSettings
 
 __all__ = ["RecordStorage", "StoreKey", "StoredRecord"]
@@ -47,6 +48,7 @@ class RecordStorage(IStorage):
         self._tolerance = settings.clock_tolerance
         self._records: dict[StoreKey, StoredRecord] = {}
         self._accounts: Accounts[StoreKey] = Accounts(settings.storage_bytes, settings.prefix_records)
+        self._mail: Accounts[StoreKey] = Accounts(settings.mail_bytes, settings.prefix_records)
         # What expires within the 16 seconds of a slot: 8 bytes for each record, where a heap takes 80. Slots in order.
         # Built anew when it names twice as many records as there are.
         self._slots: dict[int, list[StoreKey]] = {}
@@ -78,7 +80,8 @@ class RecordStorage(IStorage):
         except BadPacket as bad:
             code = ErrorCode.EXPIRES if bad.reason in ("record_expired", "expires_too_far") else ErrorCode.BAD_RECORD
             return code, 0
-        life = min(max(record.expires - wall, 0.0), self._max_life) + self._tolerance
+        longest = max_life(record.salt) if is_mail(record.salt) else self._max_life
+        life = min(max(record.expires - wall, 0.0), longest) + self._tolerance
         entry = StoredRecord(record, prefix, now, min(now + life, until))
         if entry.expires_at <= now:
             return ErrorCode.EXPIRES, 0
@@ -137,22 +140,26 @@ class RecordStorage(IStorage):
         return held if held is not None and held.expires_at > now else None
 
     def _make_room(self, entry: StoredRecord, now: float) -> bool:
-        if self._accounts.fits(entry.size):
+        accounts = self._accounts_of(entry)
+        if accounts.fits(entry.size):
             return True
         self.expire(now)
-        while not self._accounts.fits(entry.size):
-            loser = self._accounts.loser(entry.prefix, entry.size)
+        while not accounts.fits(entry.size):
+            loser = accounts.loser(entry.prefix, entry.size)
             if loser is None:
                 return False
             self._remove(loser)
         return True
 
+    def _accounts_of(self, entry: StoredRecord) -> Accounts[StoreKey]:
+        return self._mail if is_mail(entry.record.salt) else self._accounts
+
     def _add(self, key: StoreKey, entry: StoredRecord) -> None:
         self._records[key] = entry
         if self.on_change is not None:
             self.on_change(key)
-        self._accounts.add(entry.prefix, key, entry.size)
-        self.bytes = self._accounts.bytes
+        self._accounts_of(entry).add(entry.prefix, key, entry.size)
+        self.bytes += entry.size
         self._slot(key, entry.expires_at)
         if self._slotted > 2 * len(self._records) + 64:
             self._slots, self._slot_order, self._slotted = {}, [], 0
@@ -172,5 +179,5 @@ class RecordStorage(IStorage):
         held = self._records.pop(key)
         if self.on_change is not None:
             self.on_change(key)
-        self._accounts.remove(held.prefix, key, held.size)
-        self.bytes = self._accounts.bytes
+        self._accounts_of(held).remove(held.prefix, key, held.size)
+        self.bytes -= held.size

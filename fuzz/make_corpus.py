@@ -161,6 +161,11 @@ def others(seeds: Seeds) -> None:
     frames = hexes(each["bytes"] for each in vectors("chat")["frames"].values())
     seeds["chat_frame"] += [frame[4:] for frame in frames]
     seeds["chat_stream"] += [*frames[:3], b"".join(frames)]
+    mail = vectors("mail")
+    seeds["mail_frame"] += [frame[2:] for frame in hexes(mail["frames"].values())]
+    letter = bytes.fromhex(mail["letter"]["bytes"])
+    seeds["mail_letter"] += [letter, b"\0" * 512, b"\0" * 40 + b"\x01"]
+    seeds["mail_parts"] += [letter, b"\x01" + b"\0" * 2047]
     peer = vectors("identity")["ids"][0]["peer_id"]
     for number, route in enumerate(TAKING):
         if route.in_query:

@@ -128,6 +128,8 @@ if TYPE_CHECKING:
     )
     from p2pnode.home import Home as Home
     from p2pnode.home import default_home as default_home
+    from p2pnode.mailing import Mailed as Mailed
+    from p2pnode.mailing import MailRecord as MailRecord
     from p2pnode.nat import Priority as Priority
     from p2pnode.nat import Stream as Stream
     from p2pnode.netcheck_report import FamilyReport as FamilyReport
@@ -173,6 +175,7 @@ _MODULES = {
     "dht": "HelloResult",
     "events": "Joined LanPeerSeen NetworkChanged NodeEvent PresenceChanged SessionClosed SessionMoved SessionOpened",
     "home": "Home default_home",
+    "mailing": "MailRecord Mailed",
     "nat": "Priority Stream",
     "netcheck_report": "FamilyReport NetcheckReport",
     "node": "Node",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from p2pnode.core.tasks import TaskSet
 from p2pnode.joining import Joiner
+from p2pnode.mailing import Mailing
 from p2pnode.nat import UdpMux
 from p2pnode.netcheck_report import NetcheckReport
 from p2pnode.reaching import Reaching
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Measuring"]
 
 
-class Measuring(Topical):
+class Measuring(Topical, Mailing):
     """`Node` sets what is declared here."""
 
     settings: NodeSettings

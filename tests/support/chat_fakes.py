@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from support.chat_mail import FakeHolders, FakeMailing
+
 from p2pnode import (
     AccountKey,
     Address,
@@ -174,7 +176,7 @@ class FakeSession:
         self.node.emit(SessionClosed(self, reason))  # type: ignore[arg-type]  # a smaller session
 
 
-class FakeNode:
+class FakeNode(FakeMailing):
     """What `chat.ports.NodePort` asks for."""
 
     def __init__(self, world: FakeWorld, name: str, account: AccountKey | None = None, device: str = "") -> None:
@@ -313,12 +315,13 @@ class FakeNode:
 
 @dataclass
 class FakeWorld:
-    """All nodes, by id. `delay`: one way, seconds. `walls`: pairs that cannot reach each other."""
+    """All nodes, by id. `delay`: one way, seconds. `walls`: pairs that cannot reach each other. `holders`: of mail."""
 
     delay: float = 0.005
     lookup_s: float = 0.05
     nodes: dict[PeerId, FakeNode] = field(default_factory=dict)
     walls: set[frozenset[FakeNode]] = field(default_factory=set)
+    holders: FakeHolders | None = None
 
 
 class Person:

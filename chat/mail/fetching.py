@@ -1,0 +1,139 @@
+"""Letters that others left us: found in their chains of slots, stored as messages, removed."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from p2pnode import BadPacket, PeerId
+from p2pnode.chat.mail import tables
+from p2pnode.chat.mail.letters import LetterMessage, Slot, open_untrusted
+from p2pnode.chat.mail.postbox import GONE, Postbox
+
+if TYPE_CHECKING:
+    from p2pnode.chat.mail.granting import Granting
+    from p2pnode.chat.service import Chat
+
+__all__ = ["Fetching"]
+
+log = structlog.get_logger(__name__)
+
+AHEAD = 2  # slots looked at behind the last letter: one that was lost hides none behind it
+MAX_AT_ONCE = 256  # letters of one chain in one round
+MISSING_S = 8 * 86_400  # a skipped slot is looked for so long: no letter waits longer
+
+
+class Fetching:
+    """Reads the chains that others write in."""
+
+    def __init__(self, chat: Chat, box: Postbox, granting: Granting) -> None:
+        self._chat = chat
+        self._box = box
+        self._granting = granting
+        self._busy: set[bytes] = set()
+        self.letters = 0
+        """Read since the start."""
+
+    async def fetch_all(self, *, thorough: bool) -> None:
+        """Look into all chains. `thorough`: also those of devices that a session is open with."""
+        database = self._chat.store.database
+        before_s = self._chat.now_ms() // 1000 - MISSING_S
+        await database.write(lambda c: tables.retire(c, before_s=before_s))
+        given = await database.read(tables.given)
+        await asyncio.gather(
+            *(self.fetch(each) for each in given if thorough or self._chat.node.session(each.device) is None)
+        )
+
+    async def fetch(self, grant: tables.Given) -> None:
+        """Look into one chain until nothing more is found."""
+        if grant.id in self._busy or not self._granting.is_friend(grant.device):
+            return
+        self._busy.add(grant.id)
+        try:
+            await self._fetch_missing(grant)
+            await self._fetch_new(grant)
+        finally:
+            self._busy.discard(grant.id)
+
+    async def _fetch_new(self, grant: tables.Given) -> None:
+        base, secret = grant.base, grant.secret
+        while base < grant.base + MAX_AT_ONCE:
+            slots = [Slot(secret)]
+            slots += [slots[0].next(step) for step in range(1, AHEAD)]
+            found = await asyncio.gather(*(self._read(grant, slot) for slot in slots))
+            last = max((number for number, letter in enumerate(found) if letter is not None), default=None)
+            if last is None:
+                return
+            skipped: list[tables.Missing] = []
+            now = self._chat.now_ms() // 1000
+            for number, letter in enumerate(found[: last + 1]):
+                if letter is None:
+                    skipped.append(tables.Missing(base + number, slots[number].secret, now))
+                elif not await self._take(grant, slots[number], letter):
+                    return  # not on our disk: it stays where it is
+            base, secret = base + last + 1, slots[last].next().secret
+            await self._chat.store.database.write(partial(_advance, grant.id, base, secret, skipped))
+            for number, letter in enumerate(found[: last + 1]):
+                self._remove(slots[number], letter)
+
+    async def _fetch_missing(self, grant: tables.Given) -> None:
+        for each in await self._chat.store.database.read(lambda c: tables.missing(c, grant.id)):
+            slot = Slot(each.secret)
+            letter = await self._read(grant, slot)
+            if letter is not None and await self._take(grant, slot, letter):
+                await self._chat.store.database.write(partial(_found, grant.id, each.slot))
+                self._remove(slot, letter)
+
+    async def _read(self, grant: tables.Given, slot: Slot) -> bytes | None:
+        """Return a letter, `GONE`, or None: nothing is there."""
+        try:
+            return await self._box.fetch(slot)
+        except BadPacket as bad:  # only its writer can have put that there
+            self._drop(grant.device, bad)
+            return GONE
+
+    async def _take(self, grant: tables.Given, slot: Slot, letter: bytes) -> bool:
+        """Store what is in a letter; return whether it is done with."""
+        if letter == GONE:
+            return True
+        private = X25519PrivateKey.from_private_bytes(grant.private)
+        try:
+            author, messages = open_untrusted(slot, self._chat.node.peer_id, private, letter)
+            if author != grant.device:
+                raise BadPacket("wrong_author")
+        except BadPacket as bad:
+            self._drop(grant.device, bad)
+            return True
+        self.letters += 1
+        return await self._receive(author, messages)
+
+    async def _receive(self, author: PeerId, messages: list[LetterMessage]) -> bool:
+        for message in messages:
+            code = await self._chat.reception.receive_letter(author, message)
+            if code not in ("", "blocked"):
+                log.info("mail_not_taken", peer=str(author), reason=code)
+                return False
+        return True
+
+    def _remove(self, slot: Slot, letter: bytes | None) -> None:
+        if letter:
+            self._chat.start_task(self._box.remove(slot.seed, letter), "chat-mail-remove")
+
+    def _drop(self, device: PeerId, bad: BadPacket) -> None:
+        self._chat.drops[f"mail_{bad.reason}"] += 1
+        log.info("mail_dropped", peer=str(device), reason=bad.reason)
+
+
+def _advance(
+    grant: bytes, base: int, secret: bytes, skipped: list[tables.Missing], connection: sqlite3.Connection
+) -> None:
+    tables.advance(connection, grant, base, secret, skipped)
+
+
+def _found(grant: bytes, slot: int, connection: sqlite3.Connection) -> None:
+    tables.found_missing(connection, grant, slot)

@@ -1,0 +1,141 @@
+"""Offline delivery: what a device cannot be given now waits for it in the network, sealed. A part of the chat.
+
+The decisions are those of docs/design.md, "Mail"; the wire is docs/protocol/mail.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import structlog
+
+from p2pnode import Joined, NodeEvent, P2PError, PeerId, SessionOpened
+from p2pnode.chat.mail import tables
+from p2pnode.chat.mail.fetching import Fetching
+from p2pnode.chat.mail.granting import Granting
+from p2pnode.chat.mail.postbox import Postbox
+from p2pnode.chat.mail.sending import Sending
+from p2pnode.chat.model import ChatEvent, Hall, MessageReceived, MessageStateChanged, Party
+from p2pnode.chat.ports import Cancel
+
+if TYPE_CHECKING:
+    from p2pnode.chat.service import Chat
+
+__all__ = ["Mail"]
+
+log = structlog.get_logger(__name__)
+
+TICK_S = 30.0
+FIRST_PAUSES_S = (10.0, 60.0)  # after joining: the first look may have found hardly anybody to ask
+FETCH_S = 1_800.0  # between two looks into the chains of those who are not here
+PATIENCE_S = 5.0  # how long the direct way is tried alone
+
+
+class Mail:
+    """Letters of one chat."""
+
+    def __init__(self, chat: Chat) -> None:
+        self._chat = chat
+        box = Postbox(chat.node)
+        self._granting = Granting(chat)
+        self._sending = Sending(chat, box)
+        self.fetching = Fetching(chat, box, self._granting)
+        self._cancels: list[Cancel] = []
+        self._impatient: dict[PeerId, asyncio.TimerHandle] = {}
+        self._wake = asyncio.Event()
+        self._pauses: Iterator[float] = iter(())
+
+    async def start(self) -> None:
+        self._granting.start()
+        self._cancels = [self._chat.subscribe(self._chat_event), self._chat.node.subscribe(self._node_event)]
+        for session in self._chat.node.sessions():
+            self.look(session.peer)
+        if self._chat.node.mail_ready():
+            self._fetch_soon()
+        self._chat.start_task(self._run(), "chat-mail")
+
+    async def stop(self) -> None:
+        for cancel in self._cancels:
+            cancel()
+        for timer in self._impatient.values():
+            timer.cancel()
+
+    # what the chat tells
+
+    def look(self, peer: PeerId) -> None:
+        """A device is here, or was accepted: give it the means to leave us mail."""
+        self._granting.look(peer)
+
+    def attempt_failed(self, peer: PeerId, reason: str) -> bool:
+        """A device cannot be reached; return whether letters are tried, whose outcome the message waits for."""
+        if not self._chat.node.mail_ready() or not self._granting.is_friend(peer):
+            return False
+        self._sending.write(peer, reason)
+        return True
+
+    def posted(self, party: Party, devices: tuple[PeerId, ...]) -> None:
+        """A message was written: if nobody answers soon, it goes into a letter, while the direct way is tried on."""
+        if isinstance(party, Hall):
+            return
+        for device in devices:
+            if device not in self._impatient and self._chat.node.session(device) is None:
+                loop = asyncio.get_running_loop()
+                self._impatient[device] = loop.call_later(PATIENCE_S, self._lose_patience, device)
+
+    def forget(self, peer: PeerId) -> None:
+        """Neither leave a device mail nor read what it left."""
+        self._chat.store.database.write_later(lambda c: tables.drop_device(c, peer))
+
+    async def fetch(self) -> None:
+        """Look for letters now."""
+        await self.fetching.fetch_all(thorough=True)
+
+    # inside
+
+    def _lose_patience(self, device: PeerId) -> None:
+        del self._impatient[device]
+        if self._chat.node.session(device) is None and self._chat.links.get(device).pending:
+            self.attempt_failed(device, "timeout")
+
+    def _chat_event(self, event: ChatEvent) -> None:
+        if isinstance(event, MessageReceived):
+            self.look(event.message.author)
+        elif (
+            isinstance(event, MessageStateChanged) and event.state == "delivered" and not isinstance(event.party, Hall)
+        ):
+            for device in self._chat.directory.devices_of(event.party):
+                self.look(device)
+
+    def _node_event(self, event: NodeEvent) -> None:
+        if isinstance(event, SessionOpened):
+            self.look(event.session.peer)
+        elif isinstance(event, Joined):
+            self._fetch_soon()
+
+    def _fetch_soon(self) -> None:
+        self._pauses = iter(FIRST_PAUSES_S)
+        self._wake.set()
+
+    async def _run(self) -> None:
+        await self._wake.wait()
+        network, next_fetch, thorough = self._chat.node.network, 0.0, True
+        await self._sending.resume()
+        while True:
+            if self._wake.is_set():
+                self._wake.clear()
+                next_fetch, thorough = network.monotonic(), True
+            try:
+                if network.monotonic() >= next_fetch:
+                    await self.fetching.fetch_all(thorough=thorough)
+                    pause = next(self._pauses, FETCH_S)
+                    thorough = pause < FETCH_S
+                    next_fetch = network.monotonic() + pause * network.rng.uniform(0.8, 1.2)
+                await self._sending.look_after()
+            except P2PError as exc:
+                log.warning("mail_failed", reason=exc.code, why=exc.message)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(TICK_S, max(0.1, next_fetch - network.monotonic()))):
+                    await self._wake.wait()

@@ -1,0 +1,73 @@
+"""Sealed mail for applications: records that wait a week in the DHT, each under a key of its own. Part of `node.Node`.
+
+Whoever knows a slot's seed may write its records, replace and empty them; nobody else can. A holder sees a random key
+and sealed bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from p2pnode.core.keys import SigningKey
+from p2pnode.core.network import Network
+from p2pnode.dht import MAIL_LIFE, MAIL_SALT, Dht, SignedRecord
+
+__all__ = ["MailRecord", "Mailed", "Mailing"]
+
+ENOUGH = 12  # of 20 holders: whoever waits for "stored" goes on; the others follow
+
+
+@dataclass(frozen=True, slots=True)
+class Mailed:
+    """How a store went. `stored`: nodes that confirmed, of `tried`. `expires`: unix seconds."""
+
+    stored: int
+    tried: int
+    expires: int
+
+
+@dataclass(frozen=True, slots=True)
+class MailRecord:
+    """What the holders of a slot have. `value` is a stranger's, up to 800 bytes, empty when it was removed.
+
+    `seq`: unix milliseconds, the version · `expires`: unix seconds.
+    """
+
+    value: bytes
+    seq: int
+    expires: int
+
+
+class Mailing:
+    """The calls about mail. A slot has up to 256 parts, told apart by `part`."""
+
+    dht: Dht
+    network: Network
+
+    def mail_ready(self) -> bool:
+        """Whether anybody is known who could hold mail."""
+        return bool(self.dht.realms())
+
+    async def put_mail(self, seed: bytes, part: int, value: bytes, *, after: MailRecord | None = None) -> Mailed:
+        """Store `value` (0 to 800 bytes; none removes) in a part of the slot whose key has this seed (32 bytes).
+
+        `after`: what is there and is to be replaced. It waits a week. Raise ValueError.
+        """
+        wall = self.network.wall()
+        seq, expires = int(wall * 1000), int(wall) + MAIL_LIFE
+        if after is not None:
+            seq, expires = max(seq, after.seq + 1), max(after.expires, expires)
+        record = SignedRecord.sign(SigningKey(seed), self.dht.network_tag, _salt(part), seq, expires, value)
+        result = await self.dht.put(record, realms=self.dht.realms(), enough=ENOUGH)
+        return Mailed(result.stored, result.tried, expires)
+
+    async def get_mail(self, seed: bytes, part: int) -> MailRecord | None:
+        """Return the newest that the holders have, None when they have nothing. Costs a search."""
+        result = await self.dht.get(SigningKey(seed).public_raw, _salt(part))
+        if result.record is None:
+            return None
+        return MailRecord(result.record.value, result.record.seq, result.record.expires)
+
+
+def _salt(part: int) -> bytes:
+    return MAIL_SALT + bytes((part,))

@@ -1,0 +1,59 @@
+"""Holders of mail without a network, for the fake nodes of `chat_fakes`."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from p2pnode import AccountKey, Mailed, MailRecord
+
+if TYPE_CHECKING:
+    from support.chat_fakes import FakeWorld
+
+__all__ = ["FakeHolders", "FakeMailing"]
+
+LIFE_S = 7 * 86_400
+
+
+@dataclass
+class FakeHolders:
+    """What all holders have, by the slot's public key and part. `full`: they take nothing."""
+
+    records: dict[tuple[bytes, int], MailRecord] = field(default_factory=dict)
+    full: bool = False
+
+    def letters(self) -> list[tuple[bytes, int]]:
+        """Return the places that are not empty."""
+        return [place for place, record in self.records.items() if record.value]
+
+
+class FakeMailing:
+    """What `chat.ports.NodePort` asks for about mail."""
+
+    world: FakeWorld
+    network: Any
+    up: bool
+
+    def mail_ready(self) -> bool:
+        return self.world.holders is not None
+
+    async def put_mail(self, seed: bytes, part: int, value: bytes, *, after: MailRecord | None = None) -> Mailed:
+        await asyncio.sleep(self.world.lookup_s)
+        wall, holders = self.network.wall(), self.world.holders
+        expires = int(wall) + LIFE_S
+        if holders is None or holders.full or not self.up:
+            return Mailed(0, 20, expires)
+        seq = max(int(wall * 1000), after.seq + 1 if after is not None else 0)
+        place = AccountKey(seed).public_raw, part
+        held = holders.records.get(place)
+        if held is None or held.seq < seq:
+            holders.records[place] = MailRecord(value, seq, expires)
+        return Mailed(20, 20, expires)
+
+    async def get_mail(self, seed: bytes, part: int) -> MailRecord | None:
+        await asyncio.sleep(self.world.lookup_s)
+        if self.world.holders is None or not self.up:
+            return None
+        held = self.world.holders.records.get((AccountKey(seed).public_raw, part))
+        return held if held is not None and held.expires > self.network.wall() else None
