@@ -36,6 +36,8 @@ class Sending:
         self._box = box
         self._busy: dict[PeerId, asyncio.Task[None]] = {}
         self._again: dict[PeerId, str] = {}
+        self.open: set[str] = set()
+        """Messages (ids) that were stored since the start and wait to be read."""
 
     def write(self, device: PeerId, reason: str) -> None:
         """Put what a device has not got into letters, and store them. `reason`: why it cannot be reached."""
@@ -97,15 +99,24 @@ class Sending:
             lambda c: tables.mark_stored(c, letter.id, expires, now + FIRST_CHECK_S)
         )
         for item in stored:
+            self.open.add(item.id.hex())
             chat.emit(MessageStateChanged(item.id.hex(), item.party, "stored"))
         for item in await chat.store.database.read(lambda c: tables.contents(c, letter.id)):
             chat.deliveries.stored(item.id.hex(), letter.device)
 
-    async def look_after(self) -> None:
-        """Store again what nobody has or what grows old; see what was read; remove what is not needed any more."""
+    async def look_after(self) -> float:
+        """Store again what nobody has or what grows old; see what was read; remove what is not needed any more.
+
+        Return in how many seconds to look again.
+        """
         database, now = self._chat.store.database, self._chat.now_ms() // 1000
         due = await database.read(lambda c: tables.due_letters(c, now, DUE_AT_ONCE))
         await asyncio.gather(*(self._look_after(letter, now) for letter in due))
+        at = await database.read(tables.next_look)
+        if at is None:
+            self.open.clear()
+            return LAST_CHECK_S
+        return max(1.0, at - self._chat.now_ms() / 1000)
 
     async def _look_after(self, letter: tables.StoredLetter, now: int) -> None:
         database = self._chat.store.database

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -28,9 +29,9 @@ __all__ = ["Mail"]
 
 log = structlog.get_logger(__name__)
 
-TICK_S = 30.0
 FIRST_PAUSES_S = (10.0, 60.0)  # after joining: the first look may have found hardly anybody to ask
 FETCH_S = 1_800.0  # between two looks into the chains of those who are not here
+SETTLE_S = 1.0  # what is delivered is noted with a later commit
 PATIENCE_S = 5.0  # how long the direct way is tried alone
 
 
@@ -46,6 +47,7 @@ class Mail:
         self._cancels: list[Cancel] = []
         self._impatient: dict[PeerId, asyncio.TimerHandle] = {}
         self._wake = asyncio.Event()
+        self._fetch_now = False
         self._pauses: Iterator[float] = iter(())
 
     async def start(self) -> None:
@@ -103,11 +105,14 @@ class Mail:
     def _chat_event(self, event: ChatEvent) -> None:
         if isinstance(event, MessageReceived):
             self.look(event.message.author)
-        elif (
-            isinstance(event, MessageStateChanged) and event.state == "delivered" and not isinstance(event.party, Hall)
-        ):
-            for device in self._chat.directory.devices_of(event.party):
-                self.look(device)
+        elif isinstance(event, MessageStateChanged) and not isinstance(event.party, Hall):
+            if event.state == "stored":
+                self._wake.set()  # one more letter to look after
+            elif event.state == "delivered":
+                if event.id in self._sending.open:
+                    self._wake.set()  # and one that is not needed any more
+                for device in self._chat.directory.devices_of(event.party):
+                    self.look(device)
 
     def _node_event(self, event: NodeEvent) -> None:
         if isinstance(event, SessionOpened):
@@ -117,25 +122,26 @@ class Mail:
 
     def _fetch_soon(self) -> None:
         self._pauses = iter(FIRST_PAUSES_S)
+        self._fetch_now = True
         self._wake.set()
 
     async def _run(self) -> None:
         await self._wake.wait()
-        network, next_fetch, thorough = self._chat.node.network, 0.0, True
+        network, next_fetch, look = self._chat.node.network, math.inf, 1.0
         await self._sending.resume()
         while True:
-            if self._wake.is_set():
-                self._wake.clear()
-                next_fetch, thorough = network.monotonic(), True
+            self._wake.clear()
             try:
-                if network.monotonic() >= next_fetch:
-                    await self.fetching.fetch_all(thorough=thorough)
+                if self._fetch_now or network.monotonic() >= next_fetch:
+                    thorough, self._fetch_now = self._fetch_now, False
                     pause = next(self._pauses, FETCH_S)
-                    thorough = pause < FETCH_S
                     next_fetch = network.monotonic() + pause * network.rng.uniform(0.8, 1.2)
-                await self._sending.look_after()
+                    await self.fetching.fetch_all(thorough=thorough or pause < FETCH_S)
+                look = await self._sending.look_after()
             except P2PError as exc:
                 log.warning("mail_failed", reason=exc.code, why=exc.message)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(TICK_S, max(0.1, next_fetch - network.monotonic()))):
+                async with asyncio.timeout(max(0.1, min(look, next_fetch - network.monotonic()))):
                     await self._wake.wait()
+            if not self._fetch_now:
+                await asyncio.sleep(SETTLE_S)

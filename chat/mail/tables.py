@@ -30,6 +30,7 @@ __all__ = [
     "mark_stored",
     "missing",
     "newest_given",
+    "next_look",
     "open_letters",
     "pools",
     "put_given",
@@ -265,6 +266,12 @@ def due_letters(connection: sqlite3.Connection, now_s: int, limit: int) -> list[
         (now_s, limit),
     ).fetchall()
     return [StoredLetter(row[0], PeerId(row[1]), row[2], row[3], row[4], row[5], bool(row[7])) for row in rows]
+
+
+def next_look(connection: sqlite3.Connection) -> int | None:
+    """Return when the first letter has to be looked after (Unix seconds), None when there is none."""
+    at: int | None = connection.execute("SELECT min(next_at) FROM mail_letters").fetchone()[0]
+    return at
 
 
 def wait_for(connection: sqlite3.Connection, letter: int, checks: int, next_at: int) -> None:
