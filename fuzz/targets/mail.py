@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 
 from p2pnode import BadPacket, NodeKey, PeerId
@@ -37,10 +38,8 @@ def hold_frame(_data: bytes, frame: MailFrame) -> None:
 
 def read_letter(data: bytes) -> tuple[PeerId, list[LetterMessage]]:
     """The input is laid over a good letter, so that some reach the inside; then it stands alone."""
-    try:
+    with contextlib.suppress(BadPacket):
         open_untrusted(_SLOT, _READER.peer_id, _READER.x25519, data)
-    except BadPacket:
-        pass
     laid = bytes(a ^ b for a, b in zip(_LETTER, data.ljust(len(_LETTER), b"\0"), strict=False))
     return open_untrusted(_SLOT, _READER.peer_id, _READER.x25519, laid)
 

@@ -179,6 +179,8 @@ class FakeSession:
 class FakeNode(FakeMailing):
     """What `chat.ports.NodePort` asks for."""
 
+    listed = True
+
     def __init__(self, world: FakeWorld, name: str, account: AccountKey | None = None, device: str = "") -> None:
         rng = random.Random(name + device)
         self.world = world
@@ -222,8 +224,6 @@ class FakeNode(FakeMailing):
             raise PeerNotFoundError("Nobody knows this user.")
         return devices
 
-    listed = True
-
     async def connect(self, peer: PeerId, *, addresses: Sequence[Address] = (), timeout: float = 15.0) -> FakeSession:
         self.dials += 1
         await asyncio.sleep(2 * self.world.delay)
@@ -242,8 +242,7 @@ class FakeNode(FakeMailing):
         return ours
 
     def session(self, peer: PeerId) -> FakeSession | None:
-        found = self.sessions_by_peer.get(peer)
-        return found if found is not None and not found.closed else None
+        return found if (found := self.sessions_by_peer.get(peer)) is not None and not found.closed else None
 
     def sessions(self) -> list[FakeSession]:
         return [s for s in self.sessions_by_peer.values() if not s.closed]
