@@ -177,6 +177,16 @@ def others(seeds: Seeds) -> None:
         seeds["api_request"].append(bytes([number]) + body)
 
 
+def files(seeds: Seeds) -> None:
+    data = vectors("files")
+    frames = hexes(data["frames"].values())
+    head = bytes.fromhex(data["data_head_of_70000_bytes"])
+    seeds["file_frame"] += [frame[5:] for frame in frames]
+    seeds["file_pieces"] += [b"".join(frames), frames[0] + b"\x01\x00\x00\x00\x05hello" + frames[4], head + b"abc"]
+    seeds["file_manifest"].append(bytes.fromhex(data["manifest"]))
+    seeds["file_name"] += [name.encode() for name in data["names"]]
+
+
 def gateways(seeds: Seeds) -> None:
     data = vectors("portmap")
     for each in data["datagrams"]:
@@ -222,7 +232,7 @@ def linked(seeds: Seeds) -> None:
 def all_seeds() -> Seeds:
     """Return what the vectors give, by target."""
     seeds: Seeds = defaultdict(list)
-    for part in (identity, dht, session, relay, others, gateways, linked):
+    for part in (identity, dht, session, relay, others, files, gateways, linked):
         part(seeds)
     return seeds
 

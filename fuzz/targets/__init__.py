@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from targets import api, chat, core, dht, dht_node, ice, lan, links, mail, nat, networks, node, portmap, quic, relay
+from targets import (
+    api, chat, core, dht, dht_node, files, ice, lan, links, mail, nat, networks, node, portmap, quic, relay,
+)  # fmt: skip
 from targets.base import Target
 
 __all__ = ["TARGETS"]
 
 TARGETS: dict[str, Target] = {
     target.name: target
-    for module in (core, dht, dht_node, nat, ice, quic, node, lan, links, networks, portmap, relay, chat, mail, api)
+    for module in (
+        core,
+        dht,
+        dht_node,
+        nat,
+        ice,
+        quic,
+        node,
+        lan,
+        links,
+        networks,
+        portmap,
+        relay,
+        chat,
+        files,
+        mail,
+        api,
+    )  # fmt: skip
     for target in module.TARGETS
 }
