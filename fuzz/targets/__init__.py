@@ -3,7 +3,22 @@
 from __future__ import annotations
 
 from targets import (
-    api, chat, core, dht, dht_node, files, ice, lan, links, mail, nat, networks, node, portmap, quic, relay,
+    api,
+    chat,
+    core,
+    dht,
+    dht_node,
+    files,
+    ice,
+    lan,
+    links,
+    mail,
+    nat,
+    networks,
+    node,
+    portmap,
+    quic,
+    relay,
 )  # fmt: skip
 from targets.base import Target
 
@@ -28,6 +43,6 @@ TARGETS: dict[str, Target] = {
         files,
         mail,
         api,
-    )  # fmt: skip
+    )
     for target in module.TARGETS
 }
