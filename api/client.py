@@ -56,17 +56,21 @@ class Client:
         return self._exchange("DELETE", path, gives, query, timeout)
 
     def follow(self, path: str, gives: type[T], query: msgspec.Struct | None = None) -> Iterator[T]:
-        """Yield the objects of a stream until the node ends it."""
+        """Open a stream, and yield its objects until the node ends it."""
         decoder = msgspec.json.Decoder(gives)
         connection, response = self._open("GET", path, query, None)
-        try:
-            while line := response.readline():
-                if line.strip():
-                    yield decoder.decode(line)
-        except OSError as exc:
-            raise NotRunningError("The node has stopped.") from exc
-        finally:
-            connection.close()
+
+        def objects() -> Iterator[T]:
+            try:
+                while line := response.readline():
+                    if line.strip():
+                        yield decoder.decode(line)
+            except OSError as exc:
+                raise NotRunningError("The node has stopped.") from exc
+            finally:
+                connection.close()
+
+        return objects()
 
     def _exchange(self, method: str, path: str, gives: type[T], request: msgspec.Struct | None, timeout: float) -> T:
         connection, response = self._open(method, path, request, timeout + _GRACE_S)

@@ -27,6 +27,8 @@ from p2pnode.chat import (
     MessageReceived,
     MessageStateChanged,
     PresenceSeen,
+    StrangerChanged,
+    StrangerSaid,
 )
 
 __all__ = ["EventFeed", "chat_event", "node_event"]
@@ -75,6 +77,13 @@ def chat_event(event: ChatEvent, own: PeerId) -> t.Event | None:
         case PresenceSeen(peer, user, online, age_s):
             who = None if user is None else str(user)
             return t.Event(event="presence", peer=str(peer), from_user=who, online=online, age_s=round(age_s, 3))
+        case StrangerChanged(phase, reason, path, seconds):
+            return t.Event(
+                event="random", state=phase, reason=reason or None, path=path or None, age_s=round(seconds, 3)
+            )
+        case StrangerSaid(text, own_text, at):
+            who = "you" if own_text else "stranger"
+            return t.Event(event="random_message", from_=who, text=text, sent_at=t.rfc3339(at))
         case HallChanged(_, _, members):
             return t.Event(event="hall", members=[str(member.peer) for member in members])
         case FileChanged(transfer, _):

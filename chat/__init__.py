@@ -35,6 +35,8 @@ if TYPE_CHECKING:
         PresenceSeen,
         RequestReceived,
         SendResult,
+        StrangerChanged,
+        StrangerSaid,
         Transfer,
     )
     from p2pnode.chat.people import People
@@ -70,6 +72,8 @@ __all__ = [
     "PresenceSeen",
     "RequestReceived",
     "SendResult",
+    "StrangerChanged",
+    "StrangerSaid",
     "Transfer",
     "parse_line",
 ]

@@ -112,7 +112,7 @@ class Directory:
     def display_name(self, party: Party) -> str:
         """Return the petname, else the self-chosen name with the end of the id."""
         if isinstance(party, Hall):
-            return "hall"
+            return str(party)
         if isinstance(party, PeerId):
             party = self.party_of(party)
         contact = self._contacts.get(party)

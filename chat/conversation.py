@@ -21,6 +21,7 @@ from p2pnode.chat.inspecting import Inspector, search_lines, trace_lines, verify
 from p2pnode.chat.language import MACROS, Empty, Macro, Say, SayTo, Unknown, parse_line
 from p2pnode.chat.model import (
     HALL,
+    STRANGER,
     ChatEvent,
     FileChanged,
     Hall,
@@ -30,9 +31,12 @@ from p2pnode.chat.model import (
     MessageStateChanged,
     Party,
     RequestReceived,
+    StrangerChanged,
+    StrangerSaid,
 )
 from p2pnode.chat.people import People
 from p2pnode.chat.service import Chat
+from p2pnode.chat.strangers.console import StrangerConsole, event_lines
 
 __all__ = ["Conversation"]
 
@@ -59,10 +63,12 @@ class Conversation:
         show: Callable[[str], None],
         inspector: Inspector | None = None,
         listen: bool = True,
+        only_strangers: bool = False,
     ) -> None:
         """`own_port`: our UDP port, where `\\ping IP` asks when no port is given. `inspector`: tells of paths.
 
-        `listen`: show what arrives, a line each. False: whoever made this shows it.
+        `listen`: show what arrives, a line each. False: whoever made this shows it. `only_strangers`: who leaves the
+        strangers leaves the program.
         """
         self.chat = chat
         self.party: Party = HALL
@@ -71,6 +77,10 @@ class Conversation:
         self._show = show
         self._inspector = inspector
         self._people = People(chat)
+        self._strangers = StrangerConsole(chat)
+        self._before_stranger: Party = HALL
+        self._only_strangers = only_strangers
+        self._echo = not listen
         self._in_background: set[asyncio.Task[None]] = set()
         self._cancel = chat.subscribe(self.on_event) if listen else lambda: None
 
@@ -141,6 +151,8 @@ class Conversation:
     def remarks(self, event: ChatEvent) -> list[tuple[Party, str]]:
         """Return what an event means to the user beyond a message: lines, and the conversation each belongs to."""
         name = self.chat.display_name
+        if isinstance(event, StrangerChanged | StrangerSaid):
+            return [(STRANGER, line) for line in event_lines(event, echo=self._echo)]
         if isinstance(event, RequestReceived):
             who = name(event.contact.party)
             line = f"* {who} writes to you for the first time; answer, or type \\add {who}, to hear more."
@@ -161,6 +173,9 @@ class Conversation:
         await self.chat.settle(timeout)
 
     async def _send(self, party: Party, text: str) -> None:
+        if party is STRANGER:
+            await self._strangers.say(text)
+            return
         delivery = await self.chat.post(party, text)
         task = asyncio.get_running_loop().create_task(self._remark_on(delivery.id, party), name="console-remark")
         self._in_background.add(task)
@@ -190,7 +205,9 @@ class Conversation:
         await self._send(party, command.text)
 
     async def _macro(self, macro: Macro) -> None:
-        if macro.name in ("quit", "exit"):
+        if macro.name in ("random", "next", "report") or (macro.name == "quit" and self.party is STRANGER):
+            await self._stranger(macro)
+        elif macro.name in ("quit", "exit"):
             self.finished = True
         elif macro.name == "help":
             self._help()
@@ -212,6 +229,20 @@ class Conversation:
             self._lines(trace_lines(self.chat, self._inspector, self._named(macro.argument)))
         else:
             self._lines(await self._people.lines(macro.name, self.party))
+
+    async def _stranger(self, macro: Macro) -> None:
+        """A macro about strangers: they are the conversation from `\\random` to `\\quit`."""
+        if macro.name == "random" and self.party is not STRANGER:
+            self._before_stranger = self.party
+            self.turn_to(STRANGER)
+        try:
+            self._lines(await self._strangers.macro(macro.name, macro.argument))
+        finally:
+            if not self._strangers.begun and self.party is STRANGER:
+                self.turn_to(self._before_stranger)
+                self.finished = self.finished or self._only_strangers
+                if not self.finished and not self._echo:
+                    self._say(f"* Plain text goes to {self.chat.display_name(self.party)} again.")
 
     def _lines(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -256,7 +287,7 @@ class Conversation:
 
     def _chat(self, name: str) -> None:
         self.turn_to(self.chat.resolve(name) if name else HALL)
-        if isinstance(self.party, Hall):
+        if self.party is HALL:
             self._say("* Plain text goes to everybody in the hall.")
         else:
             self._say(f"* Plain text goes to {self.chat.display_name(self.party)}; \\chat leads back to the hall.")

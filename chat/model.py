@@ -12,6 +12,7 @@ from p2pnode import Address, PeerId, UserId
 
 __all__ = [
     "HALL",
+    "STRANGER",
     "ChatEvent",
     "Contact",
     "ContactState",
@@ -29,6 +30,9 @@ __all__ = [
     "PresenceSeen",
     "RequestReceived",
     "SendResult",
+    "Stranger",
+    "StrangerChanged",
+    "StrangerSaid",
     "Transfer",
     "party_columns",
     "party_from_columns",
@@ -47,6 +51,19 @@ class Hall:
 
 
 HALL = Hall()
+
+
+class Stranger(Hall):
+    """The conversation with a stranger (docs/random.md): like the hall, nobody that can be named, but never stored."""
+
+    def __str__(self) -> str:
+        return "stranger"
+
+    def __repr__(self) -> str:
+        return "<Stranger>"
+
+
+STRANGER = Stranger()
 
 Party = UserId | PeerId | Hall
 """Whom a conversation is with: a user (all devices), a node whose user is not known yet, or the hall."""
@@ -68,7 +85,7 @@ def party_columns(party: Party) -> tuple[str, bytes]:
         return "user", party.raw
     if isinstance(party, PeerId):
         return "peer", party.raw
-    return "hall", b""
+    return str(party), b""
 
 
 def party_from_columns(kind: str, key: bytes) -> Party:
@@ -241,4 +258,39 @@ class FileChanged:
     progress: bool = False
 
 
-ChatEvent = MessageReceived | MessageStateChanged | PresenceSeen | RequestReceived | HallChanged | FileChanged
+@dataclass(frozen=True, slots=True)
+class StrangerChanged:
+    """The search for a stranger, or the conversation with one, went on (docs/random.md).
+
+    `phase`: `searching`, `found`, `ended`, `off`. `reason`: while searching `next`, `still`, `waiting` (our own
+    reports), `no_network`; of an end `left`, `lost`, `broken`, `next`, `reported`, `quit`. `path`: as of a session;
+    while searching `relay` for relays only. `seconds`: that the search or the conversation took. `reports`: how many
+    strangers have reported us this week.
+    """
+
+    phase: str
+    reason: str = ""
+    path: str = ""
+    seconds: float = 0.0
+    reports: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StrangerSaid:
+    """A text in the conversation with a stranger, cleaned. `own`: ours. It is stored nowhere."""
+
+    text: str
+    own: bool
+    at: float
+
+
+ChatEvent = (
+    MessageReceived
+    | MessageStateChanged
+    | PresenceSeen
+    | RequestReceived
+    | HallChanged
+    | FileChanged
+    | StrangerChanged
+    | StrangerSaid
+)

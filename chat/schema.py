@@ -201,7 +201,20 @@ _MAIL: Migration = (
     ) WITHOUT ROWID""",
 )
 
-MIGRATIONS: tuple[Migration, ...] = (_FIRST, _SEEN, _SEARCH, _FILES, _MAIL)
+_STRANGERS: Migration = (
+    # The secret that this device's weekly blinded ids come out of (docs/random.md); one row.
+    "CREATE TABLE stranger_device (secret BLOB NOT NULL CHECK (length(secret) = 32))",
+    # Valid reports that were seen, and those that we made: these have the value that is announced. at: Unix seconds.
+    """CREATE TABLE stranger_reports (
+        device BLOB NOT NULL CHECK (length(device) = 32),
+        reporter BLOB NOT NULL CHECK (length(reporter) = 32),
+        at INTEGER NOT NULL,
+        value BLOB,
+        PRIMARY KEY (device, reporter)
+    ) WITHOUT ROWID""",
+)
+
+MIGRATIONS: tuple[Migration, ...] = (_FIRST, _SEEN, _SEARCH, _FILES, _MAIL, _STRANGERS)
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> int:

@@ -47,6 +47,7 @@ from p2pnode.chat.links import Links
 from p2pnode.chat.mail.service import Mail
 from p2pnode.chat.members import HallKeeper
 from p2pnode.chat.model import (
+    STRANGER,
     ChatEvent,
     Contact,
     Hall,
@@ -61,6 +62,7 @@ from p2pnode.chat.protocol import CHAT_PROTOCOL, ID_BYTES, Hello, is_device_of
 from p2pnode.chat.reception import Reception
 from p2pnode.chat.resolving import Resolver
 from p2pnode.chat.store import ChatStore, DeviceRow, Outgoing
+from p2pnode.chat.strangers.service import Strangers
 from p2pnode.chat.texts import check_text
 
 __all__ = ["Chat", "ChatSettings"]
@@ -102,7 +104,8 @@ class Chat:
         self.attention = Attention(self)
         self.files = Files(self, self.settings.files)
         self.mail = Mail(self)
-        self.parts: tuple[Part, ...] = (self.files, self.mail)
+        self.strangers = Strangers(self)
+        self.parts: tuple[Part, ...] = (self.files, self.mail, self.strangers)
         """What else works on the sessions, in the order of starting."""
         self.drops: Counter[str] = Counter()
         """Streams given up, by reason."""
@@ -175,6 +178,8 @@ class Chat:
         """Put a message on its way: on our disk when this returns. Raise as `send`."""
         check_text(text)
         party = self._conversation(target)
+        if party is STRANGER:
+            raise InvalidPeerError("A stranger has no name; use the calls for strangers.")
         if not isinstance(party, Hall):
             self.resolver.hint(party, addresses)
             if isinstance(party, PeerId) and addresses:
@@ -362,7 +367,7 @@ class Chat:
     def _person(self, target: Party | None) -> UserId | PeerId:
         party = self._conversation(target)
         if isinstance(party, Hall):
-            raise InvalidPeerError("The hall is no contact.")
+            raise InvalidPeerError(f"The {party} is no contact.")
         return party
 
     def _changed(self, contact: Contact) -> Contact:

@@ -21,6 +21,7 @@ _MODULES = {
     "commands_chat": ("send", "messages", "history", "contacts"),
     "commands_file": ("file",),
     "commands_topic": ("topic",),
+    "commands_random": ("random",),
     "commands_lab": ("lab",),
     "commands_simulate": ("simulate",),
 }

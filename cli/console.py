@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from p2pnode.chat import Chat, Conversation, Inspector
 
-__all__ = ["LineSplitter", "run_console"]
+__all__ = ["LineSplitter", "run_console", "run_strangers"]
 
 # Chosen by us.
 MAX_LINE_BYTES = 65_536  # of standard input; a message has 15,000
@@ -83,6 +83,30 @@ async def run_console(
     finally:
         conversation.close()
     return interrupted
+
+
+async def run_strangers(
+    chat: Chat, *, own_port: int, relay_only: bool, input_fd: int, output: TextIO, show: Callable[[str], None] | None
+) -> bool:
+    """Search for a stranger and serve the user until he leaves; return whether it was by Ctrl-C.
+
+    `show`: shows each line; None: a prompt on a terminal, else plain lines on `output`.
+    """
+    from p2pnode.chat import Conversation
+
+    able = show is None and os.isatty(input_fd) and output.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
+    line = show or (_print_above if able else _line_writer(output))
+    conversation = Conversation(chat, own_port=own_port, show=line, only_strangers=True)
+    try:
+        await conversation.handle("\\random relay-only" if relay_only else "\\random")
+        if able:
+            return await run_prompt(conversation, lambda: None)
+        await run_lines(conversation, input_fd, line)
+    except BrokenPipeError:
+        pass
+    finally:
+        conversation.close()
+    return False
 
 
 async def run_lines(conversation: Conversation, fd: int, show: Callable[[str], None]) -> None:

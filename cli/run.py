@@ -30,7 +30,7 @@ from p2pnode.cli.invocation import Invocation
 if TYPE_CHECKING:
     from p2pnode.api.metrics_server import MetricsServer
 
-__all__ = ["Entrance", "run_node"]
+__all__ = ["Entrance", "Stop", "loop_factory", "run_node", "signals", "watchdog_of"]
 
 log = structlog.get_logger(__name__)
 
@@ -74,7 +74,7 @@ def run_node(invocation: Invocation, config: Config, *, role: str, entrance: Ent
     invocation.home.lock()
     try:
         key, account = invocation.keys(config)
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             program = _Program(invocation, settings, key, account, entrance, console, config)
             try:
                 return runner.run(program.run())
@@ -84,7 +84,7 @@ def run_node(invocation: Invocation, config: Config, *, role: str, entrance: Ent
         invocation.home.unlock()
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
     except ImportError:
@@ -117,7 +117,7 @@ class _Program:
 
     async def run(self) -> int:
         stop = Stop()
-        with _signals(stop):
+        with signals(stop):
             store = await ChatStore.open(self.invocation.home.chat_db, run_blocking=self.network.run_blocking)
             node = Node(
                 key=self.key,
@@ -138,7 +138,7 @@ class _Program:
                 waiting = asyncio.ensure_future(stop.wanted.wait())
                 await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
                 waiting.cancel()
-                watchdog = _watchdog(stop.code or 0)
+                watchdog = watchdog_of(stop.code or 0)
                 if not work.done():
                     work.cancel()
                 await asyncio.gather(work, waiting, return_exceptions=True)
@@ -146,7 +146,7 @@ class _Program:
                     raise error
                 return stop.code or 0
             finally:
-                watchdog = watchdog or _watchdog(1)
+                watchdog = watchdog or watchdog_of(1)
                 if hook is not None:
                     hook.cancel()
                     await asyncio.gather(hook, return_exceptions=True)
@@ -274,7 +274,7 @@ def _metrics_server(node: Node, address: Address) -> MetricsServer:
 
 
 @contextlib.contextmanager
-def _signals(stop: Stop) -> Iterator[None]:
+def signals(stop: Stop) -> Iterator[None]:
     """Turn SIGINT, SIGTERM and SIGHUP into a request to leave."""
     loop = asyncio.get_running_loop()
     wanted = {"SIGINT": _INTERRUPTED, "SIGTERM": 0, "SIGHUP": 0}
@@ -295,7 +295,7 @@ def _signals(stop: Stop) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-def _watchdog(code: int) -> threading.Timer:
+def watchdog_of(code: int) -> threading.Timer:
     """End the process when leaving takes too long: a thread, since the loop itself may be what hangs.
 
     Nothing is lost by it: what was acknowledged is on the disk (SQLite, synchronous=FULL).

@@ -112,6 +112,10 @@ class Announcer:
             results = [self._writer.announce(entry, topic, depth, overlay) for overlay, depth in places]
             return _sum(await asyncio.gather(*results))
 
+    def abandon(self, topic: bytes, key: bytes) -> None:
+        """Keep an entry no longer; what is stored of it stays until it expires."""
+        self._own.pop((topic, key), None)
+
     async def unannounce_all(self) -> None:
         await asyncio.gather(*(self.unannounce(topic, key) for topic, key in list(self._own)))
 

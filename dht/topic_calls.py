@@ -52,6 +52,10 @@ class Topics:
         """Withdraw our entry, of the signer with the public key `key` (None: the node's); None when there is none."""
         return await self._announcer.unannounce(topic, self.key.public_raw if key is None else key)
 
+    def abandon(self, topic: bytes, *, key: bytes | None = None) -> None:
+        """Keep our entry no longer; what is stored of it stays until it expires, also when this node stops."""
+        self._announcer.abandon(topic, self.key.public_raw if key is None else key)
+
     async def unannounce_all(self) -> None:
         """Withdraw all our entries."""
         await self._announcer.unannounce_all()

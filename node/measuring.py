@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from p2pnode.core.tasks import TaskSet
+from p2pnode.dht import KnownContact
 from p2pnode.joining import Joiner
 from p2pnode.mailing import Mailing
 from p2pnode.nat import UdpMux
 from p2pnode.netcheck_report import NetcheckReport
+from p2pnode.peerspec import PeerSpec
 from p2pnode.reaching import Reaching
 from p2pnode.settings import NodeSettings
 from p2pnode.topics import Topical
@@ -29,6 +31,13 @@ class Measuring(Topical, Mailing):
     _tasks: TaskSet
     _netcheck: Netcheck | None = None
 
+    def ways_in(self, count: int = 8) -> tuple[PeerSpec, ...]:
+        """Return nodes through which another node of this machine can join: those named to us, and `count` others that
+        we know, drawn at random from the most dependable. Not this node itself."""
+        known = [contact for contact in self.dht.known_contacts()[: 5 * count] if contact.peer_id is not None]
+        drawn = self.network.rng.sample(known, min(count, len(known)))
+        return (*self.settings.bootstrap, *(_spec(contact) for contact in drawn))
+
     async def netcheck(self) -> NetcheckReport:
         """Find out what stands between this node and the world: seven seconds, a hundred datagrams. Raise P2PError."""
         if self._netcheck is None:
@@ -45,3 +54,8 @@ class Measuring(Topical, Mailing):
                 spawn=self._tasks.spawn,
             )
         return await self._netcheck.run()
+
+
+def _spec(contact: KnownContact) -> PeerSpec:
+    text = f"{contact.peer_id}@{contact.address}"
+    return PeerSpec(text, peer=contact.peer_id, hosts=((contact.address.ip, contact.address.port),))

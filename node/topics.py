@@ -12,6 +12,7 @@ from p2pnode.dht import Dht, TopicEntry, topic_id
 __all__ = ["Announced", "TopicListing", "TopicMember", "Topical"]
 
 MAX_NAME = 200  # characters of a topic's name
+TOPIC_LIFE = 1_800.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +53,24 @@ class Topical:
     dht: Dht
     network: Network
 
-    async def announce(self, topic: str | bytes, value: bytes, *, key: SigningKey | None = None) -> Announced:
-        """Announce `value` (1 to 200 bytes) under a topic until `unannounce` or the end of the node.
+    async def announce(
+        self, topic: str | bytes, value: bytes, *, key: SigningKey | None = None, life: float = TOPIC_LIFE
+    ) -> Announced:
+        """Announce `value` (1 to 200 bytes) under a topic until `unannounce`, `abandon` or the end of the node.
 
-        `key` signs it (None: the node's): one entry per topic and key, the newest counts. Who vanishes is gone after
-        half an hour. Raise ValueError.
+        `key` signs it (None: the node's): one entry per topic and key, the newest counts. `life`: seconds (60 to
+        3,600) after which whoever vanished is gone; refreshed after a third of that. Raise ValueError.
         """
-        result = await self.dht.announce(_topic(topic), value, key=key)
+        result = await self.dht.announce(_topic(topic), value, key=key, life=life)
         return Announced(result.stored, result.tried, result.elapsed_s)
 
     async def unannounce(self, topic: str | bytes, *, key: SigningKey | None = None) -> bool:
         """Withdraw what was announced; return whether there was anything."""
         return await self.dht.unannounce(_topic(topic), key=None if key is None else key.public_raw) is not None
+
+    def abandon(self, topic: str | bytes, *, key: SigningKey | None = None) -> None:
+        """Keep an announcement no longer, without withdrawing it: it stays for the rest of its life."""
+        self.dht.abandon(_topic(topic), key=None if key is None else key.public_raw)
 
     async def topic(self, topic: str | bytes, *, limit: int = 1_000, sample: bool = False) -> TopicListing:
         """Return who announced itself under a topic: all up to `limit`, or with `sample` so many at random.

@@ -9,7 +9,8 @@ from textual.widgets import Static
 
 from p2pnode import PeerId, UserId, clean
 from p2pnode.chat import Chat, Inspector, Party, PathDetails
-from p2pnode.chat.model import Hall, short_id
+from p2pnode.chat.model import STRANGER, Hall, short_id
+from p2pnode.chat.strangers.console import status_of
 from p2pnode.cli.screen.sidebar import PRESENCE
 
 __all__ = ["Details", "describe"]
@@ -54,7 +55,10 @@ class Details(VerticalScroll, can_focus=False):
 
 def describe(chat: Chat, inspector: Inspector | None, party: Party, presence: str) -> Content:
     """Return what is known of a conversation and of this node. Nothing in it is read as markup."""
-    pieces = _hall(chat, inspector) if isinstance(party, Hall) else _person(chat, inspector, party, presence)
+    if party is STRANGER:
+        pieces = _stranger(chat)
+    else:
+        pieces = _hall(chat, inspector) if isinstance(party, Hall) else _person(chat, inspector, party, presence)
     if inspector is not None:
         pieces += _own(chat, inspector)
     return Content.assemble(*((clean(text, limit=600, newline=True), style) for text, style in pieces))
@@ -110,6 +114,18 @@ def _hall(chat: Chat, inspector: Inspector | None) -> list[Piece]:
         pieces.append((f"{chat.display_name(member.user or member.peer)}", ""))
         pieces.append((f"  {path.path if path is not None else ''}{rtt}\n", "$foreground-muted"))
     return pieces
+
+
+def _stranger(chat: Chat) -> list[Piece]:
+    strangers = chat.strangers
+    hidden = "hidden: relays only" if strangers.relay_only else "a stranger's program can see it"
+    return [
+        ("A stranger\n", "bold"),
+        (f"{status_of(strangers)}\n", ""),
+        (f"your address: {hidden}\n", "$foreground-muted"),
+        ("nothing of it is stored; both have keys made for this conversation\n", "$foreground-muted"),
+        ("\\next another, \\report, \\quit\n", "$foreground-muted"),
+    ]
 
 
 def _own(chat: Chat, inspector: Inspector) -> list[Piece]:

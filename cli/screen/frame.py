@@ -6,7 +6,8 @@ from textual.content import Content
 
 from p2pnode import clean
 from p2pnode.chat import Chat, Party
-from p2pnode.chat.model import Hall
+from p2pnode.chat.model import STRANGER, Hall
+from p2pnode.chat.strangers.console import status_of
 from p2pnode.cli.screen.sidebar import PRESENCE
 
 __all__ = ["KEYS", "fits", "is_light", "title"]
@@ -28,7 +29,9 @@ def title(
 ) -> Content:
     """Return the line at the top: whom plain text goes to, what is unread, and who we are. `scrolled`: the newest
     messages are out of view."""
-    if isinstance(party, Hall):
+    if party is STRANGER:
+        about = f"# {status_of(chat.strangers)}"
+    elif isinstance(party, Hall):
         count = len(chat.members())
         about = f"# hall: {count} other{'' if count == 1 else 's'}" if count else "# hall: nobody else yet"
     else:

@@ -23,7 +23,7 @@ def test_every_command_of_the_contract_is_there() -> None:
     names = {path[0] for path in ALL}
     assert names == {
         "join", "bootstrap", "id", "status", "peers", "dht", "find", "connect", "netcheck", "ping", "send", "messages",
-        "history", "contacts", "doctor", "config", "lab", "simulate", "topic", "file",
+        "history", "contacts", "doctor", "config", "lab", "simulate", "topic", "file", "random",
     }  # fmt: skip
 
 

@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from support.chat_fake_ways import FakeWays
+
 from p2pnode import AccountKey, Mailed, MailRecord
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ class FakeHolders:
         return [place for place, record in self.records.items() if record.value]
 
 
-class FakeMailing:
+class FakeMailing(FakeWays):
     """What `chat.ports.NodePort` asks for about mail."""
 
     world: FakeWorld

@@ -1,0 +1,54 @@
+"""Whom to ask next among those who say that they are free. Pure; times are monotonic seconds."""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from p2pnode import PeerId
+
+__all__ = ["Acquaintances", "Candidates"]
+
+# Chosen by us.
+AGAIN_S = {"busy": 2.0, "crossing": 1.0, "failed": 20.0, "again": 20.0, "later": 60.0, "clock": 300.0}
+"""How long somebody is left alone, by how it went; others: 10 s."""
+MAX_TRIED = 512  # about 150 bytes each
+KEPT = 8  # partners that are not met again at once ...
+KEPT_S = 60.0  # ... for so long: in a lobby of two they meet again then
+
+
+class Candidates:
+    """Of one throw-away node."""
+
+    def __init__(self, own: PeerId) -> None:
+        self._own = own
+        self._not_before: OrderedDict[PeerId, float] = OrderedDict()
+
+    def choose(self, listed: Iterable[PeerId], count: int, now: float, rng: random.Random) -> list[PeerId]:
+        """Return up to `count` of them at random, without those that were tried a moment ago."""
+        fit = [peer for peer in dict.fromkeys(listed) if peer != self._own and self._not_before.get(peer, 0.0) <= now]
+        return rng.sample(fit, min(count, len(fit)))
+
+    def tried(self, peer: PeerId, how: str, now: float) -> None:
+        """It came to nothing: `how` is the code of the answer, or `failed`."""
+        self._not_before.pop(peer, None)
+        self._not_before[peer] = now + AGAIN_S.get(how, 10.0)
+        if len(self._not_before) > MAX_TRIED:
+            self._not_before.popitem(last=False)
+
+
+class Acquaintances:
+    """The blinded ids that this user talked to last: they are not met again at once."""
+
+    def __init__(self) -> None:
+        self._met: OrderedDict[bytes, float] = OrderedDict()
+
+    def met(self, device: bytes, now: float) -> None:
+        self._met.pop(device, None)
+        self._met[device] = now
+        if len(self._met) > KEPT:
+            self._met.popitem(last=False)
+
+    def just_met(self, device: bytes, now: float) -> bool:
+        return now < self._met.get(device, float("-inf")) + KEPT_S

@@ -1,0 +1,308 @@
+"""A throw-away node: it says in the lobby that it is free, asks others there and is asked, until a conversation begins.
+
+Used for one conversation, then thrown away. What it knows of its user is the blinded id of the week, which it shows to
+those only whom it wants to talk to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+import structlog
+
+from p2pnode import AccountKey, BadPacket, P2PError, PeerId, PeerSpec
+from p2pnode.chat.limits import Buckets
+from p2pnode.chat.link import BROKEN
+from p2pnode.chat.ports import SessionPort, StreamPort
+from p2pnode.chat.strangers.lobby import Acquaintances, Candidates
+from p2pnode.chat.strangers.ports import MaskNode
+from p2pnode.chat.strangers.receipts import LOBBY, NONCE_BYTES, Receipt, meeting_of
+from p2pnode.chat.strangers.seat import Seat
+from p2pnode.chat.strangers.talk import Pipe, Talk
+from p2pnode.chat.strangers.wire import RANDOM_PROTOCOL, VERSION, Card, Consent, Decline, Frame, Resume
+
+__all__ = ["Mask", "MaskOwner"]
+
+log = structlog.get_logger(__name__)
+
+# Chosen by us.
+SAMPLE = 12  # of the lobby that is read at a time
+AT_ONCE = 3  # of those are dialled at the same time; they are asked one after the other
+CONNECT_S = 5.0
+ASK_S = 5.0  # from the first card to both signatures
+WAIT_S = 2.5  # how long somebody waits while we ask another
+CARD_S = 3.0  # for the first frame of a stream
+LOOK_S = 0.7  # between two looks into the lobby, at first ...
+LOOK_MOST_S = 4.0  # ... and when it stays empty
+WAYS_TRIED = 4  # to join by once more
+LOBBY_LIFE_S = 120.0  # who vanishes is out of the lobby after that
+MAX_ASKED = 16  # streams of strangers that are answered at a time
+CLOCK_S = 600  # two clocks wrong by 5 minutes each still meet
+
+
+class MaskOwner(Protocol):
+    """What a mask asks its user's device."""
+
+    acquaintances: Acquaintances
+
+    def key_at(self, at: int) -> AccountKey: ...
+    def ways(self) -> tuple[PeerSpec, ...]:
+        """Return nodes to join through, as they are known now."""
+
+    async def wanted(self, node: MaskNode, device: bytes, epoch: int) -> bool:
+        """Whether reports allow to talk to a blinded id now."""
+
+
+class Mask:
+    """One throw-away node. `start`, `search`, `stop`."""
+
+    def __init__(self, node: MaskNode, owner: MaskOwner) -> None:
+        self.node = node
+        self._owner = owner
+        self._seat = Seat(node.peer_id)
+        self._candidates = Candidates(node.peer_id)
+        self._open = False
+        self._talk: Talk | None = None
+        self._found: asyncio.Future[Talk] = asyncio.get_running_loop().create_future()
+        self._one_question = asyncio.Lock()
+        self._news = asyncio.Event()
+        self._asked = 0
+        self._knocks = Buckets(rate=0.5, burst=4, capacity=256)  # by peer
+        self._all_knocks = Buckets(rate=8, burst=64, capacity=1)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopped = False
+
+    async def start(self) -> None:
+        """Join the network. Raise P2PError."""
+        self.node.handle(RANDOM_PROTOCOL, self._serve)
+        await self.node.start()
+
+    async def search(self) -> Talk:
+        """Return the conversation once one has begun."""
+        self._open = True
+        announcing = self._begin(self._announce())
+        looking = self._begin(self._look())
+        try:
+            return await self._found
+        finally:
+            self._open = False
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.gather(looking, announcing, return_exceptions=True)
+            self._begin(self._withdraw())
+
+    async def stop(self) -> None:
+        """Throw it away. Calling it twice is harmless."""
+        if self._stopped:
+            return
+        self._stopped = True
+        self._open = False
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.node.stop()
+
+    # the lobby
+
+    async def _announce(self) -> None:
+        await self.node.announce(LOBBY, bytes((VERSION,)), life=LOBBY_LIFE_S)
+
+    async def _withdraw(self) -> None:
+        await self.node.unannounce(LOBBY)
+
+    async def _look(self) -> None:
+        network, pause = self.node.network, LOOK_S
+        while True:
+            listing = await self.node.topic(LOBBY, limit=SAMPLE, sample=True)
+            if not listing.answered:
+                await self._join_again()
+            peers = [member.peer for member in listing.members if member.value[:1] == bytes((VERSION,))]
+            chosen = self._candidates.choose(peers, AT_ONCE, network.monotonic(), network.rng)
+            if chosen and self._seat.free:
+                await asyncio.gather(*(self._try(peer) for peer in chosen))
+                pause = LOOK_S
+            await asyncio.sleep(pause * (0.5 + network.rng.random()))
+            pause = min(pause * 1.5, LOOK_MOST_S)
+
+    async def _join_again(self) -> None:
+        """Nobody answers: perhaps our user's node has come to know somebody since we were made."""
+        ways = [host for spec in self._owner.ways() for host in spec.hosts][:WAYS_TRIED]
+        for host, port in ways:
+            with contextlib.suppress(P2PError):
+                await self.node.join_through(host, port)
+
+    # asking
+
+    async def _try(self, peer: PeerId) -> None:
+        """Dial somebody from the lobby and ask; what comes of it is in `_found`."""
+        how = "failed"
+        try:
+            session = await self.node.connect(peer, timeout=CONNECT_S)
+            async with self._one_question:
+                if not self._seat.ask(peer):
+                    return
+                how = await self._ask(session, peer)
+        except BROKEN as exc:
+            log.debug("stranger_failed", reason=type(exc).__name__)
+        finally:
+            if how:
+                self._candidates.tried(peer, how, self.node.network.monotonic())
+
+    async def _ask(self, session: SessionPort, peer: PeerId) -> str:
+        """Return "" when a conversation has begun, else why not. Raise one of BROKEN."""
+        agreed = False
+        stream = await session.open_stream(RANDOM_PROTOCOL)
+        pipe = Pipe(stream)
+        try:
+            async with asyncio.timeout(ASK_S):
+                key, card = self._card(int(self.node.network.wall()))
+                await pipe.send(card)
+                answer = await pipe.read()
+                if isinstance(answer, Decline):
+                    return answer.code
+                if not isinstance(answer, Card):
+                    raise BadPacket("unexpected")
+                if not self._seat.answered(peer):
+                    return await self._decline(pipe, "crossing")
+                self._wake()
+                why = await self._agree(session, pipe, key, card, answer, card.at)
+                agreed = not why
+                return why
+        finally:
+            if not agreed:
+                self._give_up(peer, stream, ours=True)
+
+    def _give_up(self, peer: PeerId, stream: StreamPort, *, ours: bool) -> None:
+        self._seat.leave(peer, ours=ours)
+        self._wake()
+        with contextlib.suppress(*BROKEN):
+            stream.finish()
+
+    # being asked
+
+    async def _serve(self, session: SessionPort, stream: StreamPort) -> None:
+        now = self.node.network.monotonic()
+        if self._asked >= MAX_ASKED or not (self._knocks.take(session.peer, now) and self._all_knocks.take("", now)):
+            stream.reset(1)
+            return
+        self._asked += 1
+        pipe = Pipe(stream)
+        try:
+            async with asyncio.timeout(CARD_S):
+                frame = await pipe.read()
+            await self._answer(session, pipe, frame)
+        except BROKEN:
+            stream.reset(1)
+        finally:
+            self._asked -= 1
+
+    async def _answer(self, session: SessionPort, pipe: Pipe, frame: Frame) -> None:
+        peer, wall = session.peer, self.node.network.wall()
+        if isinstance(frame, Resume):
+            if self._talk is None or self._talk.peer != peer or not await self._talk.resume(pipe, frame):
+                raise BadPacket("unexpected")
+            return
+        if not isinstance(frame, Card):
+            raise BadPacket("unexpected")
+        if abs(frame.at - wall) > CLOCK_S:
+            await self._decline(pipe, "clock")
+        elif not self._open or self._found.done():
+            await self._decline(pipe, "busy")
+        elif self._is_known(frame):
+            await self._decline(pipe, "again")
+        elif (refusal := await self._seat_for(peer)) is not None:
+            await self._decline(pipe, refusal)
+        else:
+            await self._accept(session, pipe, frame)
+
+    async def _accept(self, session: SessionPort, pipe: Pipe, card: Card) -> None:
+        """They have the seat: show who we are, and agree or not."""
+        agreed = False
+        try:
+            async with asyncio.timeout(ASK_S):
+                key, mine = self._card(card.at)
+                await pipe.send(mine)
+                agreed = not await self._agree(session, pipe, key, mine, card, card.at)
+        finally:
+            if not agreed:
+                self._give_up(session.peer, pipe.stream, ours=False)
+
+    async def _seat_for(self, peer: PeerId) -> str | None:
+        """Return None when the seat is theirs, else the code to decline with."""
+        verdict = self._seat.asked_by(peer)
+        if verdict == "take":
+            self._wake()
+            return None
+        if verdict != "wait":
+            return verdict
+        given: bool | None = None
+        try:
+            async with asyncio.timeout(WAIT_S):
+                while (given := self._seat.given(peer)) is None:
+                    await self._news.wait()
+        except TimeoutError:
+            given = self._seat.given(peer)
+        finally:
+            self._seat.forget(peer)
+        return None if given else "busy"
+
+    # both
+
+    async def _agree(self, session: SessionPort, pipe: Pipe, key: AccountKey, mine: Card, theirs: Card, at: int) -> str:
+        """Look at the other's reports, sign, and have its signature. Return "" then, else why not."""
+        if self._is_known(theirs):
+            return await self._decline(pipe, "again")
+        if abs(theirs.at - at) > CLOCK_S:
+            return await self._decline(pipe, "clock")
+        meeting = meeting_of((self.node.peer_id, mine.nonce), (session.peer, theirs.nonce))
+        receipt = Receipt(at, mine.device, theirs.device, meeting)
+        if not await self._owner.wanted(self.node, theirs.device, receipt.epoch):
+            return await self._decline(pipe, "later")
+        await pipe.send(Consent(key.sign(receipt.signing_input())))
+        frame = await pipe.read()
+        if isinstance(frame, Decline):
+            return frame.code
+        if not isinstance(frame, Consent) or not receipt.signed_by(theirs.device, frame.signature):
+            raise BadPacket("bad_signature")
+        if self._found.done():
+            raise BadPacket("unexpected")
+        self._talk = Talk(self.node, session, pipe, receipt, theirs.device, frame.signature)
+        self._found.set_result(self._talk)
+        return ""
+
+    def _card(self, at: int) -> tuple[AccountKey, Card]:
+        key = self._owner.key_at(at)
+        return key, Card(VERSION, at, key.public_raw, self.node.network.token_bytes(NONCE_BYTES))
+
+    def _is_known(self, card: Card) -> bool:
+        """Whether it is ourselves, or somebody whom we met just now."""
+        own = self._owner.key_at(card.at).public_raw
+        return card.device == own or self._owner.acquaintances.just_met(card.device, self.node.network.monotonic())
+
+    async def _decline(self, pipe: Pipe, code: str) -> str:
+        await pipe.send(Decline(code))
+        with contextlib.suppress(*BROKEN):
+            pipe.stream.finish()
+        return code
+
+    def _wake(self) -> None:
+        """Whoever waits for the seat looks again."""
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(_quietly(work), name="stranger-mask")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+async def _quietly(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except P2PError as exc:
+        log.info("stranger_lobby_failed", code=exc.code)
