@@ -35,7 +35,8 @@ __all__ = ["DiskError", "EndedError", "Fetch"]
 
 T = TypeVar("T")
 
-BATCH = SEGMENT  # bytes that a thread writes and hashes at a time: 2 ms
+BATCH_MIN, BATCH_MAX = 64 << 10, SEGMENT  # bytes that a thread writes and hashes at a time: at most 2 ms
+BATCH_SHARE = 512  # of a file: what `kill -9` finds in memory is two of these
 
 
 class DiskError(Exception):
@@ -171,6 +172,7 @@ class Fetch:
                 raise disk.DamagedError  # what was there is not what it should be: asked for from there
             held: list[bytes] = []
             size, left = 0, entry.size - offset
+            batch = min(BATCH_MAX, max(BATCH_MIN, entry.size // BATCH_SHARE))
             writing: asyncio.Task[None] | None = None
             try:
                 while left:
@@ -178,7 +180,7 @@ class Fetch:
                     held.append(data)
                     size += len(data)
                     left -= len(data)
-                    if size >= BATCH or not left:
+                    if size >= batch or not left:
                         if writing is not None:
                             await writing
                         files.moved(job, before + file.have)

@@ -14,6 +14,7 @@ far it is, the partial file says. So it goes on after any break: of a session, o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from p2pnode import (
     PeerId,
     PresenceChanged,
     SessionOpened,
+    StorageError,
 )
 from p2pnode.chat.files.incoming import Incoming
 from p2pnode.chat.files.jobs import Job
@@ -82,6 +84,7 @@ class Files:
         self._disk = asyncio.Semaphore(DISK_AT_ONCE)
         self._streams: dict[PeerId, int] = {}
         self._unsubscribe: Cancel | None = None
+        self._stopped = False
 
     # life
 
@@ -104,10 +107,11 @@ class Files:
         """Note how far all are. What is under way goes on after the next start."""
         if self._unsubscribe is not None:
             self._unsubscribe()
+        self._stopped = True
         for job in self.jobs.values():
             if job.done != job.record.known:
                 job.record.known = job.done
-                self.records.save_later(job.record)
+                self._save_later(job)
 
     # what applications call
 
@@ -202,10 +206,10 @@ class Files:
 
     def note_reason(self, job: Job, reason: str) -> None:
         """Say why it does not go on just now (empty: it does); with a later commit."""
-        if job.record.reason == reason or job.record.ended:
+        if job.record.reason == reason or job.record.ended or self._stopped:
             return
         job.record.reason = reason
-        self.records.save_later(job.record)
+        self._save_later(job)
         self.chat.emit(FileChanged(self.snapshot(job)))
 
     def moved(self, job: Job, done: int) -> None:
@@ -213,16 +217,20 @@ class Files:
         now = self.now
         job.done = done
         job.meter.note(now, done)
-        if now - job.told_at >= PROGRESS_S and done < job.record.size:
+        if now - job.told_at >= PROGRESS_S and done < job.record.size and not self._stopped:
             job.told_at = now
             job.record.known = done
-            self.records.save_later(job.record)
+            self._save_later(job)
             self.chat.emit(FileChanged(self.snapshot(job), progress=True))
 
     def own_hello(self, peer: PeerId) -> Hello:
         return self.chat.links.own_hello(peer)
 
     # inside
+
+    def _save_later(self, job: Job) -> None:
+        with contextlib.suppress(StorageError):  # the database is closed: what is in the file is a little older
+            self.records.save_later(job.record)
 
     def _shown(self, record: Record) -> Transfer:
         job = self.jobs.get((record.author, record.id))

@@ -40,6 +40,7 @@ from p2pnode.chat.ports import Cancel, SessionPort, StreamPort
 
 Handler = Callable[[SessionPort, StreamPort], Awaitable[None]]
 START_WALL = 1_700_000_000.0
+PACED = 16_384  # bytes that leave at a time where streams have a rate
 
 
 class FakeNetwork:
@@ -92,8 +93,15 @@ class FakeStream:
     async def write(self, data: bytes) -> None:
         if self._broken is not None:
             raise self._broken
-        self.written += data
-        self._later(self.other._arrive, bytes(data))
+        rate = self.session.world.bytes_per_s
+        for at in range(0, len(data), PACED if rate else max(1, len(data))):
+            part = bytes(data[at : at + PACED] if rate else data)
+            self.written += part
+            if rate:
+                await asyncio.sleep(len(part) / rate)
+                if self._broken is not None:
+                    raise self._broken
+            self._later(self.other._arrive, part)
 
     def finish(self) -> None:
         self._later(self.other._end)
@@ -143,6 +151,7 @@ class FakeSession:
         ours.other, theirs.other = theirs, ours
         self.streams.append(ours)
         self.other.streams.append(theirs)
+        self.world.streams += [ours, theirs]
         asyncio.get_running_loop().call_later(
             self.world.delay, self.other.if_whole, self.other.node._stream, self.other, protocol, theirs
         )
@@ -314,12 +323,15 @@ class FakeNode(FakeMailing):
 
 @dataclass
 class FakeWorld:
-    """All nodes, by id. `delay`: one way, seconds. `walls`: pairs that cannot reach each other. `holders`: of mail."""
+    """All nodes, by id. `delay`: one way, seconds. `bytes_per_s`: of each stream, 0: no limit. `walls`: pairs that
+    cannot reach each other. `holders`: of mail. `streams`: both ends of all that ever were."""
 
     delay: float = 0.005
+    bytes_per_s: float = 0.0
     lookup_s: float = 0.05
     nodes: dict[PeerId, FakeNode] = field(default_factory=dict)
     walls: set[frozenset[FakeNode]] = field(default_factory=set)
+    streams: list[FakeStream] = field(default_factory=list)
     holders: FakeHolders | None = None
 
 
