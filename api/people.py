@@ -38,6 +38,7 @@ def contact_answer(contact: Contact, own: UserId | None = None) -> t.Contact:
         verified=contact.verified,
         added_at=t.rfc3339(contact.added_at),
         safety_number=number,
+        mail=contact.mail,
     )
 
 

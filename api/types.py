@@ -331,7 +331,8 @@ class HistoryQuery(Struct):
 
 
 class Contact(Struct, kw_only=True):
-    """`state`: request, accepted or blocked. `safety_number`: to compare over another channel."""
+    """`state`: request, accepted or blocked. `safety_number`: to compare over another channel. `mail`: what you send
+    while they are away can wait in the network."""
 
     name: str
     user: str | None
@@ -340,6 +341,7 @@ class Contact(Struct, kw_only=True):
     verified: bool
     added_at: str
     safety_number: str | None
+    mail: bool
 
 
 class Contacts(Struct):

@@ -129,7 +129,10 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """A person that the user decided about, or has to: `request` until then. `name`: self-chosen. Unix seconds."""
+    """A person that the user decided about, or has to: `request` until then. `name`: self-chosen. Unix seconds.
+
+    `mail`: messages for one of the devices can wait in the network (it gave us the means in a session).
+    """
 
     party: UserId | PeerId
     petname: str
@@ -138,6 +141,7 @@ class Contact:
     verified: bool
     added_at: float
     devices: tuple[PeerId, ...] = ()
+    mail: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -307,7 +307,9 @@ def _contact(connection: sqlite3.Connection, row: Sequence[Any]) -> Contact:
         found = rows.fetchall()
         devices = tuple(PeerId(peer) for peer, _ in found)
         name = next((device_name for _, device_name in found if device_name), name)
-    return Contact(party, row[2], name, row[4], bool(row[5]), row[6] / 1000, devices)
+    taken = "SELECT 1 FROM mail_taken WHERE device = ?"
+    mail = any(connection.execute(taken, (device.raw,)).fetchone() for device in devices)
+    return Contact(party, row[2], name, row[4], bool(row[5]), row[6] / 1000, devices, mail)
 
 
 def contact(connection: sqlite3.Connection, party: UserId | PeerId) -> Contact:

@@ -145,8 +145,9 @@ class Sending:
         await chat.store.database.write(lambda c: tables.drop_letter(c, letter.id))
 
     async def resume(self) -> None:
-        """Write to everybody whom messages wait for since the last run."""
+        """Write to everybody whom messages wait for since the last run, and see what was read meanwhile."""
         try:
+            await self._chat.store.database.write(tables.look_at_all)
             for device in await self._chat.store.database.read(tables.awaited):
                 if not self._chat.directory.is_blocked(device):
                     self.write(device, "offline")

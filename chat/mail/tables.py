@@ -27,6 +27,7 @@ __all__ = [
     "due_letters",
     "found_missing",
     "given",
+    "look_at_all",
     "mark_stored",
     "missing",
     "newest_given",
@@ -266,6 +267,11 @@ def due_letters(connection: sqlite3.Connection, now_s: int, limit: int) -> list[
         (now_s, limit),
     ).fetchall()
     return [StoredLetter(row[0], PeerId(row[1]), row[2], row[3], row[4], row[5], bool(row[7])) for row in rows]
+
+
+def look_at_all(connection: sqlite3.Connection) -> None:
+    """Every letter's time has come: nobody looked after them for a while."""
+    connection.execute("UPDATE mail_letters SET checks = 0, next_at = 0")
 
 
 def next_look(connection: sqlite3.Connection) -> int | None:
