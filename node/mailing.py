@@ -30,7 +30,7 @@ class Mailed:
 class MailRecord:
     """What the holders of a slot have. `value` is a stranger's, up to 800 bytes, empty when it was removed.
 
-    `seq`: unix milliseconds, the version · `expires`: unix seconds.
+    `seq`: the version, see `put_mail` · `expires`: unix seconds.
     """
 
     value: bytes
@@ -51,12 +51,15 @@ class Mailing:
     async def put_mail(self, seed: bytes, part: int, value: bytes, *, after: MailRecord | None = None) -> Mailed:
         """Store `value` (0 to 800 bytes; none removes) in a part of the slot whose key has this seed (32 bytes).
 
-        `after`: what is there and is to be replaced. It waits a week. Raise ValueError.
+        It waits a week. A value's version is the second in which it expires, a removal's the millisecond in which it
+        was made, which is a thousand times as much: what was removed cannot come back by being stored once more.
+        `after`: what is to be removed, if that is known. Raise ValueError.
         """
         wall = self.network.wall()
-        seq, expires = int(wall * 1000), int(wall) + MAIL_LIFE
+        expires = int(wall) + MAIL_LIFE
         if after is not None:
-            seq, expires = max(seq, after.seq + 1), max(after.expires, expires)
+            expires = max(expires, after.expires)
+        seq = expires if value else int(wall * 1000)
         record = SignedRecord.sign(SigningKey(seed), self.dht.network_tag, _salt(part), seq, expires, value)
         result = await self.dht.put(record, realms=self.dht.realms(), enough=ENOUGH)
         return Mailed(result.stored, result.tried, expires)

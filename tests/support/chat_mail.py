@@ -46,7 +46,7 @@ class FakeMailing(FakeWays):
         expires = int(wall) + LIFE_S
         if holders is None or holders.full or not self.up:
             return Mailed(0, 20, expires)
-        seq = max(int(wall * 1000), after.seq + 1 if after is not None else 0)
+        seq = expires if value else int(wall * 1000)
         place = AccountKey(seed).public_raw, part
         held = holders.records.get(place)
         if held is None or held.seq < seq:
