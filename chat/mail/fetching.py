@@ -36,6 +36,7 @@ class Fetching:
         self._box = box
         self._granting = granting
         self._busy: set[bytes] = set()
+        self._removing: set[asyncio.Task[None]] = set()
         self.letters = 0
         """Read since the start."""
 
@@ -69,25 +70,26 @@ class Fetching:
             last = max((number for number, letter in enumerate(found) if letter is not None), default=None)
             if last is None:
                 return
-            skipped: list[tables.Missing] = []
+            kept: list[tables.Missing] = []
             now = self._chat.now_ms() // 1000
             for number, letter in enumerate(found[: last + 1]):
-                if letter is None:
-                    skipped.append(tables.Missing(base + number, slots[number].secret, now))
-                elif not await self._take(grant, slots[number], letter):
+                if letter != GONE:
+                    kept.append(tables.Missing(base + number, slots[number].secret, now))
+                if letter is not None and not await self._take(grant, slots[number], letter):
                     return  # not on our disk: it stays where it is
-            base, secret = base + last + 1, slots[last].next().secret
-            await self._chat.store.database.write(partial(_advance, grant.id, base, secret, skipped))
+            first, base, secret = base, base + last + 1, slots[last].next().secret
+            await self._chat.store.database.write(partial(_advance, grant.id, base, secret, kept))
             for number, letter in enumerate(found[: last + 1]):
-                self._remove(slots[number], letter)
+                self._remove(grant, first + number, slots[number], letter)
 
     async def _fetch_missing(self, grant: tables.Given) -> None:
         for each in await self._chat.store.database.read(lambda c: tables.missing(c, grant.id)):
             slot = Slot(each.secret)
             letter = await self._read(grant, slot)
             if letter is not None and await self._take(grant, slot, letter):
-                await self._chat.store.database.write(partial(_found, grant.id, each.slot))
-                self._remove(slot, letter)
+                if letter == GONE:
+                    await self._chat.store.database.write(partial(_found, grant.id, each.slot))
+                self._remove(grant, each.slot, slot, letter)
 
     async def _read(self, grant: tables.Given, slot: Slot) -> bytes | None:
         """Return a letter, `GONE`, or None: nothing is there."""
@@ -120,9 +122,22 @@ class Fetching:
                 return False
         return True
 
-    def _remove(self, slot: Slot, letter: bytes | None) -> None:
+    async def settle(self, seconds: float) -> None:
+        """Wait until what was read is removed, at most so long."""
+        if self._removing:
+            await asyncio.wait(self._removing, timeout=seconds)
+
+    def _remove(self, grant: tables.Given, number: int, slot: Slot, letter: bytes | None) -> None:
         if letter:
-            self._chat.start_task(self._box.remove(slot.seed, letter), "chat-mail-remove")
+            task = self._chat.start_task(self._empty(grant, number, slot, letter), "chat-mail-remove")
+            self._removing.add(task)
+            task.add_done_callback(self._removing.discard)
+
+    async def _empty(self, grant: tables.Given, number: int, slot: Slot, letter: bytes) -> None:
+        """Empty a slot that was read. Until that is stored its secret is kept, and it is read again: nobody else can
+        tell its writer."""
+        if await self._box.remove(slot.seed, letter):
+            await self._chat.store.database.write(partial(_found, grant.id, number))
 
     def _drop(self, device: PeerId, bad: BadPacket) -> None:
         self._chat.drops[f"mail_{bad.reason}"] += 1

@@ -54,12 +54,17 @@ class Postbox:
         """Return the first part of what is in a slot; an empty value: it was removed."""
         return await self._get(seed, 0)
 
-    async def remove(self, seed: bytes, letter: bytes) -> None:
-        """Empty a slot, the first part first: by that its writer sees that it was read."""
-        for part in range(len(split(letter))):
-            before = await self._get(seed, part)
-            if before is None or before.value:
-                await self._put(seed, part, GONE, before)
+    async def remove(self, seed: bytes, letter: bytes) -> bool:
+        """Empty a slot, the first part first: by that its writer sees that it was read. Return whether it is stored."""
+        removed = await self._remove(seed, 0)
+        await asyncio.gather(*(self._remove(seed, part) for part in range(1, len(split(letter)))))
+        return removed
+
+    async def _remove(self, seed: bytes, part: int) -> bool:
+        before = await self._get(seed, part)
+        if before is not None and not before.value:
+            return True
+        return (await self._put(seed, part, GONE, before)).stored > 0
 
     async def _put(self, seed: bytes, part: int, value: bytes, after: MailRecord | None = None) -> Mailed:
         async with self._places:

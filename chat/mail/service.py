@@ -32,6 +32,7 @@ log = structlog.get_logger(__name__)
 FIRST_PAUSES_S = (10.0, 60.0)  # after joining: the first look may have found hardly anybody to ask
 FETCH_S = 1_800.0  # between two looks into the chains of those who are not here
 SETTLE_S = 1.0  # what is delivered is noted with a later commit
+LEAVE_S = 0.5  # of the two seconds that leaving may take
 PATIENCE_S = 5.0  # how long the direct way is tried alone
 
 
@@ -60,6 +61,7 @@ class Mail:
         self._chat.start_task(self._run(), "chat-mail")
 
     async def stop(self) -> None:
+        await self.fetching.settle(LEAVE_S)
         for cancel in self._cancels:
             cancel()
         for timer in self._impatient.values():

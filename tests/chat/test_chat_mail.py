@@ -227,3 +227,38 @@ def test_no_mail_for_the_hall_strangers_and_the_blocked() -> None:
         assert await bob.texts(alice.node.user_id) == ["hello stranger"]
 
     run(main)
+
+
+def test_grants_rotate_and_old_keys_are_destroyed() -> None:
+    """Who meets a day later gets a new chain and key; the old one is gone once nothing can come in it any more."""
+
+    async def main(world: FakeWorld) -> None:
+        alice, bob = await friends(world)
+        [first] = await grants(bob)
+        for session in bob.node.sessions():
+            session.break_off("idle")
+        assert (await alice.chat.send(bob.node.user_id, "the same day", wait=5.0)).delivered
+        await asyncio.sleep(1.0)
+        assert await grants(bob) == [first]
+        bob.node.up = False
+        for session in bob.node.sessions():
+            session.break_off("lost")
+        assert (await alice.chat.send(bob.node.user_id, "in the old chain")).state == "stored"
+        await asyncio.sleep(2 * DAY_S)
+        bob.node.up = True
+        alice.chat.links.came(None)
+        await asyncio.sleep(5.0)
+        newest = await grants(bob)
+        assert (newest[0].base, newest[0].used) == (0, None)
+        assert newest[0].private != first.private
+        assert {given.id for given in newest[1:]} <= {first.id}
+        await bob.chat.mail.fetch()
+        await asyncio.sleep(5.0)
+        await bob.chat.mail.fetch()
+        assert [given.id for given in await grants(bob)] == [newest[0].id]
+        assert (await bob.texts(alice.node.user_id))[1:] == ["the same day", "in the old chain"]
+        held = await alice.store.database.read(lambda c: tables.taken(c, bob.node.peer_id))
+        assert held is not None
+        assert (held.id, held.used) == (newest[0].id, 0)
+
+    run(main)
