@@ -93,7 +93,7 @@ class Incoming:
             log.error("offer_not_stored", reason=exc.code, why=exc.message)
             return Answer(offer.id, "waits", "storage")
         chat.emit(FileChanged(files.snapshot(job)))
-        if offer.size <= files.settings.auto_accept_bytes and self._active() < MAX_ACTIVE:
+        if 0 < files.settings.auto_accept_bytes >= offer.size and self._active() < MAX_ACTIVE:
             await self.accept(job)
             return Answer(offer.id, "accepted", "")
         return Answer(offer.id, "pending", "")
@@ -172,18 +172,13 @@ class Incoming:
             except DiskError as exc:
                 files.note_reason(job, exc.code)
                 pause = DISK_PAUSE_S
-            except disk.DamagedError:
+            except (disk.DamagedError, BadPacket) as exc:
                 damaged += 1
-                if damaged >= DAMAGED_MAX:
+                for_good = isinstance(exc, BadPacket) and exc.reason == "wrong_hash"
+                if for_good or damaged >= DAMAGED_MAX:
                     await self._end(job, "failed", "damaged")
                     files.outgoing.answer_soon(record.author, Answer(record.id, "refused", "damaged"))
                     return
-            except BadPacket as bad:
-                if bad.reason == "wrong_hash":
-                    await self._end(job, "failed", "damaged")
-                    files.outgoing.answer_soon(record.author, Answer(record.id, "refused", "damaged"))
-                    return
-                files.note_reason(job, bad.reason)
             except (*BROKEN, TimeoutError) as exc:
                 files.note_reason(job, exc.code if isinstance(exc, P2PError) and exc.code == "blocked" else "offline")
             failures = 1 if job.done > before else failures + 1
