@@ -110,6 +110,7 @@ class Reception:
         self._chat.emit(MessageReceived(received.message))
 
     def _release(self, peer: PeerId) -> None:
+        self._chat.files.outgoing.came(peer)
         link = self._chat.links.get(peer)
         if link.pending:
             link.direct.release()

@@ -177,8 +177,9 @@ class Outgoing:
                 files.note_reason(job, "pending" if answer.state == "pending" else "")
 
     def may_take(self, job: Job, peer: PeerId) -> bool:
-        """Whether the offer is for this device. (A room would ask its list of members.)"""
-        return job.record.party in (peer, self._files.chat.directory.party_of(peer))
+        """Whether the offer is for this device: a look-up named it, or it proved whose it is. (A room would ask its
+        list of members.)"""
+        return peer in job.devices or job.record.party in (peer, self._files.chat.directory.party_of(peer))
 
     def answer_soon(self, peer: PeerId, answer: Answer) -> None:
         """Tell the sender of an offer what became of it here, if it can be told now; it asks again otherwise."""

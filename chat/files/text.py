@@ -75,6 +75,8 @@ def remark(transfer: Transfer, name: str) -> str | None:
     """Return the line that a change of state is worth in a conversation with `name`; None: none."""
     what, mark = _what(transfer), short(transfer)
     why = explained(transfer)
+    if transfer.state == "offered" and transfer.reason == "request_pending":
+        return f"  ({transfer.name} for {name}: {why})"
     if transfer.outgoing:
         lines = {
             "done": f"* {name} has {what}.",
