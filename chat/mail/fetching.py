@@ -41,31 +41,35 @@ class Fetching:
         """Read since the start."""
 
     async def fetch_all(self, *, thorough: bool) -> None:
-        """Look into all chains. `thorough`: also those of devices that a session is open with."""
+        """Look into all chains. `thorough`: behind slots that are missing, and also those of devices that are here."""
         database = self._chat.store.database
         before_s = self._chat.now_ms() // 1000 - MISSING_S
         await database.write(lambda c: tables.retire(c, before_s=before_s))
         given = await database.read(tables.given)
         await asyncio.gather(
-            *(self.fetch(each) for each in given if thorough or self._chat.node.session(each.device) is None)
+            *(
+                self.fetch(each, ahead=AHEAD if thorough else 1)
+                for each in given
+                if thorough or self._chat.node.session(each.device) is None
+            )
         )
 
-    async def fetch(self, grant: tables.Given) -> None:
-        """Look into one chain until nothing more is found."""
+    async def fetch(self, grant: tables.Given, *, ahead: int = AHEAD) -> None:
+        """Look into one chain until nothing more is found, at so many slots at a time."""
         if grant.id in self._busy or not self._granting.is_friend(grant.device):
             return
         self._busy.add(grant.id)
         try:
             await self._fetch_missing(grant)
-            await self._fetch_new(grant)
+            await self._fetch_new(grant, ahead)
         finally:
             self._busy.discard(grant.id)
 
-    async def _fetch_new(self, grant: tables.Given) -> None:
+    async def _fetch_new(self, grant: tables.Given, ahead: int) -> None:
         base, secret = grant.base, grant.secret
         while base < grant.base + MAX_AT_ONCE:
             slots = [Slot(secret)]
-            slots += [slots[0].next(step) for step in range(1, AHEAD)]
+            slots += [slots[0].next(step) for step in range(1, ahead)]
             found = await asyncio.gather(*(self._read(grant, slot) for slot in slots))
             last = max((number for number, letter in enumerate(found) if letter is not None), default=None)
             if last is None:

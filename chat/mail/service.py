@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import structlog
@@ -29,8 +28,9 @@ __all__ = ["Mail"]
 
 log = structlog.get_logger(__name__)
 
-FIRST_PAUSES_S = (10.0, 60.0)  # after joining: the first look may have found hardly anybody to ask
-FETCH_S = 1_800.0  # between two looks into the chains of those who are not here
+FIRST_PAUSE_S = 20.0  # after joining: the first look may have found hardly anybody to ask
+FETCH_S = 1_800.0  # between two looks into the chains of those who are not here: 60 datagrams for each
+THOROUGH_EVERY = 4
 SETTLE_S = 1.0  # what is delivered is noted with a later commit
 LEAVE_S = 0.5  # of the two seconds that leaving may take
 PATIENCE_S = 5.0  # how long the direct way is tried alone
@@ -49,7 +49,7 @@ class Mail:
         self._impatient: dict[PeerId, asyncio.TimerHandle] = {}
         self._wake = asyncio.Event()
         self._fetch_now = False
-        self._pauses: Iterator[float] = iter(())
+        self._rounds = 0
 
     async def start(self) -> None:
         self._granting.start()
@@ -123,7 +123,7 @@ class Mail:
             self._fetch_soon()
 
     def _fetch_soon(self) -> None:
-        self._pauses = iter(FIRST_PAUSES_S)
+        self._rounds = 0
         self._fetch_now = True
         self._wake.set()
 
@@ -135,10 +135,11 @@ class Mail:
             self._wake.clear()
             try:
                 if self._fetch_now or network.monotonic() >= next_fetch:
-                    thorough, self._fetch_now = self._fetch_now, False
-                    pause = next(self._pauses, FETCH_S)
+                    self._fetch_now = False
+                    pause = FETCH_S if self._rounds else FIRST_PAUSE_S
                     next_fetch = network.monotonic() + pause * network.rng.uniform(0.8, 1.2)
-                    await self.fetching.fetch_all(thorough=thorough or pause < FETCH_S)
+                    self._rounds += 1
+                    await self.fetching.fetch_all(thorough=self._rounds <= 2 or self._rounds % THOROUGH_EVERY == 0)
                 look = await self._sending.look_after()
             except P2PError as exc:
                 log.warning("mail_failed", reason=exc.code, why=exc.message)
