@@ -129,6 +129,7 @@ if TYPE_CHECKING:
     from p2pnode.home import Home as Home
     from p2pnode.home import default_home as default_home
     from p2pnode.mailing import Mailed as Mailed
+    from p2pnode.mailing import Mailing as Mailing
     from p2pnode.mailing import MailRecord as MailRecord
     from p2pnode.nat import Priority as Priority
     from p2pnode.nat import Stream as Stream
@@ -175,7 +176,7 @@ _MODULES = {
     "dht": "HelloResult",
     "events": "Joined LanPeerSeen NetworkChanged NodeEvent PresenceChanged SessionClosed SessionMoved SessionOpened",
     "home": "Home default_home",
-    "mailing": "MailRecord Mailed",
+    "mailing": "MailRecord Mailed Mailing",
     "nat": "Priority Stream",
     "netcheck_report": "FamilyReport NetcheckReport",
     "node": "Node",

@@ -8,12 +8,12 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from p2pnode import Mailing
 from p2pnode.chat.mail.letters import LetterMessage, Slot, open_untrusted, seal
 from p2pnode.chat.mail.postbox import Postbox
 from p2pnode.core.address import Realm
 from p2pnode.core.keys import NodeKey
 from p2pnode.dht import MAIL_SALT, record_key
-from p2pnode.mailing import Mailing
 from p2pnode.simulations.harness.population import Member, Population, PopulationSettings
 from p2pnode.simulations.harness.scenario import Run, Scenario
 

@@ -14,7 +14,7 @@ from support.dht_attacks import record
 from support.dht_network import DhtNode, make_network
 from support.dht_pair import WALL, World
 
-from p2pnode import BadPacket
+from p2pnode import BadPacket, Mailing
 from p2pnode.chat import MessageReceived
 from p2pnode.chat.mail import tables
 from p2pnode.chat.mail.frames import MAIL_PROTOCOL, Check, Grant, encode
@@ -25,7 +25,6 @@ from p2pnode.core.keys import NodeKey
 from p2pnode.dht import MAIL_LIFE, MAIL_SALT, DhtSettings, SignedRecord
 from p2pnode.dht.messages import ErrorCode
 from p2pnode.dht.storage import RecordStorage
-from p2pnode.mailing import Mailing
 from p2pnode.simulations.virtual import VirtualLoop, VirtualWorld, run_virtual
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from support.chat_mail import FakeHolders, FakeMailing
+from support.chat_network import FakeNetwork
 
 from p2pnode import (
     AccountKey,
@@ -39,27 +40,7 @@ from p2pnode.chat import Chat, ChatEvent, ChatSettings, ChatStore
 from p2pnode.chat.ports import Cancel, SessionPort, StreamPort
 
 Handler = Callable[[SessionPort, StreamPort], Awaitable[None]]
-START_WALL = 1_700_000_000.0
 PACED = 16_384  # bytes that leave at a time where streams have a rate
-
-
-class FakeNetwork:
-    """Clocks, chance and threads of one host."""
-
-    def __init__(self, seed: str) -> None:
-        self.rng = random.Random(seed)
-
-    def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
-
-    def wall(self) -> float:
-        return START_WALL + self.monotonic()
-
-    def token_bytes(self, count: int) -> bytes:
-        return self.rng.randbytes(count)
-
-    async def run_blocking(self, function: Callable[..., Any], *args: object) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(None, function, *args)
 
 
 class FakeStream:
