@@ -134,10 +134,10 @@ class Incoming:
         if job.record.state == "active" and (job.task is None or job.task.done()):
             job.task = self._files.chat.start_task(self._run(job), "file-fetch")
 
-    def poke(self, peer: PeerId) -> None:
-        """A device can be reached."""
+    def poke(self, peer: PeerId | None) -> None:
+        """A device (None: perhaps any) can be reached."""
         for job in self._files.jobs.values():
-            if not job.record.outgoing and job.record.author == peer and job.record.reason != "disk_full":
+            if not job.record.outgoing and peer in (None, job.record.author) and job.record.reason != "disk_full":
                 job.wake.set()
 
     def part_of(self, record: Record) -> str:

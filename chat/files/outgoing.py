@@ -119,6 +119,11 @@ class Outgoing:
             self._wake[peer] = asyncio.Event()
             self._couriers[peer] = self._files.chat.start_task(self._run(peer), f"file-courier {peer}")
 
+    def poke_all(self) -> None:
+        """Perhaps everybody can be reached now."""
+        for wake in self._wake.values():
+            wake.set()
+
     def came(self, peer: PeerId) -> None:
         """A session opened: what was told before is told again, in case that either side forgot."""
         for job in self._open_to(peer):

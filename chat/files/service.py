@@ -26,6 +26,8 @@ from p2pnode import (
     Address,
     BadPacket,
     InvalidPeerError,
+    Joined,
+    NetworkChanged,
     NodeEvent,
     NotFoundError,
     PeerId,
@@ -264,6 +266,9 @@ class Files:
         elif isinstance(event, PresenceChanged) and event.online:
             self.outgoing.poke(event.peer)
             self.incoming.poke(event.peer)
+        elif isinstance(event, Joined | NetworkChanged):
+            self.outgoing.poke_all()
+            self.incoming.poke(None)
 
     def _came(self, peer: PeerId) -> None:
         self.outgoing.came(peer)

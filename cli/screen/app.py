@@ -19,7 +19,17 @@ from textual.content import Content
 from textual.widgets import Static, TextArea
 
 from p2pnode import P2PError, PeerId, clean
-from p2pnode.chat import MAX_TEXT_BYTES, Chat, Conversation, Inspector, Message, Party, People, RequestReceived
+from p2pnode.chat import (
+    MAX_TEXT_BYTES,
+    Chat,
+    Conversation,
+    FileChanged,
+    Inspector,
+    Message,
+    Party,
+    People,
+    RequestReceived,
+)
 from p2pnode.chat.language import Macro, parse_line
 from p2pnode.chat.model import Hall
 from p2pnode.cli.screen.details import Details, describe
@@ -286,8 +296,9 @@ class ChatApp(App[bool]):
         for event in batch.events:
             for party, line in self.conversation.remarks(event):
                 self.tell(line, party)
-                if isinstance(event, RequestReceived):
-                    self.notify(clean(line).removeprefix("* "), title="Somebody new", markup=False)
+                if isinstance(event, RequestReceived | FileChanged) and line.startswith("*"):
+                    title = "Files" if isinstance(event, FileChanged) else "Somebody new"
+                    self.notify(clean(line).removeprefix("* "), title=title, markup=False)
         self.rooms.know(self.chat.directory.contacts() if batch.events or batch.messages else ())
         if shown or timeline_changed:
             self._draw_log()
