@@ -104,7 +104,7 @@ class Chat:
         self.attention = Attention(self)
         self.files = Files(self, self.settings.files)
         self.mail = Mail(self)
-        self.strangers = Strangers(self)
+        self.strangers = Strangers(self, store.database)
         self.parts: tuple[Part, ...] = (self.files, self.mail, self.strangers)
         """What else works on the sessions, in the order of starting."""
         self.drops: Counter[str] = Counter()

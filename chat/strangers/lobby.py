@@ -11,7 +11,7 @@ from p2pnode import PeerId
 __all__ = ["Acquaintances", "Candidates"]
 
 # Chosen by us.
-AGAIN_S = {"busy": 2.0, "crossing": 1.0, "failed": 20.0, "again": 20.0, "later": 60.0, "clock": 300.0}
+AGAIN_S = {"busy": 1.0, "taken": 8.0, "crossing": 1.0, "failed": 20.0, "again": 20.0, "later": 60.0, "clock": 300.0}
 """How long somebody is left alone, by how it went; others: 10 s."""
 MAX_TRIED = 512  # about 150 bytes each
 KEPT = 8  # partners that are not met again at once ...

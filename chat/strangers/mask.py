@@ -35,9 +35,10 @@ CONNECT_S = 5.0
 ASK_S = 5.0  # from the first card to both signatures
 WAIT_S = 2.5  # how long somebody waits while we ask another
 CARD_S = 3.0  # for the first frame of a stream
-LOOK_S = 0.7  # between two looks into the lobby, at first ...
+LOOK_S = 0.25  # between two looks into the lobby, at first ...
 LOOK_MOST_S = 4.0  # ... and when it stays empty
 WAYS_TRIED = 4  # to join by once more
+WITHDRAW_S = 1.5  # until a node that is thrown away does not wait for the lobby any more
 LOBBY_LIFE_S = 120.0  # who vanishes is out of the lobby after that
 MAX_ASKED = 16  # streams of strangers that are answered at a time
 CLOCK_S = 600  # two clocks wrong by 5 minutes each still meet
@@ -73,6 +74,7 @@ class Mask:
         self._knocks = Buckets(rate=0.5, burst=4, capacity=256)  # by peer
         self._all_knocks = Buckets(rate=8, burst=64, capacity=1)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._withdrawing: set[asyncio.Task[None]] = set()
         self._stopped = False
 
     async def start(self) -> None:
@@ -83,16 +85,16 @@ class Mask:
     async def search(self) -> Talk:
         """Return the conversation once one has begun."""
         self._open = True
-        announcing = self._begin(self._announce())
+        listing = self._begin(self._be_listed())
         looking = self._begin(self._look())
         try:
             return await self._found
         finally:
             self._open = False
-            for task in list(self._tasks):
+            for task in (listing, looking):
                 task.cancel()
-            await asyncio.gather(looking, announcing, return_exceptions=True)
-            self._begin(self._withdraw())
+            await asyncio.gather(looking, listing, return_exceptions=True)
+            self._withdraw()
 
     async def stop(self) -> None:
         """Throw it away. Calling it twice is harmless."""
@@ -104,15 +106,28 @@ class Mask:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._withdrawing:
+            await asyncio.wait(self._withdrawing, timeout=WITHDRAW_S)
         await self.node.stop()
 
     # the lobby
 
-    async def _announce(self) -> None:
-        await self.node.announce(LOBBY, bytes((VERSION,)), life=LOBBY_LIFE_S)
+    async def _be_listed(self) -> None:
+        """Be in the lobby while the seat is not taken: who is about to agree with somebody is out of it already."""
+        while True:
+            if self._seat.taken is None:
+                await self.node.announce(LOBBY, bytes((VERSION,)), life=LOBBY_LIFE_S)
+            while self._seat.taken is None:
+                await self._news.wait()
+            self._withdraw()
+            while self._seat.taken is not None:
+                await self._news.wait()
 
-    async def _withdraw(self) -> None:
-        await self.node.unannounce(LOBBY)
+    def _withdraw(self) -> None:
+        """Have the lobby forget us, behind everything else."""
+        task = asyncio.get_running_loop().create_task(_quietly(self.node.unannounce(LOBBY)), name="stranger-lobby")
+        self._withdrawing.add(task)
+        task.add_done_callback(self._withdrawing.discard)
 
     async def _look(self) -> None:
         network, pause = self.node.network, LOOK_S
@@ -211,7 +226,7 @@ class Mask:
         if abs(frame.at - wall) > CLOCK_S:
             await self._decline(pipe, "clock")
         elif not self._open or self._found.done():
-            await self._decline(pipe, "busy")
+            await self._decline(pipe, "taken")
         elif self._is_known(frame):
             await self._decline(pipe, "again")
         elif (refusal := await self._seat_for(peer)) is not None:
@@ -301,7 +316,7 @@ class Mask:
         return task
 
 
-async def _quietly(work: Coroutine[Any, Any, None]) -> None:
+async def _quietly(work: Coroutine[Any, Any, Any]) -> None:
     try:
         await work
     except P2PError as exc:

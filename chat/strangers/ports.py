@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -18,9 +19,10 @@ from p2pnode import (
     Scope,
     TopicListing,
 )
+from p2pnode.chat.model import ChatEvent
 from p2pnode.chat.ports import NodePort, SessionPort, StreamPort
 
-__all__ = ["MaskNode", "throw_away_node", "ways_in"]
+__all__ = ["Host", "MaskNode", "throw_away_node", "ways_in"]
 
 
 class MaskNode(Protocol):
@@ -43,6 +45,15 @@ class MaskNode(Protocol):
     async def unannounce(self, topic: str | bytes) -> bool: ...
     def abandon(self, topic: str | bytes, *, key: AccountKey | None = ...) -> None: ...
     async def topic(self, topic: str | bytes, *, limit: int = ..., sample: bool = ...) -> TopicListing: ...
+
+
+class Host(Protocol):
+    """What of a chat is needed."""
+
+    @property
+    def node(self) -> NodePort: ...
+    def emit(self, event: ChatEvent) -> None: ...
+    def start_task(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]: ...
 
 
 def throw_away_node(host: NodePort, *, relay_only: bool) -> MaskNode:

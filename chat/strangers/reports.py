@@ -26,7 +26,7 @@ __all__ = ["Reports"]
 log = structlog.get_logger(__name__)
 
 # Chosen by us.
-READ_S = 1.5  # a conversation does not wait longer for what others say
+READ_S = 1.2  # a conversation does not wait longer for what others say
 READ_AGAIN_S = 300.0
 MAX_READ = 64  # entries of a topic: ten count, and who floods a topic of its own makes readers check no more
 REPORT_LIFE_S = 3_600.0  # a holder's limit

@@ -15,7 +15,7 @@ from p2pnode import PeerId
 
 __all__ = ["Seat", "Verdict"]
 
-Verdict = Literal["take", "wait", "busy", "crossing"]
+Verdict = Literal["take", "wait", "busy", "taken", "crossing"]
 
 MAX_WAITING = 4
 
@@ -50,9 +50,10 @@ class Seat:
         return True
 
     def asked_by(self, peer: PeerId) -> Verdict:
-        """`take`: the seat is theirs now; `wait`: ask `given` again once our own question is answered."""
+        """`take`: the seat is theirs now; `wait`: ask `given` again once our own question is answered; `busy`: we are
+        asking somebody."""
         if self.taken is not None:
-            return "busy"
+            return "taken"
         if self.asking is None:
             self.taken, self._ours = peer, False
             return "take"

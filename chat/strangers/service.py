@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import structlog
@@ -24,7 +23,7 @@ from p2pnode.chat.model import StrangerChanged, StrangerSaid
 from p2pnode.chat.strangers.judging import next_slot
 from p2pnode.chat.strangers.lobby import Acquaintances
 from p2pnode.chat.strangers.mask import Mask
-from p2pnode.chat.strangers.ports import MaskNode, throw_away_node, ways_in
+from p2pnode.chat.strangers.ports import Host, MaskNode, throw_away_node, ways_in
 from p2pnode.chat.strangers.receipts import epoch_of
 from p2pnode.chat.strangers.reports import Reports
 from p2pnode.chat.strangers.store import StrangerStore
@@ -34,7 +33,6 @@ from p2pnode.chat.texts import check_text
 
 if TYPE_CHECKING:
     from p2pnode.chat.database import Database
-    from p2pnode.chat.service import Chat
 
 __all__ = ["Strangers"]
 
@@ -51,18 +49,16 @@ STOP_S = 0.7  # of the two seconds that leaving the program may take
 class Strangers:
     """`phase`: `off`, `searching`, `found`, `ended`. All methods belong to the event loop's thread."""
 
-    def __init__(self, chat: Chat, make_node: Callable[[bool], MaskNode] | None = None) -> None:
-        """`make_node(relay_only)`: makes a throw-away node."""
-        self._chat = chat
-        self._make_node = make_node or (lambda relay_only: throw_away_node(chat.node, relay_only=relay_only))
-        self.database: Database | None = None
-        """Where device secret and reports are kept, when not in the chat's own database."""
+    def __init__(self, host: Host, database: Database) -> None:
+        """`database`: where the device's secret and reports are kept."""
+        self._host = host
+        self.database = database
         self.phase = "off"
         self.since = 0.0
         """Monotonic seconds of the last change."""
         self.relay_only = False
         self.acquaintances = Acquaintances()
-        self.reports = Reports(lambda: self._make_node(self.relay_only))
+        self.reports = Reports(self._make_node)
         self._mask: Mask | None = None
         self._spare: Mask | None = None
         self._talk: Talk | None = None
@@ -76,10 +72,10 @@ class Strangers:
 
     async def start(self) -> None:
         """Read what is kept, announce what was reported. Raise StorageError."""
-        network = self._chat.node.network
-        store = StrangerStore(self.database or self._chat.store.database)
+        network = self._host.node.network
+        store = StrangerStore(self.database)
         await self.reports.load(store, network.token_bytes(32), network.wall())
-        self._carrying = self._chat.start_task(self.reports.carry(), "stranger-reports")
+        self._carrying = self._host.start_task(self.reports.carry(), "stranger-reports")
 
     async def stop(self) -> None:
         """Leave whomever we talk to."""
@@ -98,12 +94,12 @@ class Strangers:
     @property
     def elapsed_s(self) -> float:
         """Seconds since the last change of phase."""
-        return max(0.0, self._chat.node.network.monotonic() - self.since)
+        return max(0.0, self._host.node.network.monotonic() - self.since)
 
     @property
     def reports_against_us(self) -> int:
         """How many strangers have reported this device this week, as far as it knows."""
-        device = self.key_at(int(self._chat.node.network.wall())).public_raw
+        device = self.key_at(int(self._host.node.network.wall())).public_raw
         return self.reports.board.reports(device)
 
     async def begin(self, *, relay_only: bool = False) -> None:
@@ -143,7 +139,7 @@ class Strangers:
         if len(text.encode()) > MAX_TEXT_BYTES:
             raise MessageTooLongError(f"A text to a stranger has at most {MAX_TEXT_BYTES:,} bytes.")
         talk = self._talk
-        self._chat.emit(StrangerSaid(text, True, self._chat.node.network.wall()))
+        self._host.emit(StrangerSaid(text, True, self._host.node.network.wall()))
         await talk.say(text)
 
     async def report(self) -> None:
@@ -168,8 +164,11 @@ class Strangers:
 
     # inside
 
+    def _make_node(self) -> MaskNode:
+        return throw_away_node(self._host.node, relay_only=self.relay_only)
+
     def ways(self) -> tuple[PeerSpec, ...]:
-        return ways_in(self._chat.node)
+        return ways_in(self._host.node)
 
     def key_at(self, at: int) -> AccountKey:
         return self.reports.key_at(at)
@@ -180,23 +179,21 @@ class Strangers:
 
     def _begin_round(self, reason: str = "") -> None:
         self._change("searching", reason, "relay" if self.relay_only else "")
-        self._round = self._chat.start_task(self._one_round(), "stranger")
+        self._round = self._host.start_task(self._one_round(), "stranger")
 
     async def _one_round(self) -> None:
         """Search, talk, and say how it ended."""
-        reminding = self._chat.start_task(self._remind(), "stranger-reminder")
+        reminding = self._host.start_task(self._remind(), "stranger-reminder")
         try:
-            mask = await self._next_mask()
-            await self._own_turn(mask)
-            talk = await mask.search()
+            mask, talk = await self._search()
         finally:
             reminding.cancel()
-        network = self._chat.node.network
+        network = self._host.node.network
         self._talk = self._last = talk
         self.acquaintances.met(talk.device, network.monotonic())
-        talk.heard = lambda text: self._chat.emit(StrangerSaid(text, False, network.wall()))
+        talk.heard = lambda text: self._host.emit(StrangerSaid(text, False, network.wall()))
         self._change("found", path=talk.path)
-        self._preparing = self._chat.start_task(self._prepare(), "stranger-spare")
+        self._preparing = self._host.start_task(self._prepare(), "stranger-spare")
         reason = await talk.run()
         self._talk = None
         self.acquaintances.met(talk.device, network.monotonic())
@@ -216,7 +213,7 @@ class Strangers:
             self._preparing.cancel()
         self._mask, self._spare = self._spare, None
         while self._mask is None:
-            mask = self._mask = Mask(self._make_node(self.relay_only), self)
+            mask = self._mask = Mask(self._make_node(), self)
             try:
                 await mask.start()
             except P2PError as exc:
@@ -227,23 +224,42 @@ class Strangers:
                 await asyncio.sleep(RETRY_S)
         return self._mask
 
-    async def _own_turn(self, mask: Mask) -> None:
-        """Wait while nobody would choose us: who was reported takes part in some slots only."""
-        network, told = mask.node.network, False
+    async def _search(self) -> tuple[Mask, Talk]:
+        """Return a conversation that has begun. Who was reported takes part in some slots only: nobody would choose it
+        in the others."""
+        told = False
         while True:
-            wall = network.wall()
-            device = self.key_at(int(wall)).public_raw
-            if await self.wanted(mask.node, device, epoch_of(wall)):
-                return
+            mask = await self._next_mask()
+            searching = asyncio.ensure_future(mask.search())
+            turn_over = asyncio.ensure_future(self._turn_over(mask))
+            try:
+                await asyncio.wait({searching, turn_over}, return_when=asyncio.FIRST_COMPLETED)
+                if searching.done():
+                    return mask, searching.result()
+            finally:
+                for task in (searching, turn_over):
+                    task.cancel()
+                await asyncio.gather(searching, turn_over, return_exceptions=True)
+            self._close(mask)
+            self._mask = None
             if not told:
                 told = True
-                self._tell(StrangerChanged("searching", "waiting", reports=self.reports.board.reports(device)))
+                self._tell(StrangerChanged("searching", "waiting", reports=self.reports_against_us))
+            await asyncio.sleep(next_slot(self._host.node.network.wall()) + 0.1)
+
+    async def _turn_over(self, mask: Mask) -> None:
+        """Return when nobody would choose us, which may be now."""
+        network = mask.node.network
+        while True:
+            wall = network.wall()
+            if not await self.wanted(mask.node, self.key_at(int(wall)).public_raw, epoch_of(wall)):
+                return
             await asyncio.sleep(next_slot(network.wall()) + 0.1)
 
     async def _prepare(self) -> None:
         """Start the node of the next conversation."""
-        await asyncio.sleep(self._chat.node.network.rng.uniform(*SPARE_S))
-        mask = Mask(self._make_node(self.relay_only), self)
+        await asyncio.sleep(self._host.node.network.rng.uniform(*SPARE_S))
+        mask = Mask(self._make_node(), self)
         try:
             await mask.start()
         except P2PError:
@@ -258,7 +274,7 @@ class Strangers:
         """End this round politely."""
         talk, self._talk = self._talk, None
         if talk is not None:
-            self.acquaintances.met(talk.device, self._chat.node.network.monotonic())
+            self.acquaintances.met(talk.device, self._host.node.network.monotonic())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(GOODBYE_S):
                     await talk.leave()
@@ -285,7 +301,7 @@ class Strangers:
 
     def _close(self, mask: Mask) -> None:
         """Throw a node away, behind what the user does next."""
-        task = self._chat.start_task(mask.stop(), "stranger-close")
+        task = self._host.start_task(mask.stop(), "stranger-close")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
@@ -294,10 +310,10 @@ class Strangers:
             raise NotFoundError("No stranger is looked for; \\random begins.")
 
     def _change(self, phase: str, reason: str = "", path: str = "") -> None:
-        now = self._chat.node.network.monotonic()
+        now = self._host.node.network.monotonic()
         seconds = now - self.since if self.phase in ("searching", "found") else 0.0
         self.phase, self.since = phase, now
         self._tell(StrangerChanged(phase, reason, path, seconds))
 
     def _tell(self, event: StrangerChanged) -> None:
-        self._chat.emit(event)
+        self._host.emit(event)

@@ -57,8 +57,9 @@ class Consent(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_field
 
 
 class Decline(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, tag=3):
-    """Not now. `busy`: talks to somebody; `crossing`: its own question to us counts; `again`: met a moment ago, or
-    itself; `later`: not this one, now; `clock`: the clocks differ too much."""
+    """Not now. `taken`: talks to somebody, or is about to; `busy`: asks somebody else just now; `crossing`: its own
+    question to us counts; `again`: met a moment ago, or itself; `later`: not this one, now; `clock`: the clocks differ
+    too much."""
 
     code: Annotated[str, msgspec.Meta(min_length=1, max_length=16, pattern="^[a-z_]+$")]
 
