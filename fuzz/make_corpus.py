@@ -158,6 +158,11 @@ def others(seeds: Seeds) -> None:
         b"HTTP/1.1 301 Moved\r\nserver: x\r\nlocation: https://[2001:db8::1]:8443/\r\n\r\n",
     ]  # fmt: skip
     seeds["network_question"] += [b"\x0e\x01" + bytes(range(48)), b"\x0e\x02" + bytes(17), seal(b"\x05")]
+    frames = hexes(each["bytes"] for each in vectors("random")["frames"].values())
+    seeds["stranger_frame"] += [frame[2:] for frame in frames]
+    seeds["stranger_stream"] += [*frames[:3], b"".join(frames)]
+    report = vectors("random")["report"]
+    seeds["stranger_report"] += [bytes.fromhex(report["reporter"] + report["reported"] + report["value"])]
     frames = hexes(each["bytes"] for each in vectors("chat")["frames"].values())
     seeds["chat_frame"] += [frame[4:] for frame in frames]
     seeds["chat_stream"] += [*frames[:3], b"".join(frames)]

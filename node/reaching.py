@@ -93,8 +93,8 @@ class Reaching:
             bound=lambda: mux.local,
         )  # fmt: skip
         self._keeper = RendezvousKeeper(
-            dht=dht, network=network, changed=changed, families=self._closed_families, moved=self.mapping_life.doubt
-        )
+            dht=dht, network=network, changed=changed, families=self._closed_families, elsewhere=relay_only,
+            moved=self.mapping_life.doubt)  # fmt: skip
         self.port_mapping = PortMapping(
             enabled=portmap, key=key, network=network, dht=dht, bound=lambda: mux.local,
             outside_ip=lambda is_ipv6: self.verdict(ipv6=is_ipv6).ip, dialable=self._dialable,

@@ -18,7 +18,8 @@ from typing import Protocol
 
 import structlog
 
-from p2pnode.core.address import Realm
+from p2pnode.core.address import Address, Realm
+from p2pnode.core.errors import BadPacket
 from p2pnode.core.ids import NodeId
 from p2pnode.core.network import Network
 from p2pnode.dht import KnownContact, Registration
@@ -104,16 +105,18 @@ class RendezvousKeeper:
         realm: Realm = Realm.PUBLIC,
         families: Callable[[], Collection[bool]] = lambda: (False, True),
         moved: Callable[[], None] = lambda: None,
+        elsewhere: bool = False,
     ) -> None:
         """`changed` is called after `contacts()` has become another set; it must not block.
 
         `families()`: those (True: IPv6) in which somebody has to forward to us. `moved()`: several nodes see us
-        elsewhere than at their last renewal: our router has forgotten the flows.
+        elsewhere than at their last renewal: our router has forgotten the flows. `elsewhere`: keep none at our own
+        outside address (another node of this machine or household): as a relay it would tell what it is to hide.
         """
         self._dht = dht
         self._network = network
         self._changed = changed
-        self._realm, self._families, self._moved = realm, families, moved
+        self._realm, self._families, self._moved, self._elsewhere = realm, families, moved, elsewhere
         self.settings = settings or RendezvousSettings()
         self._kept: dict[NodeId, _Kept] = {}
         self.keep_alive = self.settings.keep_alive
@@ -230,7 +233,7 @@ class RendezvousKeeper:
 
     async def _try(self, contact: KnownContact) -> None:
         granted = await self._register(contact)
-        if granted is not None:
+        if granted is not None and not (self._elsewhere and _at_our_address(contact, granted)):
             self._kept[contact.node_id] = _Kept(contact, self._beat_at, granted)
         else:
             self._shun(contact.node_id)
@@ -277,6 +280,14 @@ class RendezvousKeeper:
             self._told = frozenset(keep)
             log.info("rendezvous_changed", nodes=[str(contact.address) for contact in keep])
             self._changed()
+
+
+def _at_our_address(contact: KnownContact, granted: Registration) -> bool:
+    """Whether a node sees us at the address that it has itself."""
+    try:
+        return Address.unpack_untrusted(granted.seen).ip == contact.address.ip
+    except BadPacket:
+        return False
 
 
 def _diverse(contacts: Iterable[KnownContact], used: set[bytes]) -> list[KnownContact]:

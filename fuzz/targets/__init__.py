@@ -19,6 +19,7 @@ from targets import (
     portmap,
     quic,
     relay,
+    strangers,
 )  # fmt: skip
 from targets.base import Target
 
@@ -42,6 +43,7 @@ TARGETS: dict[str, Target] = {
         chat,
         files,
         mail,
+        strangers,
         api,
     )
     for target in module.TARGETS

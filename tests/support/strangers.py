@@ -26,6 +26,7 @@ class Someone:
         self.events: list[StrangerChanged] = []
         self.texts: asyncio.Queue[str] = asyncio.Queue()
         self._news = asyncio.Event()
+        self._stopped = False
         chat.subscribe(self._on_event)
 
     @property
@@ -53,6 +54,10 @@ class Someone:
             return await self.texts.get()
 
     async def stop(self) -> None:
+        """Leave; twice is harmless."""
+        if self._stopped:
+            return
+        self._stopped = True
         await self.chat.stop()
         await self.node.stop()
         await self.store.close()
