@@ -19,19 +19,9 @@ from textual.content import Content
 from textual.widgets import Static, TextArea
 
 from p2pnode import P2PError, PeerId, clean
-from p2pnode.chat import (
-    MAX_TEXT_BYTES,
-    Chat,
-    Conversation,
-    FileChanged,
-    Inspector,
-    Message,
-    Party,
-    People,
-    RequestReceived,
-)
+from p2pnode.chat import MAX_TEXT_BYTES, Chat, Conversation, Inspector, Message, Party, People, RequestReceived
 from p2pnode.chat.language import Macro, parse_line
-from p2pnode.chat.model import Hall
+from p2pnode.chat.model import FileChanged, Hall
 from p2pnode.cli.screen.details import Details, describe
 from p2pnode.cli.screen.dialogs import Help, OwnId, Whereabouts
 from p2pnode.cli.screen.driver import behind, driver_class
