@@ -48,17 +48,15 @@ class Mailing:
         """Whether anybody is known who could hold mail."""
         return bool(self.dht.realms())
 
-    async def put_mail(self, seed: bytes, part: int, value: bytes, *, after: MailRecord | None = None) -> Mailed:
+    async def put_mail(self, seed: bytes, part: int, value: bytes) -> Mailed:
         """Store `value` (0 to 800 bytes; none removes) in a part of the slot whose key has this seed (32 bytes).
 
         It waits a week. A value's version is the second in which it expires, a removal's the millisecond in which it
         was made, which is a thousand times as much: what was removed cannot come back by being stored once more.
-        `after`: what is to be removed, if that is known. Raise ValueError.
+        Raise ValueError.
         """
         wall = self.network.wall()
         expires = int(wall) + MAIL_LIFE
-        if after is not None:
-            expires = max(expires, after.expires)
         seq = expires if value else int(wall * 1000)
         record = SignedRecord.sign(SigningKey(seed), self.dht.network_tag, _salt(part), seq, expires, value)
         result = await self.dht.put(record, realms=self.dht.realms(), enough=ENOUGH)

@@ -18,7 +18,7 @@ GONE = b""
 class MailPort(Protocol):
     """The part of `p2pnode.Node` that mail works on."""
 
-    async def put_mail(self, seed: bytes, part: int, value: bytes, *, after: MailRecord | None = ...) -> Mailed: ...
+    async def put_mail(self, seed: bytes, part: int, value: bytes) -> Mailed: ...
     async def get_mail(self, seed: bytes, part: int) -> MailRecord | None: ...
 
 
@@ -55,20 +55,17 @@ class Postbox:
         return await self._get(seed, 0)
 
     async def remove(self, seed: bytes, letter: bytes) -> bool:
-        """Empty a slot, the first part first: by that its writer sees that it was read. Return whether it is stored."""
-        removed = await self._remove(seed, 0)
-        await asyncio.gather(*(self._remove(seed, part) for part in range(1, len(split(letter)))))
-        return removed
+        """Empty a slot: its writer sees by the first part that it was read. Return whether that is stored."""
+        removed = await asyncio.gather(*(self._put(seed, part, GONE) for part in range(len(split(letter)))))
+        return removed[0].stored > 0
 
-    async def _remove(self, seed: bytes, part: int) -> bool:
-        before = await self._get(seed, part)
-        if before is not None and not before.value:
-            return True
-        return (await self._put(seed, part, GONE, before)).stored > 0
+    async def skip(self, seed: bytes) -> None:
+        """Empty the first part of a slot that needs no reading any more; what is behind it ends with the week."""
+        await self._put(seed, 0, GONE)
 
-    async def _put(self, seed: bytes, part: int, value: bytes, after: MailRecord | None = None) -> Mailed:
+    async def _put(self, seed: bytes, part: int, value: bytes) -> Mailed:
         async with self._places:
-            return await self._node.put_mail(seed, part, value, after=after)
+            return await self._node.put_mail(seed, part, value)
 
     async def _get(self, seed: bytes, part: int) -> MailRecord | None:
         async with self._places:

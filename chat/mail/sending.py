@@ -122,7 +122,7 @@ class Sending:
         database = self._chat.store.database
         if not letter.awaited:
             # everything in it went another way; its reader sees that the slot was used
-            await self._box.remove(letter.seed, letter.letter)
+            await self._box.skip(letter.seed)
             await database.write(lambda c: tables.drop_letter(c, letter.id))
             return
         if not letter.expires:

@@ -47,6 +47,7 @@ class Mail:
         self.fetching = Fetching(chat, box, self._granting)
         self._cancels: list[Cancel] = []
         self._impatient: dict[PeerId, asyncio.TimerHandle] = {}
+        self._reasons: dict[PeerId, str] = {}
         self._wake = asyncio.Event()
         self._fetch_now = False
         self._rounds = 0
@@ -77,7 +78,11 @@ class Mail:
         """A device cannot be reached; return whether letters are tried, whose outcome the message waits for."""
         if not self._chat.node.mail_ready() or not self._granting.is_friend(peer):
             return False
-        self._sending.write(peer, reason)
+        if reason == "peer_offline":
+            self._sending.write(peer, reason)  # it said goodbye, or nobody has heard of it for long
+        else:
+            self._reasons[peer] = reason
+            self._be_patient(peer)  # it may be starting again, or changing networks
         return True
 
     def posted(self, party: Party, devices: tuple[PeerId, ...]) -> None:
@@ -85,9 +90,8 @@ class Mail:
         if isinstance(party, Hall):
             return
         for device in devices:
-            if device not in self._impatient and self._chat.node.session(device) is None:
-                loop = asyncio.get_running_loop()
-                self._impatient[device] = loop.call_later(PATIENCE_S, self._lose_patience, device)
+            if self._chat.node.session(device) is None:
+                self._be_patient(device)
 
     def forget(self, peer: PeerId) -> None:
         """Neither leave a device mail nor read what it left."""
@@ -99,10 +103,18 @@ class Mail:
 
     # inside
 
+    def _be_patient(self, device: PeerId) -> None:
+        if device not in self._impatient:
+            loop = asyncio.get_running_loop()
+            self._impatient[device] = loop.call_later(PATIENCE_S, self._lose_patience, device)
+
     def _lose_patience(self, device: PeerId) -> None:
         del self._impatient[device]
-        if self._chat.node.session(device) is None and self._chat.links.get(device).pending:
-            self.attempt_failed(device, "timeout")
+        reason = self._reasons.pop(device, "timeout")
+        if self._chat.node.session(device) is not None or not self._chat.links.get(device).pending:
+            return
+        if self._chat.node.mail_ready() and self._granting.is_friend(device):
+            self._sending.write(device, reason)
 
     def _chat_event(self, event: ChatEvent) -> None:
         if isinstance(event, MessageReceived):

@@ -40,7 +40,7 @@ class FakeMailing(FakeWays):
     def mail_ready(self) -> bool:
         return self.world.holders is not None
 
-    async def put_mail(self, seed: bytes, part: int, value: bytes, *, after: MailRecord | None = None) -> Mailed:
+    async def put_mail(self, seed: bytes, part: int, value: bytes) -> Mailed:
         await asyncio.sleep(self.world.lookup_s)
         wall, holders = self.network.wall(), self.world.holders
         expires = int(wall) + LIFE_S
