@@ -227,7 +227,7 @@ def make_folder(base: str, path: tuple[str, ...]) -> None:
 
 
 class PartFile:
-    """A file that comes. What is there when it is opened is checked against the leaves; the rest is cut off."""
+    """A file that comes. What is there when it is opened is checked against the leaves (`check`), more is written."""
 
     def __init__(self, base: str, path: tuple[str, ...], size: int, leaves: bytes) -> None:
         """`path`: below `base`; empty: `base` itself is the file. Raise OSError."""
@@ -235,33 +235,35 @@ class PartFile:
             make_folder(base, path[:-1])
         self._size, self._leaves = size, leaves
         self._fd = os.open(os.path.join(base, *path), os.O_RDWR | os.O_CREAT | _NO_LINK | _FLAGS, 0o600)
-        try:
-            self.have = self._verified()
-            os.ftruncate(self._fd, self.have)
-        except BaseException:
-            os.close(self._fd)
-            raise
-
-    def _verified(self) -> int:
-        """Return how many bytes from the start are good; the last ones, of a segment not yet whole, are as they are."""
-        length = min(os.fstat(self._fd).st_size, self._size)
-        os.lseek(self._fd, 0, os.SEEK_SET)
-        at = 0
         self._hash = hashlib.sha256()
-        while at < length:
-            end = min(at + SEGMENT, self._size)
-            data = _read_fully(self._fd, min(end, length) - at)
+        self.have = 0
+        """Good bytes from the start; the last ones, of a segment not yet whole, are as they are."""
+
+    def check(self, segments: int) -> bool:
+        """Read so many segments more of what is there; whether that was all of it. What is not good is cut off."""
+        length = min(os.fstat(self._fd).st_size, self._size)
+        os.lseek(self._fd, self.have, os.SEEK_SET)
+        for _ in range(segments):
+            end = min(self.have + SEGMENT, self._size)
+            data = _read_fully(self._fd, min(end, length) - self.have)
             digest = hashlib.sha256(data)
-            if at + len(data) < end:
+            whole = self.have + len(data) == end
+            if not data or (whole and digest.digest() != self._leaf(self.have)):
+                break
+            self.have += len(data)
+            if not whole:
                 self._hash = digest
-                return at + len(data)
-            if digest.digest() != self._leaf(at):
-                return at
-            at = end
-        return at
+                break
+        else:
+            if self.have < length:
+                return False
+        os.ftruncate(self._fd, self.have)
+        return True
 
     def write(self, data: bytes) -> None:
         """Append. Raise DamagedError where a segment is not what its leaf says, OSError."""
+        if hasattr(os, "fstatvfs") and (room := os.fstatvfs(self._fd)).f_bavail * room.f_frsize < RESERVE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # the database has to go on
         view = memoryview(data)
         while view:
             end = min((self.have // SEGMENT + 1) * SEGMENT, self._size)

@@ -36,6 +36,7 @@ __all__ = ["DiskError", "EndedError", "Fetch"]
 T = TypeVar("T")
 
 BATCH_MIN, BATCH_MAX = 64 << 10, SEGMENT  # bytes that a thread writes and hashes at a time: at most 2 ms
+CHECK = 64  # segments that a thread reads again before others have a turn: 50 ms
 BATCH_SHARE = 512  # of a file: what `kill -9` finds in memory is two of these
 
 
@@ -167,6 +168,8 @@ class Fetch:
         before = job.done - offset
         file = await self._disk(disk.PartFile, self._part, path, entry.size, leaves)
         try:
+            while not await self._disk(file.check, CHECK):
+                pass
             if file.have != offset:
                 job.done = before + file.have
                 raise disk.DamagedError  # what was there is not what it should be: asked for from there

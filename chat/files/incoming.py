@@ -159,6 +159,7 @@ class Incoming:
             before, pause = job.done, 0.0
             try:
                 if await fetch.named_before():
+                    files.outgoing.answer_soon(record.author, Answer(record.id, "done", ""))
                     return
                 session = await files.chat.links.connect(record.author)
                 async with slot, self._slots:

@@ -187,10 +187,9 @@ class Outgoing:
         return peer in job.devices or job.record.party in (peer, self._files.chat.directory.party_of(peer))
 
     def answer_soon(self, peer: PeerId, answer: Answer) -> None:
-        """Tell the sender of an offer what became of it here, if it can be told now; it asks again otherwise."""
-        if self._files.chat.node.session(peer) is not None:
-            self._answers.setdefault(peer, {})[answer.id] = answer
-            self.poke(peer)
+        """Tell the sender of an offer what became of it here, if it can be reached now; it asks again otherwise."""
+        self._answers.setdefault(peer, {})[answer.id] = answer
+        self.poke(peer)
 
     # preparing
 

@@ -99,8 +99,13 @@ class FileRecords:
         await self._database.write(_saving(record))
 
     def save_later(self, record: Record) -> None:
-        """The same, with a later commit."""
-        self._database.write_later(_saving(record))
+        """Write how far it is and why it waits, with a later commit: which may come after one that ended it."""
+        values = (record.known, record.reason, record.position, record.state)
+        self._database.write_later(
+            lambda c: (
+                c.execute("UPDATE files SET known = ?, reason = ? WHERE position = ? AND state = ?", values).rowcount
+            )
+        )
 
     async def prepared(self, record: Record, manifest: bytes, sources: Sequence[Source]) -> None:
         """What is sent was looked through: list and sources, with the record, in one commit."""

@@ -65,12 +65,12 @@ def test_break_costs_next_to_nothing(broken: str, tmp_path: Path) -> None:
 
     async def main() -> None:
         alice, bob = await pair(tmp_path, auto=100 * MiB, bytes_per_s=8e6)
-        data = content(32 * MiB)
+        data = content(16 * MiB)
         (tmp_path / "x").write_bytes(data)
         await alice.chat.files.send(bob.node.user_id, str(tmp_path / "x"))
         wire = 0
         for _ in range(2):
-            await asyncio.sleep(1.3)
+            await asyncio.sleep(0.7)
             wire += sent_bytes(alice)
             if broken == "session":
                 for session in alice.node.sessions():
@@ -308,6 +308,86 @@ def test_full_disk_waits_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
         await bob.chat.files.accept()
         await until(alice, reached(alice, "x", "done"), timeout=5)
         assert downloads(tmp_path / "b") == {"x": content(8 * MiB)}
+        await stop(alice, bob)
+
+    VirtualLoop().run(main())
+
+
+def test_crash_while_it_is_looked_through(tmp_path: Path) -> None:
+    """What was typed is not lost: the sender dies before the first word of it, and sends it when it is back."""
+
+    async def main() -> None:
+        alice, bob = await pair(tmp_path, auto=10 * MiB)
+        (tmp_path / "x").write_bytes(content(MiB))
+        await alice.chat.files.send(bob.node.user_id, str(tmp_path / "x"))
+        await alice.crash()
+        await alice.start()
+        await until(alice, reached(alice, "x", "done"))
+        assert downloads(tmp_path / "b") == {"x": content(MiB)}
+        await stop(alice, bob)
+
+    VirtualLoop().run(main())
+
+
+@pytest.mark.parametrize("spoiled", [0, 3 * MiB + 5, 5 * MiB - 1])
+def test_what_a_loss_of_power_spoiled_is_found(spoiled: int, tmp_path: Path) -> None:
+    """A byte of the partial file is another one after the restart: it is fetched again from that MiB on."""
+
+    async def main() -> None:
+        alice, bob = await pair(tmp_path, auto=100 * MiB, bytes_per_s=8e6)
+        data = content(8 * MiB)
+        (tmp_path / "x").write_bytes(data)
+        await alice.chat.files.send(bob.node.user_id, str(tmp_path / "x"))
+        await until(bob, reached(bob, "x", "active"))
+        await asyncio.sleep(0.75)
+        [job] = bob.chat.files.jobs.values()
+        part = Path(bob.chat.files.incoming.part_of(job.record))
+        await bob.crash()
+        spoil(part, spoiled)
+        await bob.start()
+        await until(alice, reached(alice, "x", "done"), timeout=60)
+        assert downloads(tmp_path / "b") == {"x": data}
+        await stop(alice, bob)
+
+    VirtualLoop().run(main())
+
+
+def spoil(part: Path, at: int) -> None:
+    there = bytearray(part.read_bytes())
+    assert len(there) > 5 * MiB
+    there[at] ^= 1
+    part.write_bytes(there)
+
+
+@pytest.mark.parametrize("at", ["noted", "linked", "named"])
+def test_crash_around_the_naming(at: str, tmp_path: Path) -> None:
+    """Dead before, in and after the step that gives the name: one file of that name in the end, and no other."""
+    from p2pnode.chat.files import disk
+
+    async def main() -> None:
+        alice, bob = await pair(tmp_path, auto=MiB)
+        (tmp_path / "x").write_bytes(b"hello")
+        place, died = disk.place, asyncio.Event()
+
+        def dying(part: str, path: str) -> None:
+            if at == "linked":
+                os.link(part, path)
+            elif at == "named":
+                place(part, path)
+            died.set()
+            raise OSError(5, "the process dies here")
+
+        disk.place = dying  # type: ignore[assignment]
+        try:
+            await alice.chat.files.send(bob.node.user_id, str(tmp_path / "x"))
+            async with asyncio.timeout(10):
+                await died.wait()
+            await bob.crash()
+        finally:
+            disk.place = place
+        await bob.start()
+        await until(alice, reached(alice, "x", "done"), timeout=60)
+        assert downloads(tmp_path / "b") == {"x": b"hello"}
         await stop(alice, bob)
 
     VirtualLoop().run(main())
