@@ -35,8 +35,10 @@ async def file_lines(chat: Chat, party: Party, argument: str) -> list[str]:
     if word == "send":
         argument = rest
     to, path = _target(chat, party, argument)
-    if not path or isinstance(to, Hall):
-        return [_USAGE if path else "! A file goes to one person: \\file NAME PATH, or \\chat NAME before."]
+    if not path:
+        return [_USAGE]
+    if isinstance(to, Hall):
+        return ["! A file goes to one person: \\file NAME PATH, or \\chat NAME before."]
     transfer = await files.send(to, _whole(path))
     return [f"* {transfer.name} ({size_text(transfer.size)}) is offered to {chat.display_name(to)}."]
 
