@@ -188,6 +188,9 @@ class Conversation:
         await delivery.wait(QUEUED_AFTER_S, first_attempt=True)
         if delivery.has or delivery.refused or isinstance(party, Hall):
             return
+        if delivery.is_stored:
+            self._say(f"  (stored: it waits in the network, sealed, until {self.chat.display_name(party)} is back)")
+            return
         why = ADDRESS_TEXTS.get(delivery.reason, "it goes out as soon as the peer can be reached")
         self._say(f"  (queued for {self.chat.display_name(party)}: {why})")
 

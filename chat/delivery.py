@@ -36,6 +36,11 @@ class Delivery:
         return bool(self.devices) and not self.has and self.devices <= self._refused
 
     @property
+    def is_stored(self) -> bool:
+        """Whether it waits in the network for a device that has not got it yet."""
+        return bool(self._stored) and not self.has
+
+    @property
     def settled(self) -> bool:
         """Whether the first attempt has ended, one way or another."""
         if self.has or self.refused or self.reason == WAITS_FOR_A_PERSON:
@@ -60,7 +65,7 @@ class Delivery:
         """Return the outcome so far. Raise RefusedError when it is a final no."""
         if self.refused:
             raise RefusedError("The other side does not take your messages.", id=self.id, reason=self.reason)
-        state: MessageState = "delivered" if self.has else "stored" if self._stored else "queued"
+        state: MessageState = "delivered" if self.has else "stored" if self.is_stored else "queued"
         return SendResult(self.id, state, bool(self.has), seconds, len(self.has), "" if self.has else self.reason)
 
     def note(self, change: Callable[[Delivery], None]) -> None:

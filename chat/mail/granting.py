@@ -37,6 +37,7 @@ log = structlog.get_logger(__name__)
 
 ROTATE_S = 86_400  # a chain, and the key that opens its letters, is replaced at the first meeting after so long
 TIMEOUT_S = 10.0
+FRAMES_MAX = 4  # of one stream: a taker is asked twice
 MAX_REMEMBERED = 1024  # sessions in which both sides know; beyond it they are asked again
 
 
@@ -46,6 +47,7 @@ class Granting:
     def __init__(self, chat: Chat) -> None:
         self._chat = chat
         self._done: dict[PeerId, SessionPort] = {}
+        self._refused: set[PeerId] = set()
         self._taking = Buckets(rate=1 / 60, burst=4)  # each is a commit
 
     def start(self) -> None:
@@ -58,7 +60,9 @@ class Granting:
             return
         if len(self._done) >= MAX_REMEMBERED:
             self._done.clear()
+            self._refused.clear()
         self._done[peer] = session
+        self._refused.discard(peer)
         self._chat.start_task(self._give(session), f"chat-mail-grant {peer}")
 
     def is_friend(self, peer: PeerId) -> bool:
@@ -90,8 +94,10 @@ class Granting:
                 if answer.grant == fresh.id:
                     await database.write(lambda c: tables.replaced(c, peer, fresh.id, answer.used))
                 stream.finish()
-        except (*BROKEN, TimeoutError) as exc:  # an older program, a session that ended: tried again with the next one
-            self._done.pop(peer, None)
+        except (*BROKEN, TimeoutError) as exc:
+            # An older program, somebody who has not accepted us, a session that ended: tried again with the next one,
+            # or when they give us theirs.
+            self._refused.add(peer)
             log.debug("mail_not_granted", peer=str(peer), why=str(exc))
 
     def _make(self, peer: PeerId) -> tables.Given:
@@ -104,9 +110,14 @@ class Granting:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 reader = _Frames(stream)
-                while (frame := await reader.next()) is not None:
+                for _ in range(FRAMES_MAX):
+                    if (frame := await reader.next()) is None:
+                        break
                     if not self.is_friend(peer):
                         raise BadPacket("not_a_contact")
+                    if peer in self._refused:  # they have accepted us since
+                        self._done.pop(peer, None)
+                        self.look(peer)
                     held = await database.read(lambda c: tables.taken(c, peer))
                     if isinstance(frame, Grant):
                         if not self._taking.take(peer, self._chat.node.network.monotonic()):

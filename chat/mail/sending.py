@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -45,7 +46,11 @@ class Sending:
         task = self._busy.get(device)
         if task is None or task.done():
             task = self._busy[device] = self._chat.start_task(self._write(device), f"chat-mail-write {device}")
-            task.add_done_callback(lambda _: self._busy.pop(device, None))
+            task.add_done_callback(partial(self._written, device))
+
+    def _written(self, device: PeerId, task: asyncio.Task[None]) -> None:
+        if self._busy.get(device) is task:
+            del self._busy[device]
 
     async def _write(self, device: PeerId) -> None:
         database = self._chat.store.database
@@ -78,9 +83,9 @@ class Sending:
             return False
         after = tables.Taken(device, grant.id, slot.next().secret, grant.key, grant.used + 1)
         positions = [item.position for item in items[: len(messages)]]
-        number = await chat.store.database.write(
-            lambda c: tables.put_letter(c, after, device, slot.seed, letter, positions)
-        )
+        number = await chat.store.database.write(lambda c: tables.put_letter(c, after, slot.seed, letter, positions))
+        if number is None:
+            return True  # a new grant came meanwhile
         await self._store(tables.StoredLetter(number, device, slot.seed, letter, 0, 0, True), reason)
         return True
 

@@ -232,22 +232,24 @@ def awaited(connection: sqlite3.Connection) -> list[PeerId]:
 
 
 def put_letter(
-    connection: sqlite3.Connection, grant: Taken | None, device: PeerId, seed: bytes, letter: bytes,
-    messages: Sequence[int],
-) -> int:  # fmt: skip
-    """Keep a letter until it was read; `grant`: as it is behind the letter's slot. Return the letter's number."""
-    if grant is not None:
-        connection.execute(
-            "UPDATE mail_taken SET secret = ?, used = ? WHERE device = ? AND id = ?",
-            (grant.secret, grant.used, device.raw, grant.id),
-        )
+    connection: sqlite3.Connection, grant: Taken, seed: bytes, letter: bytes, messages: Sequence[int]
+) -> int | None:  # fmt: skip
+    """Keep a letter until it was read; `grant`: as it is behind the letter's slot. Return the letter's number.
+
+    None: the slot is not the next one any more, nothing is done.
+    """
+    moved = connection.execute(
+        "UPDATE mail_taken SET secret = ?, used = ? WHERE device = ? AND id = ? AND used = ?",
+        (grant.secret, grant.used, grant.device.raw, grant.id, grant.used - 1),
+    )
+    if not moved.rowcount:
+        return None
     number = connection.execute(
-        "INSERT INTO mail_letters (device, seed, letter) VALUES (?, ?, ?)", (device.raw, seed, letter)
+        "INSERT INTO mail_letters (device, seed, letter) VALUES (?, ?, ?)", (grant.device.raw, seed, letter)
     ).lastrowid
     connection.executemany(
         "INSERT INTO mail_contents (letter, message) VALUES (?, ?)", [(number, position) for position in messages]
     )
-    assert number is not None  # noqa: S101 - a row was inserted
     return number
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from support.chat_fakes import FakeWorld, Person, befriend, until
 from support.chat_mail import FakeHolders
 
-from p2pnode.chat import MessageReceived, MessageStateChanged
+from p2pnode.chat import Conversation, MessageReceived, MessageStateChanged
 from p2pnode.chat.mail import tables
+from p2pnode.chat.mail.sending import MAX_LETTERS
 from p2pnode.chat.mail.service import FETCH_S, PATIENCE_S
 from p2pnode.simulations.virtual import VirtualLoop
 
@@ -214,9 +215,17 @@ def test_no_mail_for_the_hall_strangers_and_the_blocked() -> None:
         await asyncio.sleep(5.0)
         assert [given.device for given in await grants(alice)] == [bob.node.peer_id]  # she wrote: she accepts him
         assert await grants(bob) == []
+        for number in range(5):
+            await alice.chat.post(bob.node.user_id, f"still there? {number}")
+        await asyncio.sleep(5.0)
+        assert bob.chat.drops["mail_not_a_contact"] == 1  # she is not asked again with each message
         await bob.chat.add_contact(alice.node.user_id)
         await asyncio.sleep(5.0)
         assert [given.device for given in await grants(bob)] == [alice.node.peer_id]
+        for one, other in ((alice, bob), (bob, alice)):
+            taken = await one.store.database.read(lambda c, device=other.node.peer_id: tables.taken(c, device))
+            assert taken is not None
+        await asyncio.sleep(60.0)  # her other messages arrive
         bob.node.up = False
         for session in bob.node.sessions():
             session.break_off("lost")
@@ -224,7 +233,7 @@ def test_no_mail_for_the_hall_strangers_and_the_blocked() -> None:
         await bob.chat.block(alice.node.user_id)
         bob.node.up = True
         await bob.chat.mail.fetch()
-        assert await bob.texts(alice.node.user_id) == ["hello stranger"]
+        assert "now it waits" not in await bob.texts(alice.node.user_id)
 
     run(main)
 
@@ -244,9 +253,10 @@ def test_grants_rotate_and_old_keys_are_destroyed() -> None:
         for session in bob.node.sessions():
             session.break_off("lost")
         assert (await alice.chat.send(bob.node.user_id, "in the old chain")).state == "stored"
+        alice.chat.links.drop(bob.node.peer_id)
         await asyncio.sleep(2 * DAY_S)
         bob.node.up = True
-        alice.chat.links.came(None)
+        alice.chat.links.resume(bob.node.peer_id)
         await asyncio.sleep(5.0)
         newest = await grants(bob)
         assert (newest[0].base, newest[0].used) == (0, None)
@@ -260,5 +270,42 @@ def test_grants_rotate_and_old_keys_are_destroyed() -> None:
         held = await alice.store.database.read(lambda c: tables.taken(c, bob.node.peer_id))
         assert held is not None
         assert (held.id, held.used) == (newest[0].id, 0)
+
+    run(main)
+
+
+def test_the_console_says_that_a_message_waits_in_the_network() -> None:
+    async def main(world: FakeWorld) -> None:
+        alice, bob = await friends(world)
+        lines: list[str] = []
+        console = Conversation(alice.chat, own_port=4747, show=lines.append)
+        bob.node.up = False
+        for session in bob.node.sessions():
+            session.break_off("lost")
+        await console.handle("bob/see you tomorrow")
+        await asyncio.sleep(5.0)
+        assert any("waits in the network" in line for line in lines), lines
+
+    run(main)
+
+
+def test_letters_to_one_device_are_bounded() -> None:
+    """64 letters wait; what is beyond stays queued here, and goes when there is room or the peer is back."""
+
+    async def main(world: FakeWorld) -> None:
+        alice, bob = await friends(world)
+        bob.node.up = False
+        for session in bob.node.sessions():
+            session.break_off("lost")
+        texts = [f"{number} " + "x" * 9_000 for number in range(MAX_LETTERS + 6)]
+        for text in texts:
+            await alice.chat.post(bob.node.user_id, text)
+        await until(alice, lambda: states(alice).count("stored") == MAX_LETTERS, timeout=600.0)
+        await asyncio.sleep(300.0)
+        assert states(alice).count("stored") == MAX_LETTERS
+        bob.node.up = True
+        alice.chat.links.came(None)
+        await until(bob, lambda: len(bob.of_type(MessageReceived)) == len(texts) + 1, timeout=60.0)
+        assert await bob.texts(alice.node.user_id) == ["first", *texts]
 
     run(main)
