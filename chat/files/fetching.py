@@ -108,7 +108,7 @@ class Fetch:
             manifest = await files.records.manifest(record.position)
             if manifest is None:
                 return 0, 0
-            self._take_manifest(manifest)
+            await self._take_manifest(manifest)
         entries = self._entries or []
         sizes = await self._disk(disk.part_sizes, self._part, self._paths)
         done = 0
@@ -124,28 +124,24 @@ class Fetch:
         self._job.done = done
         return len(entries), 0
 
-    def _take_manifest(self, manifest: bytes) -> None:
+    async def _take_manifest(self, manifest: bytes) -> None:
         """Raise BadPacket when it is not what the offer said."""
         record = self._job.record
         if manifest_root(manifest) != record.root:
             raise BadPacket("wrong_hash")
-        try:
-            entries = parse_manifest_untrusted(manifest)
+        try:  # in a thread: 4 MiB of strange names are seconds
+            entries, self._paths = await self._files.run(_planned, manifest, record.folder)
         except BadPacket as bad:
             raise BadPacket("wrong_hash") from bad
-        total = sum(entry.size for entry in entries)
-        if total != record.size or len(entries) != record.count or (not record.folder and len(entries) != 1):
-            raise BadPacket("wrong_hash")
-        if not record.folder and entries[0].is_folder:
+        if sum(entry.size for entry in entries) != record.size or len(entries) != record.count:
             raise BadPacket("wrong_hash")
         self._entries = entries
-        self._paths = local_paths(entry.path for entry in entries) if record.folder else [()]
 
     async def _receive(self, talk: Talk, number: int, offset: int) -> None:
         files, record = self._files, self._job.record
         if self._entries is None:
             manifest = await self._collect(talk, record.manifest_size)
-            self._take_manifest(manifest)
+            await self._take_manifest(manifest)
             await files.records.set_manifest(record.position, manifest)
         self._job.moving = True
         files.note_reason(self._job, "")
@@ -270,3 +266,13 @@ class Fetch:
 
 def _write(file: disk.PartFile, pieces: list[bytes]) -> None:
     file.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+
+
+def _planned(manifest: bytes, folder: bool) -> tuple[list[Entry], list[tuple[str, ...]]]:
+    """Return entries and where each goes. Raise BadPacket."""
+    entries = parse_manifest_untrusted(manifest)
+    if folder:
+        return entries, local_paths(entry.path for entry in entries)
+    if len(entries) != 1 or entries[0].is_folder:
+        raise BadPacket("bad_entry")
+    return entries, [()]
