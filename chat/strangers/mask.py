@@ -96,8 +96,8 @@ class Mask:
             await asyncio.gather(looking, listing, return_exceptions=True)
             self._withdraw()
 
-    async def stop(self) -> None:
-        """Throw it away. Calling it twice is harmless."""
+    async def stop(self, *, hurry: bool = False) -> None:
+        """Throw it away; calling it twice is harmless. `hurry`: what is still in the lobby ends by itself."""
         if self._stopped:
             return
         self._stopped = True
@@ -106,7 +106,7 @@ class Mask:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._withdrawing:
+        if self._withdrawing and not hurry:
             await asyncio.wait(self._withdrawing, timeout=WITHDRAW_S)
         await self.node.stop()
 

@@ -42,7 +42,7 @@ log = structlog.get_logger(__name__)
 RETRY_S = 3.0  # after a throw-away node that could not start
 SPARE_S = (3.0, 10.0)  # after a conversation began, its successor's node is started
 REMIND_S = (5.0, 10.0, 15.0, 30.0, *([60.0] * 240))  # between two "still looking"
-GOODBYE_S = 0.5  # that a goodbye may take to leave
+GOODBYE_S = 0.3  # that a goodbye may take to leave
 STOP_S = 0.7  # of the two seconds that leaving the program may take
 
 
@@ -67,6 +67,8 @@ class Strangers:
         self._preparing: asyncio.Task[None] | None = None
         self._carrying: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
+        self._one_step = asyncio.Lock()  # console and control API may both be at it
+        self._stopping = False
 
     # life, as a part of the chat
 
@@ -79,7 +81,8 @@ class Strangers:
 
     async def stop(self) -> None:
         """Leave whomever we talk to."""
-        if self.phase != "off":
+        self._stopping = True
+        with contextlib.suppress(NotFoundError):
             await self.quit()
         tasks = [task for task in (self._carrying, *self._closing) if task is not None]
         if self._carrying is not None:
@@ -107,23 +110,25 @@ class Strangers:
 
         Raise RefusedError while one is there.
         """
-        if self.phase == "found":
-            raise RefusedError("You are talking to a stranger already; \\next finds another one.")
-        if self.phase == "searching" and relay_only == self.relay_only:
-            return
-        await self._end_round()
-        if relay_only != self.relay_only:
-            self._drop_spare()
-        self.relay_only = relay_only
-        self._begin_round()
+        async with self._one_step:
+            if self.phase == "found":
+                raise RefusedError("You are talking to a stranger already; \\next finds another one.")
+            if self.phase == "searching" and relay_only == self.relay_only:
+                return
+            await self._end_round()
+            if relay_only != self.relay_only:
+                self._drop_spare()
+            self.relay_only = relay_only
+            self._begin_round()
 
     async def next(self) -> None:
         """Leave this stranger, if there is one, and search for another. Raise NotFoundError when nothing was begun."""
-        self._need_begun()
-        if self.phase == "searching":
-            return
-        await self._leave("next")
-        self._begin_round("next")
+        async with self._one_step:
+            self._need_begun()
+            if self.phase == "searching":
+                return
+            await self._leave("next")
+            self._begin_round("next")
 
     async def say(self, text: str) -> None:
         """Say something, 1 to 2,000 bytes. Raise NotFoundError (nobody is there), MessageTooLongError,
@@ -144,23 +149,25 @@ class Strangers:
 
     async def report(self) -> None:
         """Report this stranger, or the last one, and leave. Raise NotFoundError when there is none, StorageError."""
-        talk = self._last
-        if talk is None:
-            raise NotFoundError("There is no stranger to report.")
-        await self.reports.make(talk.receipt, talk.device, talk.signature)
-        self._last = None
-        if self._talk is talk:
-            await self._leave("reported")
-        else:
-            self._tell(StrangerChanged(self.phase, "reported"))
+        async with self._one_step:
+            talk = self._last
+            if talk is None:
+                raise NotFoundError("There is no stranger to report.")
+            await self.reports.make(talk.receipt, talk.device, talk.signature)
+            self._last = None
+            if self._talk is talk:
+                await self._leave("reported")
+            else:
+                self._tell(StrangerChanged(self.phase, "reported"))
 
     async def quit(self) -> None:
         """Leave the stranger and the lobby. Raise NotFoundError when nothing was begun."""
-        self._need_begun()
-        await self._leave("quit", tell=False)
-        self._drop_spare()
-        self._last = None
-        self._change("off", "quit")
+        async with self._one_step:
+            self._need_begun()
+            await self._leave("quit", tell=False)
+            self._drop_spare()
+            self._last = None
+            self._change("off", "quit")
 
     # inside
 
@@ -301,7 +308,7 @@ class Strangers:
 
     def _close(self, mask: Mask) -> None:
         """Throw a node away, behind what the user does next."""
-        task = self._host.start_task(mask.stop(), "stranger-close")
+        task = self._host.start_task(mask.stop(hurry=self._stopping), "stranger-close")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 

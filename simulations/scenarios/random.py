@@ -112,12 +112,7 @@ async def run(run: Run[Settings]) -> None:
     await asyncio.gather(*(_report(run, user, users) for user in reported))
     run.progress.phase("talking", len(users) * int(settings.keep_s / settings.talk_s))
     lives = [asyncio.ensure_future(user.live(run.rng.uniform(0, settings.begin_s))) for user in users]
-    before = sum(member.traffic_bytes for member in population.alive)
     await asyncio.sleep(settings.keep_s)
-    run.figure(
-        "dht_bytes_per_user_per_s",
-        (sum(m.traffic_bytes for m in population.alive) - before) / settings.keep_s / len(users),
-    )
     for life in lives:
         life.cancel()
     results = await asyncio.gather(*lives, return_exceptions=True)

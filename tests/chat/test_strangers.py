@@ -32,6 +32,9 @@ def test_two_strangers_find_each_other_talk_and_are_told_when_one_leaves() -> No
         async with lobby_of(world, 2) as (one, other):
             await met(one, other)
             assert one.events[-1].path == "direct"
+            ways = {spec.peer for spec in one.node.ways_in()}  # a throw-away node joins through others
+            assert len(ways) >= 5
+            assert one.node.peer_id not in ways
             assert one.events[-1].seconds < 5.0
             await one.strangers.say("hello \x1b[2J you\u202e")
             assert await other.heard() == "hello \ufffd[2J you"
@@ -41,7 +44,8 @@ def test_two_strangers_find_each_other_talk_and_are_told_when_one_leaves() -> No
                 await one.strangers.begin()
             with pytest.raises(MessageTooLongError):
                 await one.strangers.say("x" * 2_001)
-            await one.strangers.next()
+            await asyncio.gather(one.strangers.next(), one.strangers.next())  # from console and API at once
+            assert [task.get_name() for task in asyncio.all_tasks()].count("stranger") == 2
             assert (await other.until("ended")).reason == "left"
             with pytest.raises(NotFoundError, match="has gone"):
                 await other.strangers.say("still there?")
