@@ -33,7 +33,7 @@ def test_folder_by_commands_through_kill_9(tmp_path: Path) -> None:
         alice = running.join("alice")
         bob = running.join("bob", bootstrap=[alice])
         befriended(alice, bob)
-        sent = alice.cli("file", "send", "bob", str(top), "--json", timeout=60)
+        sent = alice.cli("file", "send", "bob", str(top), "--wait", "60", "--json", timeout=90)
         assert sent.code == 0, sent.out + sent.err
         assert (sent.json["state"], sent.json["reason"], sent.json["files"]) == ("offered", "pending", 2)
         bob.wait_event(lambda e: e["event"] == "file" and e["state"] == "offered")
