@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property, lru_cache
-from typing import NewType, Self
+from typing import NewType, Self, cast
+from weakref import WeakValueDictionary
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -62,7 +63,7 @@ class PublicKey:
     Compares and hashes by kind and bytes; immutable.
     """
 
-    __slots__ = ("__dict__", "raw")
+    __slots__ = ("__dict__", "__weakref__", "raw")
     raw: bytes
 
     def __init__(self, raw: bytes) -> None:
@@ -78,11 +79,15 @@ class PublicKey:
 
     @classmethod
     def from_untrusted(cls, raw: bytes) -> Self:
-        """Make one from network bytes. Raise BadPacket("bad_key")."""
-        try:
-            return cls(raw)
-        except InvalidPeerError as exc:
-            raise BadPacket("bad_key") from exc
+        """Make one from network bytes, or return one made before. Raise BadPacket("bad_key")."""
+        known = _HEARD.get((cls, raw))
+        if known is None:
+            try:
+                known = cls(raw)
+            except InvalidPeerError as exc:
+                raise BadPacket("bad_key") from exc
+            _HEARD[cls, known.raw] = known
+        return cast("Self", known)
 
     def verify(self, signature: bytes, message: bytes) -> bool:
         """Whether `signature` (64 bytes) over `message` was made by this key. Costs about 0.1 ms. Never raises."""
@@ -103,6 +108,10 @@ class PublicKey:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self}>"
+
+
+# The same keys are heard over and over: one object for each that is in use, with what was worked out of it.
+_HEARD: WeakValueDictionary[tuple[type[PublicKey], bytes], PublicKey] = WeakValueDictionary()
 
 
 class PeerId(PublicKey):
