@@ -24,6 +24,7 @@ from p2pnode.core.ids import PeerId
 from p2pnode.core.keys import NodeKey
 from p2pnode.core.network import Network
 from p2pnode.core.segments import split_untrusted
+from p2pnode.nat.attempts import first_proven
 from p2pnode.nat.certificate import make_certificate
 from p2pnode.nat.close import CloseCode, CloseReason
 from p2pnode.nat.connection import Connection
@@ -121,34 +122,41 @@ class QuicEndpoint:
             raise ConnectionClosedError("This node is stopping.", reason="closed")
         path = to if isinstance(to, Path) else self.path_to(to)
         address = path.remote
-        now = self.network.monotonic()
-        transport = Transport.client(self._configurations.choose(True, len(self._connections)), now)
-        connection = Connection(self, transport, path, ClientHandshake(self.key, self.network_tag))
-        connection.expected = peer
-        connection.spend = spend
-        self._track(connection)
-        connection.begin()
+        begun: list[Connection] = []
+
+        def begin() -> Connection:
+            transport = Transport.client(
+                self._configurations.choose(True, len(self._connections)), self.network.monotonic()
+            )
+            connection = Connection(self, transport, path, ClientHandshake(self.key, self.network_tag))
+            connection.expected = peer
+            connection.spend = spend
+            begun.append(connection)
+            self._track(connection)
+            connection.begin()
+            return connection
+
+        why, chosen = "cancelled", None
         try:
             async with asyncio.timeout(timeout):
-                if early:
-                    await asyncio.shield(connection.server_proven)
-                if not early or connection.closed:
-                    await asyncio.shield(connection.proven)
+                chosen = await first_proven(begin, early=early)
         except TimeoutError as exc:
-            connection.abandon(CloseReason(CloseCode.CANCELLED, "timeout", "local"))
+            why = "timeout"
             raise P2PTimeoutError(
                 f"Nobody answered at {address} within {timeout:g} s.", peer=str(peer), address=str(address)
             ) from exc
-        except asyncio.CancelledError:
-            connection.abandon(CloseReason(CloseCode.CANCELLED, "cancelled", "local"))
-            raise
         except P2PError as exc:
-            raise refusal(exc, connection.close_reason, peer, address) from exc
-        if connection.closed:  # accepted, and closed in the same datagram or the same turn of the loop
-            raise refusal(ConnectionClosedError("The connection is closed."), connection.close_reason, peer, address)
+            reason = next((each.close_reason for each in begun if each.close_reason is not None), None)
+            raise refusal(exc, reason, peer, address) from exc
+        finally:
+            for each in begun:
+                if each is not chosen and not each.closed:
+                    each.abandon(CloseReason(CloseCode.CANCELLED, why, "local"))
+        if chosen.closed:  # accepted, and closed in the same datagram or the same turn of the loop
+            raise refusal(ConnectionClosedError("The connection is closed."), chosen.close_reason, peer, address)
         if early:
-            connection.expect_acceptance(self.settings.proof_timeout_s)
-        return connection
+            chosen.expect_acceptance(self.settings.proof_timeout_s)
+        return chosen
 
     def path_to(self, address: Address) -> Path:
         """Return the path to an address through the node's own sockets."""

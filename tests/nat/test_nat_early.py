@@ -166,7 +166,7 @@ def test_more_than_the_early_budget_waits_for_the_acceptance() -> None:
     run_virtual(main, delay=ROUND_TRIP_S / 2)
 
 
-@pytest.mark.parametrize("seed", range(2, 6))
+@pytest.mark.parametrize("seed", range(4))
 def test_early_connects_over_a_bad_wire(seed: int) -> None:
     """25 early connects and echoes with 10 % lost, repeated and late: all succeed."""
 
