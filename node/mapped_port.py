@@ -40,6 +40,8 @@ log = structlog.get_logger(__name__)
 ANNOUNCE_GROUP = Address("224.0.0.1", 5350)  # RFC 6886, section 3.2.1; RFC 6887, section 14.1.1
 CHECK_S = 900.0  # a believed port is checked again as often as a DHT server is
 HURRY_PAUSE_S = 30.0  # between checks that others' reports of our address cause
+DOUBTED_S = 120.0  # until a believed port is tried again that did not prove itself; a line is often gone for less
+DOUBTS = 4  # in a row that are followed up so soon: whoever lies each time costs 4 checks more
 ALONE_S = 10.0  # without anybody who could look first, the port is asked for all the same: others may be told of it
 CLOCK_S, SLEPT_S = 30.0, 30.0  # how often the clocks are compared, and what difference means that the machine slept
 ANNOUNCED_S = 1.0  # after a restart all hosts of a network are told at once: they ask within this time, not together
@@ -104,7 +106,7 @@ class MappedPort:
         self._role = Role(serves=False, interval=CHECK_S)
         self._mapper: Mapper | None = None
         self._evidence: Evidence | None = None
-        self._seen_there, self._checked_at = False, float("-inf")
+        self._seen_there, self._checked_at, self._doubts = False, float("-inf"), 0
         self._state, self._reason = "searching", "Asking the router for a port."
         self._wake = asyncio.Event()
         self._wall_ahead_s = network.wall() - network.monotonic()
@@ -267,7 +269,11 @@ class MappedPort:
         log.info("port_mapping_checked", evidence=evidence.value, port=port, believed=self._role.serves)
         if self._role.serves:
             if evidence is Evidence.PROVEN and ip is not None:
+                self._doubts = 0
                 self._believe(Address(ip, port))
+            elif self._doubts < DOUBTS:
+                self._doubts += 1
+                self._role.hurry(now + DOUBTED_S)
             return
         self._believe(None)
         self._say("unproven", self._doubt(evidence, granted_ip))
