@@ -27,6 +27,7 @@ from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.service import Service
 from p2pnode.dht.tokens import RetryTokens
 from p2pnode.dht.wire import (
+    CONFIRM,
     MAX_DATAGRAM,
     NO_RECEIVER,
     SEALED_ANSWER_OVERHEAD,
@@ -145,7 +146,8 @@ class Answerer:
             request, peer_id.node_id, source, overlay, frame.flags, limit - SIGNED_ANSWER_OVERHEAD, now, wall
         )
         request_hash = hashlib.sha256(data).digest()
-        answer = self._sign_answer(peer_id, request_hash, ephemeral.public, payload)
+        wanted = frame.flags & overlay.flag and engine.members.tables[overlay].wants(peer_id.node_id, now)
+        answer = self._sign_answer(peer_id, request_hash, ephemeral.public, payload, CONFIRM if wanted else 0)
         if len(answer) > limit:
             raise BadPacket("too_short")  # a request that was not padded gets no answer at all
         keys = derive_keys(
@@ -165,11 +167,13 @@ class Answerer:
         if len(answer) <= len(data):
             self._engine.send(answer, source)
 
-    def _sign_answer(self, peer_id: PeerId, request_hash: bytes, ephemeral: bytes, payload: bytes) -> bytes:
+    def _sign_answer(
+        self, peer_id: PeerId, request_hash: bytes, ephemeral: bytes, payload: bytes, more_flags: int = 0
+    ) -> bytes:
         engine = self._engine
         body = signed_answer_body(
             requester=peer_id.node_id, responder_key=engine.key.public_raw, request_hash=request_hash,
-            ephemeral=ephemeral, flags=engine.flags, payload=payload,
+            ephemeral=ephemeral, flags=engine.flags | more_flags, payload=payload,
         )  # fmt: skip
         return body + engine.key.sign(signing_bytes(SIGNED_ANSWER, body))
 

@@ -42,6 +42,7 @@ from p2pnode.dht.overlay import Overlay
 from p2pnode.dht.settings import DhtSettings
 from p2pnode.dht.statistics import Counters
 from p2pnode.dht.wire import (
+    CONFIRM,
     MAX_DATAGRAM,
     NO_RECEIVER,
     SEALED_HEADER,
@@ -283,7 +284,7 @@ class Asking:
             if self.keyring.confirm(session) and call.forgotten:
                 self.members.restarted(peer_id.node_id, source, overlay, now)
             session.prove(source)
-            if self.flags & overlay.flag:
+            if frame.flags & CONFIRM and self.flags & overlay.flag:
                 # We serve here: show that we got the answer here, so that it takes us in. A ping would cost two.
                 self.send(session.seal(sealed_confirmation_text(self.flags)), source)
         elif isinstance(answer, Error) and answer.code == ErrorCode.CLOCK:

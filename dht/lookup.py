@@ -215,8 +215,9 @@ class Lookup:
         if self.wanted is not None and self._flying >= self.wanted:
             return False
         most = FLYING_FACTOR * self._alpha
-        # Who knows how many answers are missing need not wait for black holes one after the other (K2)
-        slots = self._alpha if self.wanted is None else min(self._alpha + self.late_count, most)
+        # Few at once, for most who are asked early are not among the nearest in the end; more where some are silent, so
+        # that black holes are not met one after the other (K2).
+        slots = min(self._alpha + self.late_count, most)
         if self._flying < slots:
             return True
         if self._flying >= most:

@@ -20,8 +20,8 @@ class DhtSettings:
     """A private network's key, which enters the tag."""
     ksize: int = 20
     """Bucket size, and number of holders of a record. Kademlia (2002), section 2.4 chose it, we keep it."""
-    alpha: int = 6
-    """Queries of one lookup in flight; late ones do not count."""
+    alpha: int = 5
+    """Queries of one lookup in flight; late ones do not count, and let one more out each."""
     paths: int = 2
     """Node-disjoint paths of a lookup: one liar leads at most one of them astray."""
     serve: frozenset[Realm] = frozenset({Realm.LOOPBACK, Realm.PRIVATE})

@@ -32,6 +32,8 @@ MAX_BUCKETS = 160
 PREFIX_PER_TABLE = 10
 MISSES_TO_DROP = 3
 FAR_S = 1.0  # the round trip of who was never measured
+SUBSTITUTES = 5  # for the contacts of a bucket, that are worth a datagram
+STALE_S = 600.0  # who was not heard for so long gives a place among many to somebody new
 FAR_CONTACTS = 128  # contacts and acquaintances of the farthest bucket; the next has half as many, down to ksize
 
 
@@ -255,6 +257,18 @@ class Table(RoutingTable):
                     taken.append(contact)
                     chosen.append(contact)
         return chosen
+
+    def wants(self, node_id: bytes, now: float) -> bool:
+        """Whether `add_contact` would make use of this node: it is known, or there is a place for it. In a large
+        network that is mostly not so, and to have it proven would be a third of the datagrams of a first search."""
+        bucket = self.bucket_of(node_id)
+        if bucket is self.buckets[-1] or len(bucket.nodes) < self.ksize or self.find(node_id) is not None:
+            return True
+        others = bucket.acquaintances if bucket.spare else bucket.replacement_nodes
+        if len(others) < (bucket.spare // 2 or SUBSTITUTES) or self._heavy or bucket.has_crowd():
+            return True
+        oldest = next(iter(others.values()))
+        return now - oldest.last_seen > STALE_S or any(c.misses or c.demerits for c in bucket.nodes.values())
 
     def bucket_of(self, target: bytes) -> Bucket:
         """Return the bucket to which an id belongs."""

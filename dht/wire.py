@@ -49,6 +49,8 @@ SEALED_OVERHEAD = SEALED_HEADER + SEAL_TAG
 SEALED_ANSWER_OVERHEAD = SEALED_OVERHEAD + 10
 SEALED_REQUEST_MIN = 80  # so that the largest error answer is not longer than any sealed request
 KNOWN_FLAGS = 0b11111
+CONFIRM = 0b100000
+"""In a signed answer: its sender has a place for the asker, who is to show that it got the answer."""
 IS_REQUEST, IS_ANSWER, IS_CONFIRMATION = 0, 1, 2
 
 
@@ -138,7 +140,7 @@ def parse_signed_answer_untrusted(data: bytes) -> SignedAnswer:
         raise BadPacket("too_short")
     if data[1] != VERSION:
         raise BadPacket("bad_version")
-    if data[118] & ~KNOWN_FLAGS:
+    if data[118] & ~(KNOWN_FLAGS | CONFIRM):
         raise BadPacket("bad_flags")
     return SignedAnswer(
         data[2:22], data[22:54], data[54:86], data[86:118], data[118], data[119:-SIGNATURE_BYTES],

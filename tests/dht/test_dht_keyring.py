@@ -7,10 +7,15 @@ import random
 import pytest
 from support.dht_pair import SERVING, Peer, World, answered
 
+from p2pnode.core.address import Address
+from p2pnode.core.ids import NodeId
 from p2pnode.core.keys import NodeKey
 from p2pnode.dht import DhtSettings
+from p2pnode.dht.contact import Contact
 from p2pnode.dht.keyring import CIPHERS_AT_HAND, UNCONFIRMED_PER_PEER, Ciphers, Keyring, Session
 from p2pnode.dht.messages import FindNode, Ping
+from p2pnode.dht.overlay import Overlay
+from p2pnode.dht.wire import SEALED, SIGNED_ANSWER, SIGNED_REQUEST
 
 
 def session(ring: Keyring, rng: random.Random, peer: NodeKey | None = None, now: float = 0.0) -> Session:
@@ -131,3 +136,28 @@ def test_over_budget_senders_get_tokens_and_then_their_answer(budget: float) -> 
     assert all(answered(outcome) for outcome in outcomes)
     assert server.drops == {"token_sent": 20 - int(budget)}
     assert not world.wire
+
+
+def test_who_has_no_place_for_the_asker_gets_no_confirmation() -> None:
+    """A first exchange is two datagrams then, and nobody enters a table; the keys serve all the same."""
+    world = World()
+    server, *others = (world.peer(f"5.{n}.1.1") for n in range(1, 6))
+    asker = next(each for each in others if (each.key.node_id[0] ^ server.key.node_id[0]) & 0x80)  # of the far half
+    table, rng = server.members.tables[Overlay.PUBLIC_IPV4], random.Random(4)
+    for n in range(6000):
+        each = Contact(NodeId(rng.randbytes(20)), Address(f"6.{n // 250}.{n % 250}.1", 1), Overlay.PUBLIC_IPV4)
+        each.last_seen = world.now
+        table.add_contact(each)
+    outcomes = asker.ask(server, Ping())
+    kinds = []
+    while world.wire:
+        kinds.append(world.deliver()[0][0])
+    assert answered(outcomes)
+    assert kinds == [SIGNED_REQUEST, SIGNED_ANSWER]
+    assert table.find(asker.key.node_id) is None
+    outcomes = asker.ask(server, Ping())
+    kinds = []
+    while world.wire:
+        kinds.append(world.deliver()[0][0])
+    assert answered(outcomes)
+    assert kinds == [SEALED, SEALED]

@@ -23,18 +23,28 @@ def lookup(ksize: int = 3, alpha: int = 2, max_queries: int = 100) -> Lookup:
 
 
 def test_a_query_leaves_as_soon_as_a_slot_is_free() -> None:
-    """No rounds: each answer, failure or lateness lets the next query go, nearest first."""
-    search = lookup()
+    """No rounds: each answer or failure lets the next query go, nearest first, and lateness two: for its slot, and
+    since more may be silent; never more than twice alpha."""
+    search = lookup(ksize=5)
     c = [contact(n) for n in range(1, 8)]
     search.add(c)
     assert search.next_queries() == c[:2]
     assert search.next_queries() == []
     search.late(c[0])
-    assert search.next_queries() == [c[2]]
+    assert search.next_queries() == c[2:4]
     search.failed(c[1])
-    assert search.next_queries() == [c[3]]
-    search.answered(c[2], [])
     assert search.next_queries() == [c[4]]
+    search.answered(c[2], [])
+    assert search.next_queries() == [c[5]]
+    several = lookup(ksize=20)
+    c = [contact(n) for n in range(1, 20)]
+    several.add(c)
+    for one in several.next_queries():
+        several.late(one)
+    assert several.next_queries() == c[2:6]
+    for one in c[2:6]:
+        several.late(one)
+    assert several.next_queries() == c[6:10]
 
 
 def test_it_ends_when_the_nearest_that_are_not_late_answered() -> None:

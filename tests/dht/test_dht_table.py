@@ -58,6 +58,24 @@ def test_acquaintances_are_bounded_diverse_and_leave_at_the_first_miss() -> None
     assert len(table.everybody()) == len({c.id for c in table.everybody()})
 
 
+def test_a_newcomer_is_wanted_where_there_is_a_place_for_it() -> None:
+    """Among the nearest always; where all places are taken, once somebody was not heard for ten minutes, or missed."""
+    rng = random.Random(3)
+    table = Table(OWN, 20, Overlay.PUBLIC_IPV4)
+    far, middle, near = b"\xff" * 20, b"\x10" + bytes(19), bytes(19) + b"\x01"
+    assert table.wants(far, 0.0)
+    for n in range(6000):
+        each = contact(rng.randbytes(20), n)
+        each.last_seen = 100.0
+        table.add_contact(each)
+    known = next(iter(table.buckets[0].nodes.values()))
+    assert [table.wants(node_id, 200.0) for node_id in (far, middle, near, known.id)] == [False, False, True, True]
+    assert table.wants(far, 701.0)
+    assert table.wants(middle, 701.0)
+    table.missed(known)
+    assert table.wants(far, 200.0)
+
+
 def test_full_bucket_keeps_oldest_live_contact() -> None:
     """A newcomer to a full bucket waits as a replacement, and comes in when a contact missed three times."""
     table = Table(OWN, 4, Overlay.PUBLIC_IPV4)
