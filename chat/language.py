@@ -32,10 +32,10 @@ MACROS: dict[str, tuple[str, str]] = {
     "search": ("TEXT", "messages of this conversation that contain TEXT"),
     "trace": ("[NAME]", "by which path NAME is reached, how fast, and why so"),
     "ping": ("IP [PORT]", "is there a node, and who; it becomes a way into the network"),
-    "random": ("[relay-only]", "talk to a stranger, each under a key made for that; relay-only hides your address"),
-    "next": ("", "leave this stranger and find another one"),
-    "report": ("", "tell those who may meet this stranger next, and leave"),
-    "quit": ("", "leave the stranger, else the program (also :q, :quit)"),
+    "random": ("[relay-only]", "talk to a stranger; relay-only hides your address"),
+    "next": ("", "another stranger"),
+    "report": ("", "leave this stranger, and tell those who may meet it next"),
+    "quit": ("", "leave the stranger, or else the program (also :q, :quit)"),
     "exit": ("", "leave the program"),
 }
 """name -> (arguments, what it does)."""
