@@ -1,7 +1,6 @@
-"""The disk's side of transfers: plain blocking functions, called through `Network.run_blocking`.
+"""Where files of others come to: plain blocking functions, called through `Network.run_blocking`.
 
 The files that people send and get are a named exception from "all I/O goes through Network", as SQLite's file is.
-Of a folder only regular files and folders are sent: links are not followed and not made, devices and pipes left out.
 What comes is written below the downloads folder under a name of ours (`part_name`), mode 0600, through no link.
 """
 
@@ -14,182 +13,26 @@ import os
 import shutil
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from p2pnode import P2PError
 from p2pnode.chat.files.names import numbered
-from p2pnode.chat.files.wire import HASH_BYTES, MAX_COUNT, MAX_DEPTH, MAX_SIZE, SEGMENT, root_of
+from p2pnode.chat.files.wire import HASH_BYTES, SEGMENT, root_of
 
 __all__ = [
-    "DamagedError", "Found", "PartFile", "SourceError", "SourceFile", "Tree", "first_free", "free_bytes", "is_full",
-    "leaves_of", "look", "make_folder", "name_for", "part_sizes", "place", "prepare", "remove", "root_on_disk",
-    "sync_all",
+    "DamagedError", "PartFile", "first_free", "free_bytes", "is_full", "make_folder", "name_for", "part_sizes", "place",
+    "prepare", "remove", "root_on_disk", "sync_all",
 ]  # fmt: skip
 
 READ = 1 << 20
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 RESERVE = 64 << 20  # bytes that a transfer leaves free: the database and the log have to go on
+LOOK_EVERY = 8 << 20  # bytes between two looks at how much room there is
 MAX_NUMBER = 10_000  # of names "x (2)", "x (3)", ...
-
-
-class SourceError(P2PError):
-    """What is to be sent cannot be. `code`: `no_such_file`, `not_a_file`, `too_large`, `changed`, `gone`, ..."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class DamagedError(Exception):
     """A segment is not what its leaf says; the file ends before it now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """One thing to send. `stamp`: when it was last written, nanoseconds; -1 for a folder."""
-
-    path: tuple[str, ...]
-    source: str
-    size: int
-    stamp: int
-
-
-@dataclass(frozen=True, slots=True)
-class Tree:
-    """What a path holds. `skipped`: links, devices and what cannot be read in a folder."""
-
-    name: str
-    folder: bool
-    found: tuple[Found, ...]
-    skipped: int
-
-    @property
-    def size(self) -> int:
-        return sum(each.size for each in self.found)
-
-
-# sending
-
-
-def look(path: str) -> Tree:
-    """Find out what is at `path`; a link that is named itself is followed. Raise SourceError."""
-    top = Path(path)
-    try:
-        path.encode()  # what is no UTF-8 can be neither stored nor sent
-        top = top.resolve(strict=True)
-        info = top.stat()
-    except FileNotFoundError as exc:
-        raise SourceError("no_such_file", f"There is no file {path!r}.") from exc
-    except (OSError, ValueError, RuntimeError) as exc:
-        raise _unreadable(path, exc) from exc
-    name = Path(path).name or top.name
-    name = (name if name != ".." else top.name).encode("utf-8", "replace").decode() or "files"
-    if stat.S_ISREG(info.st_mode):
-        tree = Tree(name, False, (Found((name,), str(top), info.st_size, info.st_mtime_ns),), 0)
-    elif stat.S_ISDIR(info.st_mode):
-        found: list[Found] = []
-        skipped = _walk(str(top), (), found)
-        if not found:
-            raise SourceError("nothing_to_send", f"The folder {path!r} holds nothing that can be sent.")
-        tree = Tree(name, True, tuple(found), skipped)
-    else:
-        raise SourceError("not_a_file", f"{path!r} is neither a file nor a folder.")
-    if tree.size > MAX_SIZE:
-        raise SourceError("too_large", f"{path!r} has {tree.size:,} bytes; at most {MAX_SIZE:,} are sent at once.")
-    return tree
-
-
-def _walk(folder: str, above: tuple[str, ...], found: list[Found]) -> int:
-    if len(above) >= MAX_DEPTH:
-        raise SourceError("too_deep", f"{folder!r} lies more than {MAX_DEPTH} folders deep; send it on its own.")
-    skipped, empty = 0, True
-    try:
-        with os.scandir(folder) as entries:
-            for entry in sorted(entries, key=lambda each: each.name):
-                path = (*above, entry.name)
-                if not _sendable(entry):
-                    skipped += 1
-                    continue
-                empty = False
-                if entry.is_dir(follow_symlinks=False):
-                    skipped += _walk(entry.path, path, found)
-                else:
-                    info = entry.stat(follow_symlinks=False)
-                    found.append(Found(path, entry.path, info.st_size, info.st_mtime_ns))
-                if len(found) > MAX_COUNT:
-                    raise SourceError(
-                        "too_many_files", f"The folder holds more than {MAX_COUNT:,} files; pack it first."
-                    )
-    except OSError as exc:
-        raise _unreadable(folder, exc) from exc
-    if empty and above:
-        found.append(Found(above, folder, 0, -1))
-    return skipped
-
-
-def _sendable(entry: os.DirEntry[str]) -> bool:
-    try:
-        entry.name.encode()
-    except UnicodeEncodeError:
-        return False
-    return entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)
-
-
-class SourceFile:
-    """A file that is sent. Raise SourceError `changed` or `gone` when it is no longer what was hashed."""
-
-    def __init__(self, path: str, size: int, stamp: int) -> None:
-        self._path, self._size, self._stamp = path, size, stamp
-        try:
-            self._fd = os.open(path, os.O_RDONLY | _NO_LINK | getattr(os, "O_NONBLOCK", 0) | _FLAGS)
-        except FileNotFoundError as exc:
-            raise SourceError("gone", f"{path} is no longer there; send it again when it is.") from exc
-        except OSError as exc:
-            raise _unreadable(path, exc) from exc
-
-    def read(self, offset: int, count: int) -> bytes:
-        """Return `count` bytes, fewer never."""
-        try:
-            self._check()
-            os.lseek(self._fd, offset, os.SEEK_SET)
-            data = os.read(self._fd, count)
-            while len(data) < count:
-                more = os.read(self._fd, count - len(data))
-                if not more:
-                    raise self._changed()
-                data += more
-            self._check()
-        except OSError as exc:
-            raise _unreadable(self._path, exc) from exc
-        return data
-
-    def close(self) -> None:
-        os.close(self._fd)
-
-    def _check(self) -> None:
-        info = os.fstat(self._fd)
-        if not stat.S_ISREG(info.st_mode) or (info.st_size, info.st_mtime_ns) != (self._size, self._stamp):
-            raise self._changed()
-
-    def _changed(self) -> SourceError:
-        return SourceError("changed", f"{self._path} was changed while it was being sent; send it again.")
-
-
-def leaves_of(path: str, size: int, stamp: int, first: int, count: int) -> bytes:
-    """Return the leaves of `count` segments of a file from segment `first` on. Raise SourceError."""
-    source = SourceFile(path, size, stamp)
-    try:
-        return b"".join(
-            hashlib.sha256(source.read(at, min(SEGMENT, size - at))).digest()
-            for at in range(first * SEGMENT, min(size, (first + count) * SEGMENT), SEGMENT)
-        )
-    finally:
-        source.close()
-
-
-# receiving
 
 
 def prepare(downloads: str) -> None:
@@ -236,6 +79,7 @@ class PartFile:
         self._size, self._leaves = size, leaves
         self._fd = os.open(os.path.join(base, *path), os.O_RDWR | os.O_CREAT | _NO_LINK | _FLAGS, 0o600)
         self._hash = hashlib.sha256()
+        self._look_at = 0
         self.have = 0
         """Good bytes from the start; the last ones, of a segment not yet whole, are as they are."""
 
@@ -262,18 +106,19 @@ class PartFile:
 
     def write(self, data: bytes) -> None:
         """Append. Raise DamagedError where a segment is not what its leaf says, OSError."""
-        if hasattr(os, "fstatvfs") and (room := os.fstatvfs(self._fd)).f_bavail * room.f_frsize < RESERVE:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # the database has to go on
+        if self.have >= self._look_at:
+            self._look_at = self.have + LOOK_EVERY
+            if hasattr(os, "fstatvfs") and (room := os.fstatvfs(self._fd)).f_bavail * room.f_frsize < RESERVE:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # the database has to go on
         view = memoryview(data)
         while view:
             end = min((self.have // SEGMENT + 1) * SEGMENT, self._size)
             part = view[: end - self.have]
             view = view[len(part) :]
             self._hash.update(part)
-            os.lseek(self._fd, self.have, os.SEEK_SET)
             written = 0
             while written < len(part):
-                written += os.write(self._fd, part[written:])
+                written += _write_at(self._fd, part[written:], self.have + written)
             self.have += len(part)
             if self.have == end:
                 start = (end - 1) // SEGMENT * SEGMENT
@@ -392,6 +237,9 @@ def _read_fully(fd: int, count: int) -> bytes:
     return data
 
 
-def _unreadable(path: str, exc: Exception) -> SourceError:
-    why = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
-    return SourceError("unreadable", f"{path} cannot be read: {why}.")
+def _write_at(fd: int, data: memoryview, offset: int) -> int:
+    """One call where the system has it: each gives the interpreter's lock away and has to get it back."""
+    if hasattr(os, "pwrite"):
+        return os.pwrite(fd, data, offset)
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.write(fd, data)

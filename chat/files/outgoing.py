@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from p2pnode import BadPacket, P2PError, PeerBlockedError, PeerId, UserId, clean
-from p2pnode.chat.files import disk
+from p2pnode.chat.files import sources
 from p2pnode.chat.files.jobs import Job
 from p2pnode.chat.files.records import Record, Source
 from p2pnode.chat.files.talk import Talk
@@ -62,8 +62,8 @@ class Outgoing:
         if chat.directory.state_of(party) == "blocked":
             raise PeerBlockedError("You have blocked this contact; unblock it to send files.")
         if sum(job.record.outgoing for job in files.jobs.values()) >= MAX_OPEN:
-            raise disk.SourceError("too_many_transfers", f"{MAX_OPEN} transfers are not over yet; cancel some first.")
-        tree = await files.run(disk.look, path)
+            raise sources.SourceError("too_many_transfers", f"{MAX_OPEN} transfers are not over yet; cancel some.")
+        tree = await files.run(sources.look, path)
         now = chat.now_ms()
         record = Record(
             id=chat.node.network.token_bytes(ID_BYTES),
@@ -193,30 +193,30 @@ class Outgoing:
 
     # preparing
 
-    async def _prepare(self, job: Job, tree: disk.Tree | None) -> None:
+    async def _prepare(self, job: Job, tree: sources.Tree | None) -> None:
         files, record = self._files, job.record
         try:
             if tree is None:
-                tree = await files.run(disk.look, record.source)
-            entries, sources, done = [], [], 0
+                tree = await files.run(sources.look, record.source)
+            entries, rows, done = [], [], 0
             for found in tree.found:
                 leaves = b""
                 for first in range(0, -(-found.size // SEGMENT), AT_ONCE):
-                    leaves += await files.run(disk.leaves_of, found.source, found.size, found.stamp, first, AT_ONCE)
+                    leaves += await files.run(sources.leaves_of, found.source, found.size, found.stamp, first, AT_ONCE)
                 done += found.size
                 root = b"" if found.stamp < 0 else root_of(found.size, leaves)
                 entries.append(_entry(found, root))
-                sources.append(Source(found.source, found.size, found.stamp, leaves))
+                rows.append(Source(found.source, found.size, found.stamp, leaves))
             manifest = encode_manifest(entries)
             if len(manifest) > MAX_MANIFEST_BYTES:
-                raise disk.SourceError("too_many_files", "The names of these files are too long; pack them first.")
+                raise sources.SourceError("too_many_files", "The names of these files are too long; pack them first.")
         except P2PError as exc:
             log.info("file_not_sent", id=record.id.hex(), reason=exc.code, why=exc.message)
             await files.change(job, "failed", exc.code)
             return
         record.size, record.count = tree.size, len(entries)
         record.manifest_size, record.root = len(manifest), manifest_root(manifest)
-        await files.records.prepared(record, manifest, sources)
+        await files.records.prepared(record, manifest, rows)
         await files.change(job, "offered", "")
         await self._address(job)
 
@@ -347,9 +347,9 @@ class Outgoing:
             await files.records.set_devices(record.position, {peer: "told"})
 
 
-def _entry(found: disk.Found, root: bytes) -> Entry:
+def _entry(found: sources.Found, root: bytes) -> Entry:
     if sum(len(name.encode()) + 1 for name in found.path) > MAX_PATH_BYTES or any(len(n) > 255 for n in found.path):
-        raise disk.SourceError("too_deep", f"The path {found.source!r} is too long to be sent.")
+        raise sources.SourceError("too_deep", f"The path {found.source!r} is too long to be sent.")
     return Entry(found.path, found.size, root)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from p2pnode import BadPacket, Priority
-from p2pnode.chat.files import disk
+from p2pnode.chat.files import sources
 from p2pnode.chat.files.jobs import Job
 from p2pnode.chat.files.records import Source
 from p2pnode.chat.files.talk import Talk
@@ -110,7 +110,7 @@ class Uploads:
                     await self._entry(job, talk, entries[number], number, offset)
             async with asyncio.timeout(END_S):
                 await ending
-        except disk.SourceError as exc:
+        except sources.SourceError as exc:
             log.info("file_broken_off", id=record.id.hex(), reason=exc.code, why=exc.message)
             await talk.say(Withdraw(record.id, exc.code))
             await files.outgoing.end(job, "failed", exc.code)
@@ -135,13 +135,13 @@ class Uploads:
             await talk.data(data[offset:])
             files.moved(job, job.done + len(data) - offset)
             return
-        reader = await files.run(disk.SourceFile, source.path, source.size, source.stamp)
+        reader = await files.run(sources.SourceFile, source.path, source.size, source.stamp)
         try:
             await self._pump(job, talk, reader, offset, entry.size)
         finally:
             reader.close()
 
-    async def _pump(self, job: Job, talk: Talk, reader: disk.SourceFile, offset: int, size: int) -> None:
+    async def _pump(self, job: Job, talk: Talk, reader: sources.SourceFile, offset: int, size: int) -> None:
         """Send from `offset` to the end; the disk is one segment ahead of the network."""
         files = self._files
         ahead: asyncio.Task[bytes] | None = None
@@ -159,7 +159,7 @@ class Uploads:
         finally:
             if ahead is not None:
                 ahead.cancel()
-                with contextlib.suppress(asyncio.CancelledError, disk.SourceError):
+                with contextlib.suppress(asyncio.CancelledError, sources.SourceError):
                     await ahead
 
     async def _bytes(self, talk: Talk, data: bytes) -> None:
@@ -175,7 +175,7 @@ class Uploads:
 
 
 def _read_whole(source: Source) -> bytes:
-    reader = disk.SourceFile(source.path, source.size, source.stamp)
+    reader = sources.SourceFile(source.path, source.size, source.stamp)
     try:
         return reader.read(0, source.size) if source.size else b""
     finally:
