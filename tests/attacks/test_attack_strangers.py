@@ -10,7 +10,7 @@ import pytest
 from support.strangers import lobby_of
 
 from p2pnode import AccountKey, Address
-from p2pnode.chat.strangers.judging import LEAST, weight_of
+from p2pnode.chat.strangers.judging import LEAST, SLOT_S, is_drawn, weight_of
 from p2pnode.chat.strangers.receipts import Receipt, device_key, epoch_of, report_value, reports_topic
 from p2pnode.chat.strangers.talk import BURST, RATE
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
@@ -84,6 +84,43 @@ def test_x3_reports_without_a_conversation_count_nothing_and_many_by_one_count_o
             print(f"{reports.board.reports(victim.public_raw)} of 17 statements counts")
             assert reports.board.reports(victim.public_raw) == 1
             assert weight_of(reports.board.strength(victim.public_raw, float(now))) == 1.0
+
+    run_virtual(main, delay=0.02)
+
+
+@pytest.mark.long
+def test_x3_reported_user_whose_program_does_not_wait_for_its_turn_is_declined_by_all() -> None:
+    async def main(world: VirtualWorld) -> None:
+        rng = random.Random(1)
+        async with lobby_of(world, 3) as (pest, one, other):
+            now = int(pest.node.network.wall())
+            epoch = epoch_of(now)
+            slots = [now + number * SLOT_S for number in range(3)]
+            while True:  # a device that is not drawn in the next minutes
+                secret = rng.randbytes(32)
+                key = device_key(secret, epoch)
+                if not any(is_drawn(key.public_raw, 10.0, slot) for slot in slots):
+                    break
+            pest.strangers.reports._secret = secret
+            for _ in range(10):
+                reporter = device_key(rng.randbytes(32), epoch)
+                receipt = Receipt(now, reporter.public_raw, key.public_raw, rng.randbytes(32))
+                value = report_value(receipt, key.sign(receipt.signing_input()))
+                await other.node.announce(reports_topic(key.public_raw, epoch), value, key=reporter)
+
+            async def never(_mask: object) -> None:
+                await asyncio.sleep(3600)
+
+            pest.strangers._turn_over = never  # type: ignore[method-assign]
+            await pest.strangers.begin()
+            await one.strangers.begin()
+            await asyncio.sleep(60)
+            assert pest.strangers.phase == one.strangers.phase == "searching"
+            assert one.strangers.reports.board.reports(key.public_raw) == 10
+            await other.strangers.begin()
+            await one.until("found")
+            await other.until("found")
+            assert pest.strangers.phase == "searching"
 
     run_virtual(main, delay=0.02)
 
