@@ -1,6 +1,6 @@
 """How often somebody who was reported is chosen. Pure; times are Unix seconds.
 
-Everybody draws the same lot for a device: two minutes long it is chosen or it is not, whoever looks and however often
+Everybody draws the same lot for a device: five minutes long it is chosen or it is not, whoever looks and however often
 it tries. So a reported device that asks a hundred strangers is not chosen more often than one that waits, as it would
 be if each drew a lot of his own.
 """
@@ -19,7 +19,7 @@ STALE_S = 7 * 86_400.0  # when it counts no more
 FREE = 1.0  # one report alone changes nothing: anybody can have one bad day, or meet one spiteful stranger
 HALVED_BY = 2.0  # reports beyond that halve how often somebody is chosen
 LEAST = 1 / 8  # nobody is shut out: what twenty sybils say is no proof
-SLOT_S = 120.0
+SLOT_S = 300.0
 _LOT = b"p2pnode/1/random-lot"
 
 MAX_DEVICES = 1_024  # whose reports are remembered; the one not met for longest goes first
@@ -37,7 +37,7 @@ def weight_of(strength: float) -> float:
 
 
 def is_drawn(device: bytes, strength: float, now: float) -> bool:
-    """Whether a blinded id is chosen in the two minutes round `now`."""
+    """Whether a blinded id is chosen in the five minutes round `now`."""
     weight = weight_of(strength)
     if weight >= 1.0:
         return True

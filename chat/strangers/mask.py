@@ -38,7 +38,7 @@ CARD_S = 3.0  # for the first frame of a stream
 LOOK_S = 0.25  # between two looks into the lobby, at first ...
 LOOK_MOST_S = 4.0  # ... and when it stays empty
 WAYS_TRIED = 4  # to join by once more
-WITHDRAW_S = 1.5  # until a node that is thrown away does not wait for the lobby any more
+WITHDRAW_S = 3.0  # until a node that is thrown away does not wait for the lobby any more
 LOBBY_LIFE_S = 120.0  # who vanishes is out of the lobby after that
 MAX_ASKED = 16  # streams of strangers that are answered at a time
 CLOCK_S = 600  # two clocks wrong by 5 minutes each still meet
@@ -74,7 +74,7 @@ class Mask:
         self._knocks = Buckets(rate=0.5, burst=4, capacity=256)  # by peer
         self._all_knocks = Buckets(rate=8, burst=64, capacity=1)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._withdrawing: set[asyncio.Task[None]] = set()
+        self._lobby_tasks: set[asyncio.Task[None]] = set()
         self._stopped = False
 
     async def start(self) -> None:
@@ -106,8 +106,8 @@ class Mask:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._withdrawing and not hurry:
-            await asyncio.wait(self._withdrawing, timeout=WITHDRAW_S)
+        if self._lobby_tasks and not hurry:
+            await asyncio.wait(self._lobby_tasks, timeout=WITHDRAW_S)
         await self.node.stop()
 
     # the lobby
@@ -116,7 +116,8 @@ class Mask:
         """Be in the lobby while the seat is not taken: who is about to agree with somebody is out of it already."""
         while True:
             if self._seat.taken is None:
-                await self.node.announce(LOBBY, bytes((VERSION,)), life=LOBBY_LIFE_S)
+                # Never cancelled: only what was announced to its end can be withdrawn everywhere.
+                await asyncio.wait({self._to_lobby(self.node.announce(LOBBY, bytes((VERSION,)), life=LOBBY_LIFE_S))})
             while self._seat.taken is None:
                 await self._news.wait()
             self._withdraw()
@@ -125,9 +126,13 @@ class Mask:
 
     def _withdraw(self) -> None:
         """Have the lobby forget us, behind everything else."""
-        task = asyncio.get_running_loop().create_task(_quietly(self.node.unannounce(LOBBY)), name="stranger-lobby")
-        self._withdrawing.add(task)
-        task.add_done_callback(self._withdrawing.discard)
+        self._to_lobby(self.node.unannounce(LOBBY))
+
+    def _to_lobby(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(_quietly(work), name="stranger-lobby")
+        self._lobby_tasks.add(task)
+        task.add_done_callback(self._lobby_tasks.discard)
+        return task
 
     async def _look(self) -> None:
         network, pause = self.node.network, LOOK_S
