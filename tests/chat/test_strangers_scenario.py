@@ -1,4 +1,4 @@
-"""The scenario `random`, small: nobody fails, most are matched soon. docs/random.md has the figures of 200 users."""
+"""The scenario `random`, small: nobody fails, most are matched soon. docs/random.md has figures of larger runs."""
 
 from __future__ import annotations
 
