@@ -33,6 +33,7 @@ __all__ = ["Lookup"]
 SILENT_PER_IP = 4  # queries to one public IP address while nobody there has answered
 SILENT_PER_PREFIX = 8  # the same in a /24 or /48; then its others wait until nobody else is left to ask
 FLYING_FACTOR = 2  # times alpha: queries under way at most, with those that hold no slot
+MANY_LATE = 4  # so many silent ones let one more be asked
 KEPT_PER_PREFIX = 8  # candidates of a block that are kept when there are too many
 MAX_CANDIDATES = 400  # per path: 20 answers of 20; beyond, the farthest are forgotten: a liar cannot fill memory
 
@@ -274,11 +275,13 @@ class Lookup:
         taken = 0
         present = Diversity() if path.crowded else None
         spare: list[_Candidate] = []
+        # Where many are silent, others most likely are: a few more than k are asked, not the last of k in a line.
+        more = min(self.late_count // MANY_LATE, self._alpha)
         for candidate in path.candidates:
             state = candidate.state
             if state >= _LATE:
                 continue
-            if self._is_enough(taken, candidate):
+            if self._is_enough(taken - more, candidate):
                 break
             if present is not None and present.crowded(candidate.contact.prefix):
                 spare.append(candidate)
