@@ -192,13 +192,6 @@ _MAIL: Migration = (
         PRIMARY KEY (letter, message)
     ) WITHOUT ROWID""",
     "CREATE INDEX mail_contents_of ON mail_contents (message)",
-    # The pools that we published for strangers: the secret is public, the key that opens is not.
-    """CREATE TABLE mail_pools (
-        secret BLOB PRIMARY KEY,
-        private BLOB NOT NULL,
-        made_at INTEGER NOT NULL,
-        read INTEGER NOT NULL DEFAULT 0
-    ) WITHOUT ROWID""",
 )
 
 _STRANGERS: Migration = (

@@ -16,7 +16,6 @@ from p2pnode.chat.store import OutboxItem
 __all__ = [
     "Given",
     "Missing",
-    "Pool",
     "StoredLetter",
     "Taken",
     "advance",
@@ -33,14 +32,11 @@ __all__ = [
     "newest_given",
     "next_look",
     "open_letters",
-    "pools",
     "put_given",
     "put_letter",
-    "put_pool",
     "put_taken",
     "replaced",
     "retire",
-    "set_pool_read",
     "taken",
     "unwritten",
     "wait_for",
@@ -94,16 +90,6 @@ class StoredLetter:
     expires: int
     checks: int
     awaited: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """What strangers may write in."""
-
-    secret: bytes
-    private: bytes
-    made_at: int
-    read: bool
 
 
 # grants that we gave
@@ -315,25 +301,3 @@ def contents(connection: sqlite3.Connection, letter: int) -> list[OutboxItem]:
 
 def drop_letter(connection: sqlite3.Connection, letter: int) -> None:
     connection.execute("DELETE FROM mail_letters WHERE id = ?", (letter,))
-
-
-# what strangers may write in
-
-
-def pools(connection: sqlite3.Connection) -> list[Pool]:
-    """Return the pools that may hold letters, newest first."""
-    rows = connection.execute("SELECT secret, private, made_at, read FROM mail_pools ORDER BY made_at DESC")
-    return [Pool(secret, private, made_at, bool(read)) for secret, private, made_at, read in rows]
-
-
-def put_pool(connection: sqlite3.Connection, pool: Pool, *, before_s: int) -> None:
-    """Add the newest pool, and throw away those made before `before_s`."""
-    connection.execute(
-        "INSERT INTO mail_pools (secret, private, made_at) VALUES (?, ?, ?)", (pool.secret, pool.private, pool.made_at)
-    )
-    connection.execute("DELETE FROM mail_pools WHERE made_at < ?", (before_s,))
-
-
-def set_pool_read(connection: sqlite3.Connection, secret: bytes) -> None:
-    """A letter was found in it: the next one has to be a new one."""
-    connection.execute("UPDATE mail_pools SET read = 1 WHERE secret = ?", (secret,))
