@@ -34,6 +34,7 @@ def test_a_command_gets_each_message_as_json_and_no_shell_reads_it(started: Proc
     command = f'cd "{tmp_path}" && cat >> "{got}" && echo "no speaker" >&2 && exit 3'
     bob = started.join("bob", "--on-message", command, bootstrap=[boot])
     alice = started.join("alice", bootstrap=[boot])
+    bob.ready()
     assert bob.cli("contacts", "add", alice.user).code == 0  # of a stranger only the first message is taken
     for text in (HOSTILE, "and another one"):
         assert alice.cli("send", bob.id, text, "--json").code == 0
@@ -51,6 +52,7 @@ def test_a_command_that_never_ends_goes_with_the_node(started: Processes, tmp_pa
     boot = started.bootstrap("b")
     bob = started.join("bob", "--on-message", f'sleep 1000 & echo $! > "{pid}"; wait', bootstrap=[boot])
     alice = started.join("alice", bootstrap=[boot])
+    alice.ready()
     assert alice.cli("send", bob.id, "wake up", "--json").code == 0
     eventually(lambda: pid.exists() and pid.read_text().strip() != "", what="the command")
     assert bob.stop() == 0

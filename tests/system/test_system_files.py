@@ -18,6 +18,7 @@ SIZE = 48 << 20
 
 def befriended(one: Peer, other: Peer) -> None:
     for a, b in ((one, other), (other, one)):
+        a.ready()
         outcome = a.cli("contacts", "add", b.user, "--name", b.home.name)
         assert outcome.code == 0, outcome.err
 

@@ -28,6 +28,7 @@ def test_message_waits_in_the_network_while_both_are_away(tmp_path: Path) -> Non
         anna = running.join("anna", bootstrap=nodes[:1])
         bert = running.join("bert", bootstrap=nodes[1:2])
         for one, other in ((anna, bert), (bert, anna)):
+            one.ready()
             assert one.cli("contacts", "add", other.user, "--name", other.home.name).code == 0
         assert anna.cli("send", "bert", "we are both here", "--wait", "30", timeout=60.0).code == 0
         eventually(lambda: can_leave_mail(anna) and can_leave_mail(bert), timeout=60.0, what="the means to leave mail")
