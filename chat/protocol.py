@@ -12,6 +12,8 @@ from typing import Annotated
 import msgspec
 
 from p2pnode import AccountKey, Address, BadPacket, PeerId, UserId, signing_input
+from p2pnode.chat import framing
+from p2pnode.chat.framing import Codec
 
 __all__ = [
     "CHAT_PROTOCOL",
@@ -45,7 +47,6 @@ MAX_TEXT_BYTES = 15_000  # UTF-8
 MAX_ACKS = 256  # ids in one Ack
 MAX_MEMBERS = 64  # of a hall: everybody is connected to everybody
 MAX_MEMBER_ADDRESSES = 4
-_LENGTH_BYTES = 4
 _MAX_INTEGER = 2**63 - 1  # SQLite's largest
 _MAX_TIME_MS = 253_402_300_799_999  # the end of year 9999, the last that a calendar can show
 
@@ -128,24 +129,8 @@ class Welcome(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_field
 
 Frame = Hello | TextMessage | Ack | Refuse | Members | Leave | Welcome
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Frame)
 
-
-def encode(frame: Frame) -> bytes:
-    """Return the frame with its length in front."""
-    body = _encoder.encode(frame)
-    return len(body).to_bytes(_LENGTH_BYTES, "big") + body
-
-
-def decode_untrusted(body: bytes) -> Frame:
-    """Read one frame without its length. Raise BadPacket: `too_long`, `malformed`, `bad_key`, `bad_address`."""
-    if len(body) > MAX_FRAME_BYTES:
-        raise BadPacket("too_long")
-    try:
-        frame: Frame = _decoder.decode(body)
-    except (msgspec.DecodeError, RecursionError, ValueError) as exc:
-        raise BadPacket("malformed") from exc
+def _check_untrusted(frame: Frame) -> None:
     if isinstance(frame, TextMessage) and len(frame.text.encode()) > MAX_TEXT_BYTES:
         raise BadPacket("too_long")
     if isinstance(frame, Hello):
@@ -156,31 +141,19 @@ def decode_untrusted(body: bytes) -> Frame:
             UserId.from_untrusted(entry.user)
             for packed in entry.addresses:
                 Address.unpack_untrusted(packed)
-    return frame
 
 
-class FrameBuffer:
-    """Cuts a stream into frames. Holds at most one incomplete frame."""
+_codec: Codec[Frame] = Codec(Frame, length_bytes=4, max_bytes=MAX_FRAME_BYTES, check=_check_untrusted)
+encode = _codec.encode
+decode_untrusted = _codec.decode_untrusted
+"""Raises BadPacket: `too_long`, `malformed`, `bad_key`, `bad_address`."""
+
+
+class FrameBuffer(framing.FrameBuffer[Frame]):
+    """Cuts a chat stream into frames."""
 
     def __init__(self) -> None:
-        self._data = bytearray()
-
-    def feed_untrusted(self, data: bytes) -> list[Frame]:
-        """Return the frames that are complete now. Raise BadPacket; the stream is of no use then."""
-        self._data += data
-        frames: list[Frame] = []
-        start = 0
-        while len(self._data) - start >= _LENGTH_BYTES:
-            length = int.from_bytes(self._data[start : start + _LENGTH_BYTES], "big")
-            if length > MAX_FRAME_BYTES:
-                raise BadPacket("too_long")
-            end = start + _LENGTH_BYTES + length
-            if len(self._data) < end:
-                break
-            frames.append(decode_untrusted(bytes(self._data[start + _LENGTH_BYTES : end])))
-            start = end
-        del self._data[:start]
-        return frames
+        super().__init__(_codec)
 
 
 def device_proof(account: AccountKey, device: PeerId) -> bytes:

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from p2pnode import BadPacket, UserId
+from p2pnode.chat.framing import Codec
 from p2pnode.chat.protocol import Hello
 
 __all__ = [
@@ -105,34 +106,29 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Frame)
 _manifest_decoder = msgspec.msgpack.Decoder(
     Annotated[list[Entry], msgspec.Meta(min_length=1, max_length=MAX_COUNT)],
 )
 
 
+def _check_untrusted(frame: Frame) -> None:
+    if isinstance(frame, Hello):
+        UserId.from_untrusted(frame.user)
+
+
+_codec: Codec[Frame] = Codec(Frame, length_bytes=4, max_bytes=MAX_FRAME_BYTES, check=_check_untrusted)
+decode_untrusted = _codec.decode_untrusted
+"""Raises BadPacket: `too_long`, `malformed`, `bad_key`."""
+
+
 def encode(frame: Frame) -> bytes:
     """Return the frame as a piece."""
-    body = _encoder.encode(frame)
-    return b"\x00" + len(body).to_bytes(4, "big") + body
+    return b"\x00" + _codec.encode(frame)
 
 
 def data_piece(size: int) -> bytes:
     """Return the head of a piece of `size` bytes of data, 1 to 1 MiB."""
     return b"\x01" + size.to_bytes(4, "big")
-
-
-def decode_untrusted(body: bytes) -> Frame:
-    """Read a frame without its head. Raise BadPacket: `too_long`, `malformed`, `bad_key`."""
-    if len(body) > MAX_FRAME_BYTES:
-        raise BadPacket("too_long")
-    try:
-        frame: Frame = _decoder.decode(body)
-    except (msgspec.DecodeError, RecursionError, ValueError) as exc:
-        raise BadPacket("malformed") from exc
-    if isinstance(frame, Hello):
-        UserId.from_untrusted(frame.user)
-    return frame
 
 
 class PieceReader:

@@ -22,10 +22,13 @@ from typing import Annotated
 
 import msgspec
 
-from p2pnode import BadPacket
+from p2pnode.chat import framing
+from p2pnode.chat.framing import Codec
 
-__all__ = ["GRANT_ID_BYTES", "MAIL_PROTOCOL", "MAX_FRAME_BYTES", "MAX_SLOTS", "NO_GRANT", "Check", "Grant", "MailFrame",
-           "Taken", "decode_untrusted", "encode", "grant_id"]  # fmt: skip
+__all__ = [
+    "GRANT_ID_BYTES", "MAIL_PROTOCOL", "MAX_FRAME_BYTES", "MAX_SLOTS", "NO_GRANT", "Check", "FrameBuffer", "Grant",
+    "MailFrame", "Taken", "decode_untrusted", "encode", "grant_id",
+]  # fmt: skip
 
 # Fixed by this protocol.
 MAIL_PROTOCOL = "p2pnode/mail/1"
@@ -33,7 +36,6 @@ GRANT_ID_BYTES = 8
 NO_GRANT = bytes(GRANT_ID_BYTES)
 MAX_FRAME_BYTES = 256
 MAX_SLOTS = 1_000_000  # of one grant
-LENGTH_BYTES = 2
 
 GrantId = Annotated[bytes, msgspec.Meta(min_length=GRANT_ID_BYTES, max_length=GRANT_ID_BYTES)]
 Secret = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
@@ -61,8 +63,10 @@ class Taken(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=
 
 
 MailFrame = Check | Grant | Taken
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(MailFrame)
+_codec: Codec[MailFrame] = Codec(MailFrame, length_bytes=2, max_bytes=MAX_FRAME_BYTES)
+encode = _codec.encode
+decode_untrusted = _codec.decode_untrusted
+"""Raises BadPacket: `too_long`, `malformed`."""
 
 
 def grant_id(secret: bytes) -> bytes:
@@ -70,18 +74,8 @@ def grant_id(secret: bytes) -> bytes:
     return hashlib.sha256(b"p2pnode/1/mail/grant" + secret).digest()[:GRANT_ID_BYTES]
 
 
-def encode(frame: MailFrame) -> bytes:
-    """Return the frame with its length in front."""
-    body = _encoder.encode(frame)
-    return len(body).to_bytes(LENGTH_BYTES, "big") + body
+class FrameBuffer(framing.FrameBuffer[MailFrame]):
+    """Cuts a mail stream into frames."""
 
-
-def decode_untrusted(body: bytes) -> MailFrame:
-    """Read one frame without its length. Raise BadPacket: `too_long`, `malformed`."""
-    if len(body) > MAX_FRAME_BYTES:
-        raise BadPacket("too_long")
-    try:
-        frame: MailFrame = _decoder.decode(body)
-    except (msgspec.DecodeError, RecursionError, ValueError) as exc:
-        raise BadPacket("malformed") from exc
-    return frame
+    def __init__(self) -> None:
+        super().__init__(_codec)

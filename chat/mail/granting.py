@@ -13,15 +13,14 @@ from p2pnode.chat.limits import Buckets
 from p2pnode.chat.link import BROKEN
 from p2pnode.chat.mail import tables
 from p2pnode.chat.mail.frames import (
-    LENGTH_BYTES,
     MAIL_PROTOCOL,
     MAX_FRAME_BYTES,
     NO_GRANT,
     Check,
+    FrameBuffer,
     Grant,
     MailFrame,
     Taken,
-    decode_untrusted,
     encode,
     grant_id,
 )
@@ -148,23 +147,16 @@ class _Frames:
 
     def __init__(self, stream: StreamPort) -> None:
         self._stream = stream
-        self._data = bytearray()
+        self._buffer = FrameBuffer()
 
     async def next(self) -> MailFrame | None:
         """Return the next frame, None at the end. Raise BadPacket, or what a broken stream raises."""
-        while True:
-            length = int.from_bytes(self._data[:LENGTH_BYTES], "big")
-            end = LENGTH_BYTES + length
-            if len(self._data) >= LENGTH_BYTES and length > MAX_FRAME_BYTES:
-                raise BadPacket("too_long")
-            if len(self._data) >= max(end, LENGTH_BYTES):
-                body = bytes(self._data[LENGTH_BYTES:end])
-                del self._data[:end]
-                return decode_untrusted(body)
+        while (frame := self._buffer.next_untrusted()) is None:
             data = await self._stream.read(MAX_FRAME_BYTES)
             if not data:
                 return None
-            self._data += data
+            self._buffer.add(data)
+        return frame
 
     async def taken(self) -> Taken:
         """Return the answer. Raise BadPacket for anything else."""

@@ -12,6 +12,8 @@ from typing import Annotated
 import msgspec
 
 from p2pnode import BadPacket, PeerId
+from p2pnode.chat import framing
+from p2pnode.chat.framing import Codec
 
 __all__ = [
     "MAX_FRAME_BYTES",
@@ -36,7 +38,6 @@ RANDOM_PROTOCOL = "p2pnode/random/1"
 VERSION = 1
 MAX_FRAME_BYTES = 4_096
 MAX_TEXT_BYTES = 2_000  # UTF-8
-_LENGTH_BYTES = 2
 
 Number = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 
@@ -90,50 +91,22 @@ class Resume(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields
 
 Frame = Card | Consent | Decline | Say | Leave | Beat | Resume
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Frame)
 
-
-def encode(frame: Frame) -> bytes:
-    """Return the frame with its length in front."""
-    body = _encoder.encode(frame)
-    return len(body).to_bytes(_LENGTH_BYTES, "big") + body
-
-
-def decode_untrusted(body: bytes) -> Frame:
-    """Read one frame without its length. Raise BadPacket: `too_long`, `malformed`, `bad_key`."""
-    if len(body) > MAX_FRAME_BYTES:
-        raise BadPacket("too_long")
-    try:
-        frame: Frame = _decoder.decode(body)
-    except (msgspec.DecodeError, RecursionError, ValueError) as exc:
-        raise BadPacket("malformed") from exc
+def _check_untrusted(frame: Frame) -> None:
     if isinstance(frame, Say) and len(frame.text.encode()) > MAX_TEXT_BYTES:
         raise BadPacket("too_long")
     if isinstance(frame, Card):
         PeerId.from_untrusted(frame.device)
-    return frame
 
 
-class FrameBuffer:
-    """Cuts a stream into frames. Holds at most one incomplete frame."""
+_codec: Codec[Frame] = Codec(Frame, length_bytes=2, max_bytes=MAX_FRAME_BYTES, check=_check_untrusted)
+encode = _codec.encode
+decode_untrusted = _codec.decode_untrusted
+"""Raises BadPacket: `too_long`, `malformed`, `bad_key`."""
+
+
+class FrameBuffer(framing.FrameBuffer[Frame]):
+    """Cuts a stranger's stream into frames."""
 
     def __init__(self) -> None:
-        self._data = bytearray()
-
-    def feed_untrusted(self, data: bytes) -> list[Frame]:
-        """Return the frames that are complete now. Raise BadPacket; the stream is of no use then."""
-        self._data += data
-        frames: list[Frame] = []
-        start = 0
-        while len(self._data) - start >= _LENGTH_BYTES:
-            length = int.from_bytes(self._data[start : start + _LENGTH_BYTES], "big")
-            if length > MAX_FRAME_BYTES:
-                raise BadPacket("too_long")
-            end = start + _LENGTH_BYTES + length
-            if len(self._data) < end:
-                break
-            frames.append(decode_untrusted(bytes(self._data[start + _LENGTH_BYTES : end])))
-            start = end
-        del self._data[:start]
-        return frames
+        super().__init__(_codec)

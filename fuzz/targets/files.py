@@ -16,32 +16,11 @@ from p2pnode.chat.files.wire import (
 )
 from targets.base import Target
 from targets.core import text_of
+from targets.framed import frame_target, stream_target
 
 __all__ = ["TARGETS"]
 
 Pieces = list[Frame | bytes]
-
-
-def read_frame(data: bytes) -> Frame:
-    return decode_untrusted(data)
-
-
-def hold_frame(_data: bytes, frame: Frame) -> None:
-    assert decode_untrusted(encode(frame)[5:]) == frame
-
-
-def read_pieces(data: bytes) -> Pieces:
-    return _joined(PieceReader().feed_untrusted(data))
-
-
-def hold_pieces(data: bytes, pieces: Pieces) -> None:
-    """However the stream is cut, frames and bytes are the same."""
-    reader, again, position, piece = PieceReader(), [], 0, 1
-    while position < len(data):
-        again += reader.feed_untrusted(data[position : position + piece])
-        position += piece
-        piece = piece * 2 % 251
-    assert _joined(again) == pieces
 
 
 def _joined(pieces: Pieces) -> Pieces:
@@ -81,8 +60,8 @@ def hold_name(_data: bytes, name: str) -> None:
 
 
 TARGETS = [
-    Target("file_frame", read_frame, hold_frame, max_bytes=4_200),
-    Target("file_pieces", read_pieces, hold_pieces, max_bytes=4_000),
+    frame_target("file_frame", decode_untrusted, encode, head=5, max_bytes=4_200),
+    stream_target("file_pieces", PieceReader, joined=_joined, max_bytes=4_000),
     Target("file_manifest", read_manifest, hold_manifest, max_bytes=4_000),
     Target("file_name", read_name, hold_name, (), 1_200),
 ]

@@ -6,7 +6,7 @@ import contextlib
 import random
 
 from p2pnode import BadPacket, NodeKey, PeerId
-from p2pnode.chat.mail.frames import MailFrame, decode_untrusted, encode
+from p2pnode.chat.mail.frames import decode_untrusted, encode
 from p2pnode.chat.mail.letters import (
     LetterMessage,
     Slot,
@@ -17,6 +17,7 @@ from p2pnode.chat.mail.letters import (
     split,
 )
 from targets.base import Target
+from targets.framed import frame_target
 
 __all__ = ["TARGETS"]
 
@@ -26,14 +27,6 @@ _SLOT = Slot(bytes(32))
 _LETTER = seal(
     _SLOT, _READER.peer_id, _READER.x25519_public, _AUTHOR, [LetterMessage(bytes(16), 1, 2, "text")], bytes(range(32))
 )
-
-
-def read_frame(data: bytes) -> MailFrame:
-    return decode_untrusted(data)
-
-
-def hold_frame(_data: bytes, frame: MailFrame) -> None:
-    assert decode_untrusted(encode(frame)[2:]) == frame
 
 
 def read_letter(data: bytes) -> tuple[PeerId, list[LetterMessage]]:
@@ -60,7 +53,7 @@ def hold_parts(data: bytes, letter: bytes) -> None:
 
 
 TARGETS = [
-    Target("mail_frame", read_frame, hold_frame, max_bytes=300),
+    frame_target("mail_frame", decode_untrusted, encode, head=2, max_bytes=300),
     Target("mail_letter", read_letter, hold_letter, max_bytes=2_100),
     Target("mail_parts", read_parts, hold_parts, max_bytes=17_000),
 ]

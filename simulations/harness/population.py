@@ -187,6 +187,23 @@ class Population:
         await self._start(member, self.bootstrap_nodes, settings)
         return member
 
+    async def come_and_go(self, mean_s: float, *, polite: float, staying: Iterable[Member]) -> None:
+        """For each that leaves, one comes: deaths are a Poisson process, so that sessions are exponential. For ever.
+
+        `mean_s`: between two deaths. `polite`: share of those that say goodbye.
+        """
+        staying, rng = set(staying), self._run.rng
+        async with asyncio.TaskGroup() as comers:
+            while True:
+                await asyncio.sleep(rng.expovariate(1 / mean_s))
+                leaving = self.choice([member for member in self.alive if member not in staying])
+                if rng.random() < polite:
+                    leaving.alive = False
+                    comers.create_task(leaving.stop())
+                else:
+                    leaving.kill()
+                comers.create_task(self.join_one())
+
     async def settle(self, seconds: float, phase: str = "settling") -> None:
         """Let the network run."""
         steps = 20

@@ -35,7 +35,9 @@ async def run(run: Run[Settings]) -> None:
     authors = population.sample(settings.records)
     staying = {*authors, *population.bootstrap_nodes}
     tasks = [asyncio.create_task(_keep_fresh(run, author, written)) for author in authors]
-    tasks.append(asyncio.create_task(_come_and_go(run, population, staying)))
+    mean_s = settings.session_min * 60 / max(1, run.nodes - len(staying))
+    leavers = population.come_and_go(mean_s, polite=settings.polite, staying=staying)
+    tasks.append(asyncio.create_task(leavers))
     await population.settle(settings.churn_s, "churning")
     newcomers = [member for member in population.alive[run.nodes // 2 :] if member.joined_s is not None]
     measure_holders(run, population, written, "under_churn")
@@ -57,21 +59,6 @@ async def _keep_fresh(run: Run[Settings], author: Member, written: list[Written]
         fresh = await write_one(run, author, value_bytes=500, key=each.key)
         written[written.index(each)] = fresh
         each = fresh
-
-
-async def _come_and_go(run: Run[Settings], population: Population, staying: set[Member]) -> None:
-    """For each that leaves, one comes: deaths are a Poisson process, so that sessions are exponential."""
-    mean_s = run.settings.session_min * 60 / max(1, run.nodes - len(staying))
-    async with asyncio.TaskGroup() as comers:
-        while True:
-            await asyncio.sleep(run.rng.expovariate(1 / mean_s))
-            leaving = population.choice([member for member in population.alive if member not in staying])
-            if run.rng.random() < run.settings.polite:
-                leaving.alive = False
-                comers.create_task(leaving.stop())
-            else:
-                leaving.kill()
-            comers.create_task(population.join_one())
 
 
 SCENARIO = Scenario(

@@ -66,7 +66,11 @@ async def run(run: Run[Settings]) -> None:
     letters = await _write(run, population)
     stored = [letter for letter in letters if letter.stored]
     run.figure("stored_share", len(stored) / len(letters))
-    churn = asyncio.create_task(_come_and_go(run, population))
+    churn = []
+    if settings.churn_per_hour:
+        mean_s = 3600 / (settings.churn_per_hour * run.nodes)
+        leavers = population.come_and_go(mean_s, polite=settings.polite, staying=population.bootstrap_nodes)
+        churn.append(asyncio.create_task(leavers))
     hours = max(1, round(settings.away_h))
     run.progress.phase("away", hours)
     least = 0.0
@@ -79,8 +83,9 @@ async def run(run: Run[Settings]) -> None:
         least = min(held) if not hour else min(least, *held)
     run.figure("least_holders", least)
     await _read(run, population, stored)
-    churn.cancel()
-    await asyncio.gather(churn, return_exceptions=True)
+    for task in churn:
+        task.cancel()
+    await asyncio.gather(*churn, return_exceptions=True)
     missing = [letter for letter in stored if letter.lost]
     run.figure("read_success", 1 - len(missing) / max(1, len(stored)))
     run.figure("held_anywhere_share", sum(_held(population, letter) > 0 for letter in stored) / max(1, len(stored)))
@@ -163,24 +168,6 @@ def _held(population: Population, letter: _Waiting) -> int:
         member.dht.storage.read(Realm.PUBLIC, key, member.network.monotonic()) is not None
         for member in population.alive
     )
-
-
-async def _come_and_go(run: Run[Settings], population: Population) -> None:
-    """For each that leaves, one comes; the bootstrap nodes stay."""
-    settings = run.settings
-    if not settings.churn_per_hour:
-        return
-    mean_s = 3600 / (settings.churn_per_hour * run.nodes)
-    async with asyncio.TaskGroup() as comers:
-        while True:
-            await asyncio.sleep(run.rng.expovariate(1 / mean_s))
-            leaving = population.choice([member for member in population.alive if not member.is_bootstrap])
-            if run.rng.random() < settings.polite:
-                leaving.alive = False
-                comers.create_task(leaving.stop())
-            else:
-                leaving.kill()
-            comers.create_task(population.join_one())
 
 
 SCENARIO = Scenario(
