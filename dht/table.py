@@ -259,13 +259,14 @@ class Table(RoutingTable):
         return chosen
 
     def wants(self, node_id: bytes, now: float) -> bool:
-        """Whether `add_contact` would make use of this node: it is known, or there is a place for it. In a large
-        network that is mostly not so, and to have it proven would be a third of the datagrams of a first search."""
+        """Whether `add_contact` would make good use of this node: it is known, or there is a place for it among the
+        contacts or their substitutes. In a large network that is mostly not so, and to have it proven would be a third
+        of the datagrams of a first search. Acquaintances do not count: those whom we ask anyway are enough of them."""
         bucket = self.bucket_of(node_id)
         if bucket is self.buckets[-1] or len(bucket.nodes) < self.ksize or self.find(node_id) is not None:
             return True
-        others = bucket.acquaintances if bucket.spare else bucket.replacement_nodes
-        if len(others) < (bucket.spare // 2 or SUBSTITUTES) or self._heavy or bucket.has_crowd():
+        others = bucket.replacement_nodes
+        if len(others) < SUBSTITUTES or self._heavy or bucket.has_crowd():
             return True
         oldest = next(iter(others.values()))
         return now - oldest.last_seen > STALE_S or any(c.misses or c.demerits for c in bucket.nodes.values())

@@ -76,6 +76,20 @@ def test_a_newcomer_is_wanted_where_there_is_a_place_for_it() -> None:
     assert table.wants(far, 200.0)
 
 
+def test_room_among_acquaintances_makes_no_newcomer_wanted() -> None:
+    """They would need a third datagram each: those whom we ask anyway become acquaintances for nothing."""
+    rng = random.Random(4)
+    table = Table(OWN, 20, Overlay.PUBLIC_IPV4)
+    for n in range(80):
+        each = contact(rng.randbytes(20), n)
+        each.last_seen = 100.0
+        table.add_contact(each)
+    far = table.buckets[0]
+    assert len(far.nodes) == 20
+    assert 5 <= len(far.acquaintances) < far.spare
+    assert not table.wants(b"\xff" * 20, 200.0)
+
+
 def test_full_bucket_keeps_oldest_live_contact() -> None:
     """A newcomer to a full bucket waits as a replacement, and comes in when a contact missed three times."""
     table = Table(OWN, 4, Overlay.PUBLIC_IPV4)
