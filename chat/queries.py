@@ -62,8 +62,12 @@ def next_sequence(connection: sqlite3.Connection, now_ms: int) -> int:
 
 
 def has_message(connection: sqlite3.Connection, author: PeerId, message_id: bytes) -> bool:
-    found = connection.execute("SELECT 1 FROM messages WHERE author = ? AND id = ?", (author.raw, message_id))
-    return found.fetchone() is not None
+    """Whether a message is here, or was and is gone for good."""
+    for table in ("messages", "removed"):
+        query = f"SELECT 1 FROM {table} WHERE author = ? AND id = ?"  # noqa: S608 - names of ours
+        if connection.execute(query, (author.raw, message_id)).fetchone() is not None:
+            return True
+    return False
 
 
 def insert_message(
@@ -108,8 +112,13 @@ def insert_message(
         ),
     )
     assert cursor.lastrowid is not None  # noqa: S101 - sqlite3 sets it after every INSERT
-    connection.execute("INSERT INTO messages_text (rowid, text) VALUES (?, ?)", (cursor.lastrowid, text.casefold()))
-    return cursor.lastrowid
+    position = cursor.lastrowid
+    connection.execute(  # what will disappear is found among the newest messages only: see the schema, `fleeting`
+        "INSERT INTO messages_text (rowid, text) SELECT ?1, ?2 WHERE NOT EXISTS"
+        " (SELECT 1 FROM fleeting WHERE message = ?1)",
+        (position, text.casefold()),
+    )
+    return position
 
 
 def message_at(connection: sqlite3.Connection, position: int) -> Message:

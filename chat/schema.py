@@ -207,7 +207,59 @@ _STRANGERS: Migration = (
     ) WITHOUT ROWID""",
 )
 
-MIGRATIONS: tuple[Migration, ...] = (_FIRST, _SEEN, _SEARCH, _FILES, _MAIL, _STRANGERS)
+_KEEPING: Migration = (
+    # Which key answered first for a name of the static table (`join --peers`). name: case-folded.
+    """CREATE TABLE pins (
+        name TEXT PRIMARY KEY,
+        peer BLOB NOT NULL CHECK (length(peer) = 32),
+        pinned_at INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    # Messages of the hall that somebody else than their author gave us. name: the author's, as the teller says.
+    """CREATE TABLE told (
+        message INTEGER PRIMARY KEY REFERENCES messages (position) ON DELETE CASCADE,
+        teller BLOB NOT NULL CHECK (length(teller) = 32),
+        name TEXT NOT NULL
+    )""",
+    # keep: days; NULL: as set for all, 0: for ever. timer: seconds after which new messages disappear, 0: never.
+    # timer_version: the larger wins (Unix milliseconds, always rising), 0: nobody ever set one. timer_since: our number
+    # of the first message that it is meant for. timer_agreed: whether a device of the other side has it.
+    "ALTER TABLE conversations ADD COLUMN keep INTEGER",
+    "ALTER TABLE conversations ADD COLUMN timer INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE conversations ADD COLUMN timer_version INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE conversations ADD COLUMN timer_since INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE conversations ADD COLUMN timer_agreed INTEGER NOT NULL DEFAULT 0",
+    "CREATE INDEX messages_by_age ON messages (received_at)",
+    # Messages that will disappear. ends_at: Unix milliseconds, NULL until it was read. They are not in `messages_text`,
+    # so that nothing of them stays in its segments.
+    """CREATE TABLE fleeting (
+        message INTEGER PRIMARY KEY REFERENCES messages (position) ON DELETE CASCADE,
+        seconds INTEGER NOT NULL,
+        ends_at INTEGER
+    )""",
+    "CREATE INDEX fleeting_ends ON fleeting (ends_at)",
+    """CREATE TRIGGER messages_fleeting AFTER INSERT ON messages
+        WHEN (SELECT timer FROM conversations WHERE id = NEW.conversation) > 0
+        BEGIN
+            INSERT INTO fleeting (message, seconds, ends_at)
+            SELECT NEW.position, timer, CASE WHEN NEW.outgoing THEN NEW.sent_at + 1000 * timer END
+            FROM conversations WHERE id = NEW.conversation;
+        END""",
+    """CREATE TRIGGER messages_unindexed BEFORE DELETE ON messages
+        WHEN NOT EXISTS (SELECT 1 FROM fleeting WHERE message = OLD.position)
+        BEGIN
+            INSERT INTO messages_text (messages_text, rowid, text) VALUES ('delete', OLD.position, fold(OLD.text));
+        END""",
+    # Messages that are gone, so that none comes back when it is sent or told again.
+    """CREATE TABLE removed (
+        author BLOB NOT NULL CHECK (length(author) = 32),
+        id BLOB NOT NULL CHECK (length(id) = 16),
+        removed_at INTEGER NOT NULL,
+        PRIMARY KEY (author, id)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX removed_by_age ON removed (removed_at)",
+)
+
+MIGRATIONS: tuple[Migration, ...] = (_FIRST, _SEEN, _SEARCH, _FILES, _MAIL, _STRANGERS, _KEEPING)
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> int:
