@@ -259,7 +259,56 @@ _KEEPING: Migration = (
     "CREATE INDEX removed_by_age ON removed (removed_at)",
 )
 
-MIGRATIONS: tuple[Migration, ...] = (_FIRST, _SEEN, _SEARCH, _FILES, _MAIL, _STRANGERS, _KEEPING)
+_ROOMS: Migration = (
+    # Rooms (chat/rooms). state: invited, joined, left, removed. via: the device that told us, empty where nobody did.
+    """CREATE TABLE rooms (
+        id BLOB PRIMARY KEY CHECK (length(id) = 32),
+        name TEXT NOT NULL,
+        open INTEGER NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('invited', 'joined', 'left', 'removed')),
+        via BLOB NOT NULL DEFAULT x'',
+        made_at INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    # The signed entries of each device, as they came; what goes on without a gap from 1. kind: what the body is (6: a
+    # text). message: its place in the history, NULL while it is locked (no key) or hidden.
+    """CREATE TABLE room_entries (
+        room BLOB NOT NULL REFERENCES rooms (id) ON DELETE CASCADE,
+        device BLOB NOT NULL CHECK (length(device) = 32),
+        seq INTEGER NOT NULL,
+        id BLOB NOT NULL CHECK (length(id) = 16),
+        depth INTEGER NOT NULL,
+        kind INTEGER NOT NULL,
+        raw BLOB NOT NULL,
+        message INTEGER,
+        PRIMARY KEY (room, device, seq)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX room_entries_control ON room_entries (room) WHERE kind != 6",
+    "CREATE INDEX room_entries_locked ON room_entries (room) WHERE kind = 6 AND message IS NULL",
+    # Keys of the contents, by epoch: the id of the entry that began it.
+    """CREATE TABLE room_keys (
+        room BLOB NOT NULL REFERENCES rooms (id) ON DELETE CASCADE,
+        epoch BLOB NOT NULL CHECK (length(epoch) = 16),
+        key BLOB NOT NULL CHECK (length(key) = 32),
+        PRIMARY KEY (room, epoch)
+    ) WITHOUT ROWID""",
+    # Proofs that a device signed two entries of one number: from there on nothing of it counts.
+    """CREATE TABLE room_forks (
+        room BLOB NOT NULL REFERENCES rooms (id) ON DELETE CASCADE,
+        device BLOB NOT NULL CHECK (length(device) = 32),
+        seq INTEGER NOT NULL,
+        one BLOB NOT NULL,
+        other BLOB NOT NULL,
+        PRIMARY KEY (room, device)
+    ) WITHOUT ROWID""",
+    # Whom we invited and have not told yet.
+    """CREATE TABLE room_invitations (
+        room BLOB NOT NULL REFERENCES rooms (id) ON DELETE CASCADE,
+        user BLOB NOT NULL CHECK (length(user) = 32),
+        PRIMARY KEY (room, user)
+    ) WITHOUT ROWID""",
+)
+
+MIGRATIONS: tuple[Migration, ...] = (_FIRST, _SEEN, _SEARCH, _FILES, _MAIL, _STRANGERS, _KEEPING, _ROOMS)
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> int:
