@@ -20,10 +20,10 @@ MAX_DIALLED_BACK = 4  # a caller's published addresses that we dial
 
 async def dial_back(
     peer: PeerId, addresses: Sequence[Address], spend: Callable[[Address], bool], *, endpoint: QuicEndpoint,
-    sessions: SessionTable, usable: Callable[[Address], bool],
+    sessions: SessionTable, usable: Callable[[Address], bool], blocked: Callable[[PeerId], bool],
 ) -> None:  # fmt: skip
-    """Dial them at once; the first connection becomes a session. `spend`: as in `QuicEndpoint.connect` (C1): many
-    callers may name one victim. Never raises."""
+    """Dial them at once; the first connection becomes a session, unless the user has blocked the peer meanwhile.
+    `spend`: as in `QuicEndpoint.connect` (C1): many callers may name one victim. Never raises."""
     tries = [
         asyncio.ensure_future(endpoint.connect(peer, address, spend=spend))
         for address in addresses[:MAX_DIALLED_BACK]
@@ -34,6 +34,9 @@ async def dial_back(
         for next_done in asyncio.as_completed(tries):
             with contextlib.suppress(P2PError):
                 connection = await next_done
+                if blocked(peer):
+                    connection.close(reason="refused")
+                    return
                 trace = Trace(clock())
                 trace.add(clock(), f"dial back {connection.remote}", "both keys proven")
                 sessions.adopt(connection, trace)

@@ -51,6 +51,7 @@ from p2pnode.settings import NodeSettings
 from p2pnode.state import NodeState
 from p2pnode.status import NodeStatus, Ready, node_status
 from p2pnode.trace import Trace
+from p2pnode.visibility import Visible
 from p2pnode.watching import PresenceBoard
 
 __all__ = ["Node"]
@@ -65,7 +66,7 @@ GOODBYE_S = 1.0  # of the two seconds that leaving may take
 StreamHandler = Callable[[Session, Stream], Awaitable[None]]
 
 
-class Node(Measuring):
+class Node(Measuring, Visible):
     """A peer-to-peer node. `start`, then `find`, `connect`, `handle`, `subscribe`; `stop` says goodbye."""
 
     def __init__(
@@ -157,18 +158,19 @@ class Node(Measuring):
         await self._open_sockets()
         self.dht.on_contact = self._realm_joined
         self.endpoint.on_connection = self._incoming
-        if self.settings.relay_only:
-            self.endpoint.accepts = lambda path: path.relayed
+        self.endpoint.accepts = self._accepts
         await self.dht.start()
         self.dht.tls443 = await self.links.server.start(self.settings.tcp, public=self.settings.role == "bootstrap")
         self.publisher = Publisher(
             key=self.key, account=self.account, settings=self.settings, network=self.network, network_tag=self.tag,
             dht=self.dht, state=self.state, addresses=self.published_addresses,
             rendezvous=lambda: self.reaching.rendezvous, outside=lambda: self.reaching.outside,
+            invisible=lambda: self.invisible,
         )  # fmt: skip
         self._last_addresses = self.addresses_by_realm()
         self._unwatch = self.network.watch_interfaces(self._interfaces_changed)
-        await self._lan.start()
+        if not self.invisible:
+            await self._lan.start()
         self._tasks.spawn(self._joiner.run())
         wait = self.settings.join_timeout if self._joiner.has_sources else 0.0
         await self._joiner.first_join(max(wait, LAN_FIRST_WAIT_S) if self._lan.active else wait)
@@ -263,13 +265,6 @@ class Node(Measuring):
         """Let `handler(session, stream)` serve incoming streams of `protocol`, in a task of its own."""
         self._handlers[protocol] = handler
 
-    def refuse_when(self, blocked: Callable[[PeerId], bool]) -> None:
-        """Close sessions with peers for which `blocked` says True, from now on."""
-        self._blocked = blocked
-        for session in self.sessions():
-            if blocked(session.peer):
-                session.close("refused")
-
     def prefer_when(self, known: Callable[[PeerId], bool]) -> None:
         """Let calls from peers for which `known` says True through a flood of strangers' calls."""
         self.reaching.known = known
@@ -326,9 +321,6 @@ class Node(Measuring):
             "relay", lambda d, at: None if self.reaching.pathways.received(d, at) else self.questions.received(d, at)
         )
 
-    def _is_blocked(self, peer: PeerId) -> bool:
-        return self._blocked(peer)
-
     def _usable(self, address: Address) -> bool:
         realm = realm_of(address.ip, allow_documentation=self.settings.allow_documentation)
         if realm is None or any(address in own for own in self.published_addresses().values()):
@@ -336,9 +328,8 @@ class Node(Measuring):
         return any(address.is_ipv6 == local.is_ipv6 for local in self.mux.local)
 
     def _incoming(self, connection: Connection) -> None:
-        if self._blocked(connection.peer):
+        if self._refused(connection):
             log.info("blocked_peer_refused", peer=str(connection.peer))
-            connection.close(reason="refused")
             return
         trace = Trace(self.network.monotonic())
         trace.add(self.network.monotonic(), "incoming", f"{connection.remote} proved its key")

@@ -63,9 +63,11 @@ class Publisher:
         addresses: Callable[[], dict[Realm, tuple[Address, ...]]],
         rendezvous: Callable[[], tuple[KnownContact, ...]],
         outside: Callable[[], tuple[Address, ...]],
+        invisible: Callable[[], bool] = lambda: False,
     ) -> None:
         """`rendezvous`: the nodes that forward offers to us in the public realm; `outside`: where routers show us in
-        it to those who make them."""
+        it to those who make them. `invisible`: no presence is published; the devices are, since letters and devices
+        are looked for by them."""
         self._key = key
         self._account = account
         self._settings = settings
@@ -76,6 +78,7 @@ class Publisher:
         self._addresses = addresses
         self._rendezvous = rendezvous
         self._outside = outside
+        self._invisible = invisible
         self._wake = asyncio.Event()
         self._published: dict[Realm, _Where] = {}
         self._due_at: dict[Realm, float] = {}
@@ -123,8 +126,12 @@ class Publisher:
             self._due_at = dict.fromkeys(self._due_at, 0.0)
             self._devices_due_at.clear()
             self._wall_ahead_s = wall_ahead_s
-        due, grown = [], False
+        due: list[tuple[Realm, _Where | None]] = []
+        grown = False
         for realm in self._dht.realms():
+            if self._invisible():
+                due += [(realm, None)] if self._devices_due_at.get(realm, 0.0) <= now else []
+                continue
             where = self._where(realm)
             if not (where.addresses or where.rendezvous or realm in self._published):
                 continue  # nobody could reach us yet: there is nothing to say, and silence is no goodbye
@@ -145,12 +152,21 @@ class Publisher:
         await self._read_backs.stop()
         await asyncio.gather(*(self._put_presence(realm, _Where((), ()), leaving=True) for realm in realms))
 
+    def resume(self) -> None:
+        """Publish again after `unpublish`."""
+        self._due_at.clear()
+        self.wake()
+
     def _where(self, realm: Realm) -> _Where:
         through = self._rendezvous() if realm is Realm.PUBLIC else ()
         return _Where(self._addresses().get(realm, ()), through, self._outside() if through else ())
 
-    async def _publish(self, realm: Realm, where: _Where) -> None:
-        await asyncio.gather(self._publish_presence(realm, where), self._publish_devices(realm))
+    async def _publish(self, realm: Realm, where: _Where | None) -> None:
+        """`where` None: no presence."""
+        if where is None:
+            await self._publish_devices(realm)
+        else:
+            await asyncio.gather(self._publish_presence(realm, where), self._publish_devices(realm))
 
     async def _publish_presence(self, realm: Realm, where: _Where) -> None:
         now = self._network.monotonic()

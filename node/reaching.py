@@ -115,17 +115,17 @@ class Reaching:
         self.roaming = Roaming(
             network=network, sessions=sessions, improve=self._improver.ask, renew=renew, refresh=self._refresh_now
         )
-        self._signalling = Signalling(
+        self.signalling = Signalling(
             key=key, network=network, network_tag=network_tag, dht=dht, ice=self._ice, guard=self._guard,
             guessing=self._guessing, rendezvous=self._keeper.contacts, own_side=self._own_side, blocked=blocked,
             session_path=self._session_path, called=self.roaming.called,
-            dial_back=partial(dial_back, endpoint=endpoint, sessions=sessions, usable=usable),
+            dial_back=partial(dial_back, endpoint=endpoint, sessions=sessions, usable=usable, blocked=blocked),
             path_to=endpoint.path_to, nudge=endpoint.nudge, relays=self.pathways.dialing, hidden=relay_only,
             path_found=self.pathways.found, consent_missed=self._mappings_lost, consent_lost=self._consent_lost,
         )  # fmt: skip
         dht.probing.answer = self._stun.answer_untrusted
         dht.on_observed = self._observed
-        dht.on_deliver = self._signalling.delivered
+        dht.on_deliver = self.signalling.delivered
         dht.has_sent_to = self._sent_to.__contains__
         dht.on_checked = self.look
 
@@ -146,7 +146,7 @@ class Reaching:
 
     async def stop(self) -> None:
         await self._tasks.cancel()
-        parts = (self.roaming, self.mapping_life, self._guessing, self.port_mapping, self._improver, self._signalling)
+        parts = (self.roaming, self.mapping_life, self._guessing, self.port_mapping, self._improver, self.signalling)
         for part in (*parts, self.pathways):
             await part.stop()
         self._ice.close()
@@ -239,7 +239,7 @@ class Reaching:
 
     def punch(self, found: FindResult, dial: DialCandidate) -> Coroutine[None, None, None]:
         """Meet a peer through its rendezvous nodes."""
-        return self._signalling.punch(found, self.ways(found), dial)
+        return self.signalling.punch(found, self.ways(found), dial)
 
     def ways(self, found: FindResult) -> tuple[KnownContact, ...]:
         """Return through whom a peer can be met: its rendezvous nodes; where we cannot or may not dial it and it
@@ -255,23 +255,23 @@ class Reaching:
         is_ipv6 = connection.remote.is_ipv6
         if self._dialable(is_ipv6) or any(address.is_ipv6 is is_ipv6 for address in self.port_mapping.addresses()):
             return False
-        return self._signalling.is_punched(connection.peer, connection.remote)
+        return self.signalling.is_punched(connection.peer, connection.remote)
 
     def explain(self, session: Session) -> Explanation:
         """Why a session has the path that it has."""
         return self.pathways.explain(session, self.nat, self.port_mapping.status())
 
     def _session_moved(self, session: Session, before: str) -> None:
-        self._signalling.session_opened(session.peer, session.connection.path)
+        self.signalling.session_opened(session.peer, session.connection.path)
         self._told_moved(session, before)
 
     def session_opened(self, session: Session) -> None:
-        self._signalling.session_opened(session.peer, session.connection.path)
+        self.signalling.session_opened(session.peer, session.connection.path)
         self._keep_alive(session)
 
     def session_ended(self, peer: PeerId) -> None:
         if self._sessions.get(peer) is None:
-            self._signalling.session_ended(peer)
+            self.signalling.session_ended(peer)
 
     # Parts
 

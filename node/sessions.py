@@ -113,10 +113,15 @@ class SessionTable:
         future.add_done_callback(lambda f: self._drop_arrival(peer, f))
         return future
 
+    def close_those(self, meant: Callable[[PeerId], bool], reason: str) -> None:
+        """Close all sessions with the peers meant; lingering ones too, or they would take the places of the others."""
+        for session in [*self._lingering, *self._sessions.values()]:
+            if meant(session.peer):
+                session.close(reason)
+
     def close(self) -> None:
-        """Close all, lingering ones too."""
-        for session in [*self._sessions.values(), *self._lingering]:
-            session.close("stopping")
+        """Close all, for good."""
+        self.close_those(lambda _peer: True, "stopping")
         for handle in [*self._timers.values(), *self._lingering.values()]:
             handle.cancel()
         self._timers.clear()

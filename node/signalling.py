@@ -87,6 +87,8 @@ class Signalling:
         self._path_found = path_found
         self._consent_missed = consent_missed
         self._consent_lost = consent_lost
+        self.deaf = False
+        """Offers are not answered: nobody shall see that we are here."""
         self._tasks = TaskSet()
         self._offering = Offering(
             key=key, network=network, network_tag=network_tag, dht=dht, guard=guard, hidden=hidden
@@ -234,7 +236,7 @@ class Signalling:
             return
         if isinstance(received.message, Answer):
             self._offering.answered(received.message, via, seen)
-        else:
+        elif not self.deaf:
             self._tasks.spawn(self._take_offer(received, received.message, blob, via, seen))
 
     async def _take_offer(

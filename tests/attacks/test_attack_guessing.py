@@ -39,7 +39,7 @@ class Wire:
 
 def lie(node: Node, *, nat: NatKind, victim: Address = VICTIM) -> None:
     """Have a node tell a victim's address as its own outside one, and this kind of NAT."""
-    signalling = node.reaching._signalling
+    signalling = node.reaching.signalling
     honest = signalling._own_side
 
     def own_side() -> object:

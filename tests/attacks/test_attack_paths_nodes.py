@@ -123,7 +123,7 @@ def test_c1_a_presence_that_shows_a_victim_as_its_router(answers: bool) -> None:
 
 def aim(node: Node, number: int) -> None:
     """Have a node tell a victim's address as its own, and as its relay's."""
-    signalling = node.reaching._signalling
+    signalling = node.reaching.signalling
     honest = signalling._own_side
     relay = NodeKey(bytes([100 + number]) * 32, bytes([100 + number]) * 32).peer_id
 

@@ -127,8 +127,8 @@ def test_c1_answers_whose_relays_are_victims_draw_few_packets() -> None:
             dialing = liar.reaching.pathways.dialing
             dialing.choose = lambda *_args, **_options: hints  # type: ignore[method-assign]
             dialing._open_flow = lambda *_: asyncio.sleep(0)  # type: ignore[assignment]
-            own_side = liar.reaching._signalling._own_side
-            liar.reaching._signalling._own_side = lambda: replace(own_side(), candidates=(), published=())
+            own_side = liar.reaching.signalling._own_side
+            liar.reaching.signalling._own_side = lambda: replace(own_side(), candidates=(), published=())
             drawn: Counter[Address] = Counter()
 
             def look(_source: Address, to: Address, data: bytes) -> float:
