@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from p2pnode import StorageError
+from p2pnode.chat.devices.migration import DEVICES
 
 __all__ = ["MIGRATIONS", "Migration", "migrate"]
 
@@ -308,7 +309,7 @@ _ROOMS: Migration = (
     ) WITHOUT ROWID""",
 )
 
-MIGRATIONS: tuple[Migration, ...] = (_FIRST, _SEEN, _SEARCH, _FILES, _MAIL, _STRANGERS, _KEEPING, _ROOMS)
+MIGRATIONS: tuple[Migration, ...] = (_FIRST, _SEEN, _SEARCH, _FILES, _MAIL, _STRANGERS, _KEEPING, _ROOMS, DEVICES)
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> int:
