@@ -309,7 +309,20 @@ _ROOMS: Migration = (
     ) WITHOUT ROWID""",
 )
 
-MIGRATIONS: tuple[Migration, ...] = (_FIRST, _SEEN, _SEARCH, _FILES, _MAIL, _STRANGERS, _KEEPING, _ROOMS, DEVICES)
+_GOSSIP: Migration = (
+    # What we say of ourselves (one row; at: of the last statement, Unix milliseconds), and what contacts' devices said
+    # last: the signed statement as it came (chat/gossip).
+    "CREATE TABLE gossip_own (text TEXT NOT NULL, invisible INTEGER NOT NULL, at INTEGER NOT NULL)",
+    """CREATE TABLE gossip_heard (
+        device BLOB PRIMARY KEY CHECK (length(device) = 32),
+        at INTEGER NOT NULL,
+        packed BLOB NOT NULL
+    ) WITHOUT ROWID""",
+)
+
+MIGRATIONS: tuple[Migration, ...] = (
+    _FIRST, _SEEN, _SEARCH, _FILES, _MAIL, _STRANGERS, _KEEPING, _ROOMS, DEVICES, _GOSSIP,
+)  # fmt: skip
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration] = MIGRATIONS) -> int:
