@@ -10,10 +10,13 @@ __all__ = [
     "BadPacket",
     "BothNatsRandomError",
     "CorruptFileError",
+    "DeviceRevokedError",
     "HomeInUseError",
     "InvalidConfigError",
     "InvalidPeerError",
     "KeyFileError",
+    "KeyInUseError",
+    "LinkCodeError",
     "MessageTooLongError",
     "NoPathError",
     "NotFoundError",
@@ -128,6 +131,24 @@ class InvalidConfigError(P2PError):
     """A setting with a wrong value; `facts` name file, line and key."""
 
     code = "invalid_config"
+
+
+class DeviceRevokedError(P2PError):
+    """This device was taken out of its account's list."""
+
+    code = "device_revoked"
+
+
+class KeyInUseError(P2PError):
+    """A newer process uses this device's key: a copied home."""
+
+    code = "key_in_use"
+
+
+class LinkCodeError(P2PError):
+    """A code for linking a device that is malformed, used, or expired."""
+
+    code = "link_code"
 
 
 class P2PTimeoutError(P2PError):

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from p2pnode.core.address import Scope as Scope
     from p2pnode.core.clean import clean as clean
     from p2pnode.core.clean import clean_name as clean_name
+    from p2pnode.core.devices import DeviceList as DeviceList
+    from p2pnode.core.devices import decode_devices_untrusted as decode_devices_untrusted
+    from p2pnode.core.devices import encode_devices as encode_devices
     from p2pnode.core.envelope import signing_input as signing_input
     from p2pnode.core.errors import (
         BadPacket as BadPacket,
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
     )
     from p2pnode.core.errors import (
         CorruptFileError as CorruptFileError,
+    )
+    from p2pnode.core.errors import (
+        DeviceRevokedError as DeviceRevokedError,
     )
     from p2pnode.core.errors import (
         HomeInUseError as HomeInUseError,
@@ -41,6 +47,12 @@ if TYPE_CHECKING:
     )
     from p2pnode.core.errors import (
         KeyFileError as KeyFileError,
+    )
+    from p2pnode.core.errors import (
+        KeyInUseError as KeyInUseError,
+    )
+    from p2pnode.core.errors import (
+        LinkCodeError as LinkCodeError,
     )
     from p2pnode.core.errors import (
         MessageTooLongError as MessageTooLongError,
@@ -103,7 +115,13 @@ if TYPE_CHECKING:
     from p2pnode.core.safety import safety_number as safety_number
     from p2pnode.dht import HelloResult as HelloResult
     from p2pnode.events import (
+        DevicesChanged as DevicesChanged,
+    )
+    from p2pnode.events import (
         Joined as Joined,
+    )
+    from p2pnode.events import (
+        KeyInUse as KeyInUse,
     )
     from p2pnode.events import (
         LanPeerSeen as LanPeerSeen,
@@ -156,15 +174,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ERRORS = (
-    "BadPacket BothNatsRandomError CorruptFileError HomeInUseError InvalidConfigError InvalidPeerError KeyFileError "
-    "MessageTooLongError NoPathError NotFoundError NotRunningError P2PError P2PTimeoutError PeerBlockedError "
-    "PeerNotFoundError PeerOfflineError PortInUseError RefusedError StorageError UdpBlockedError WrongKeyError "
-    "WrongNetworkError"
+    "BadPacket BothNatsRandomError CorruptFileError DeviceRevokedError HomeInUseError InvalidConfigError "
+    "InvalidPeerError KeyFileError KeyInUseError LinkCodeError MessageTooLongError NoPathError NotFoundError "
+    "NotRunningError P2PError P2PTimeoutError PeerBlockedError PeerNotFoundError PeerOfflineError PortInUseError "
+    "RefusedError StorageError UdpBlockedError WrongKeyError WrongNetworkError"
 )
 _MODULES = {
     "config": "Config",
     "core.address": "Address Realm Scope",
     "core.clean": "clean clean_name",
+    "core.devices": "DeviceList decode_devices_untrusted encode_devices",
     "core.envelope": "signing_input",
     "core.errors": _ERRORS,
     "core.ids": "PeerId UserId",
@@ -174,7 +193,8 @@ _MODULES = {
     "core.real_network": "RealNetwork",
     "core.safety": "own_safety_number safety_number",
     "dht": "HelloResult",
-    "events": "Joined LanPeerSeen NetworkChanged NodeEvent PresenceChanged SessionClosed SessionMoved SessionOpened",
+    "events": "DevicesChanged Joined KeyInUse LanPeerSeen NetworkChanged NodeEvent PresenceChanged SessionClosed "
+    "SessionMoved SessionOpened",
     "home": "Home default_home",
     "mailing": "MailRecord Mailed Mailing",
     "nat": "Priority Stream",

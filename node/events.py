@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from p2pnode.core.address import Address, Realm
+from p2pnode.core.devices import DeviceList
 from p2pnode.core.ids import PeerId, UserId
 from p2pnode.core.network import Cancel
 
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
     from p2pnode.session import Session
 
 __all__ = [
+    "DevicesChanged",
     "EventBus",
     "Joined",
+    "KeyInUse",
     "LanPeerSeen",
     "NetworkChanged",
     "NodeEvent",
@@ -96,7 +99,30 @@ class Joined:
     realm: Realm
 
 
-NodeEvent = SessionOpened | SessionClosed | SessionMoved | PresenceChanged | LanPeerSeen | NetworkChanged | Joined
+@dataclass(frozen=True)
+class DevicesChanged:
+    """The account's list of devices is another one: changed here, or heard of. `revoked`: this device is not in it."""
+
+    devices: DeviceList
+    revoked: bool
+
+
+@dataclass(frozen=True)
+class KeyInUse:
+    """A newer process uses this device's key (a copied home); this one publishes nothing any more."""
+
+
+NodeEvent = (
+    SessionOpened
+    | SessionClosed
+    | SessionMoved
+    | PresenceChanged
+    | LanPeerSeen
+    | NetworkChanged
+    | Joined
+    | DevicesChanged
+    | KeyInUse
+)
 
 
 class EventBus:

@@ -9,7 +9,7 @@ import structlog
 
 from p2pnode.core.address import Address, Realm
 from p2pnode.core.devices import RECORD_SALT as DEVICES_SALT
-from p2pnode.core.devices import decode_devices_untrusted
+from p2pnode.core.devices import DeviceList, decode_devices_untrusted
 from p2pnode.core.errors import BadPacket, P2PError, P2PTimeoutError, PeerNotFoundError, UdpBlockedError
 from p2pnode.core.ids import PeerId, UserId
 from p2pnode.core.network import Network
@@ -22,6 +22,8 @@ __all__ = ["Finder", "Heard"]
 log = structlog.get_logger(__name__)
 
 Heard = dict[Realm, tuple[GetResult, Presence | None]]
+NUMBER_SALT = b"devices#"  # under which the highest number of a list is remembered
+MAX_LISTS = 1024  # of 2 KB at most
 _NEAREST_FIRST = (Realm.LOOPBACK, Realm.PRIVATE, Realm.PUBLIC)
 
 
@@ -46,6 +48,8 @@ class Finder:
         self._allow_documentation = allow_documentation
         self._local_addresses = local_addresses
         self._udp_blocked = udp_blocked
+        self.lists: dict[UserId, DeviceList] = {}
+        """What the device records said that were found last."""
 
     async def find(
         self, peer: PeerId, *, timeout: float, on_found: Callable[[FindResult], None] | None = None
@@ -126,7 +130,7 @@ class Finder:
         try:
             async with asyncio.timeout(timeout):
                 result = await self._dht.get(user.raw, DEVICES_SALT)
-                listed = self._devices(user, result)
+                listed = self._devices(user, result).devices
                 answers = await asyncio.gather(*(self.find(p, timeout=timeout) for p in listed), return_exceptions=True)
         except TimeoutError as exc:
             raise P2PTimeoutError(f"Looking for {user} took longer than {timeout:g} s.", peer=str(user)) from exc
@@ -141,18 +145,29 @@ class Finder:
             raise self._not_found(user)
         return tuple(confirmed)
 
-    def _devices(self, user: UserId, result: GetResult) -> tuple[PeerId, ...]:
+    def _devices(self, user: UserId, result: GetResult) -> DeviceList:
         record = result.record
         if record is None:
             raise self._not_found(user)
-        if not self._state.accept_seq(user.raw + DEVICES_SALT, record.seq):
+        try:
+            found = decode_devices_untrusted(record.value)
+        except BadPacket as exc:
+            raise PeerNotFoundError(f"The device list of {user} cannot be read.", peer=str(user)) from exc
+        # Who never changed the list has one device, whose `seq` rises; who did signs it anew with each of them.
+        if found.number:
+            newest = self._state.accept_seq(user.raw + NUMBER_SALT, found.number)
+        else:
+            numbered = self._state.seen_seq(user.raw + NUMBER_SALT)
+            newest = not numbered and self._state.accept_seq(user.raw + DEVICES_SALT, record.seq)
+        if not newest:
             raise PeerNotFoundError(
                 f"The network only has an outdated device list of {user}; try again later.", peer=str(user)
             )
-        try:
-            return decode_devices_untrusted(record.value)
-        except BadPacket as exc:
-            raise PeerNotFoundError(f"The device list of {user} cannot be read.", peer=str(user)) from exc
+        self.lists.pop(user, None)
+        self.lists[user] = found
+        if len(self.lists) > MAX_LISTS:
+            del self.lists[next(iter(self.lists))]
+        return found
 
     async def _search(
         self, peer: PeerId, realm: Realm, hear: Callable[[Realm, GetResult], None], *, early: bool

@@ -10,6 +10,7 @@ from p2pnode.joining import Joiner
 from p2pnode.mailing import Mailing
 from p2pnode.nat import UdpMux
 from p2pnode.netcheck_report import NetcheckReport
+from p2pnode.owning import Owning
 from p2pnode.peerspec import PeerSpec
 from p2pnode.reaching import Reaching
 from p2pnode.settings import NodeSettings
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Measuring"]
 
 
-class Measuring(Topical, Mailing):
+class Measuring(Topical, Mailing, Owning):
     """`Node` sets what is declared here."""
 
     settings: NodeSettings

@@ -41,6 +41,7 @@ from p2pnode.measuring import Measuring
 from p2pnode.membership import Membership
 from p2pnode.nat import Connection, QuicEndpoint, Stream, UdpMux
 from p2pnode.other_network import NetworkQuestions
+from p2pnode.owning import OwnDevices
 from p2pnode.presence import FindResult
 from p2pnode.publisher import Publisher
 from p2pnode.reaching import Reaching
@@ -83,6 +84,7 @@ class Node(Measuring, Visible):
         self.membership = Membership(settings, network)
         self.tag = self.membership.tag
         self.state = NodeState(state_path, network.token_bytes)
+        self.own_devices = OwnDevices(self.user_id, self.peer_id, self.state)
         self._tasks = TaskSet()
         wire = self.membership.wire
         self.mux = UdpMux(wire)
@@ -165,6 +167,7 @@ class Node(Measuring, Visible):
             key=self.key, account=self.account, settings=self.settings, network=self.network, network_tag=self.tag,
             dht=self.dht, state=self.state, addresses=self.published_addresses,
             rendezvous=lambda: self.reaching.rendezvous, outside=lambda: self.reaching.outside,
+            own_devices=lambda: self.own_devices.current, adopt_devices=self.adopt_devices,
             invisible=lambda: self.invisible,
         )  # fmt: skip
         self._last_addresses = self.addresses_by_realm()
@@ -228,12 +231,6 @@ class Node(Measuring, Visible):
     def presence(self, peer: PeerId) -> PresenceChanged | None:
         """Return what is known of a peer without asking anybody, None when that is nothing. Complete when watched."""
         return self._presence.verdict(peer)
-
-    async def find_user(self, user: UserId, *, timeout: float = 10.0) -> tuple[PeerId, ...]:
-        """Return the devices of an account. Raise PeerNotFoundError, P2PTimeoutError."""
-        if user == self.user_id:
-            return (self.peer_id,)
-        return await self._finder.find_user(user, timeout=timeout)
 
     async def connect(self, peer: PeerId, *, addresses: Sequence[Address] = (), timeout: float = 15.0) -> Session:
         """Return the open session with `peer`, or open one. Concurrent calls share one attempt.

@@ -11,7 +11,8 @@ import structlog
 
 from p2pnode.core.address import Address, Realm
 from p2pnode.core.devices import RECORD_SALT as DEVICES_SALT
-from p2pnode.core.devices import encode_devices
+from p2pnode.core.devices import DeviceList, decode_devices_untrusted, encode_devices
+from p2pnode.core.errors import BadPacket
 from p2pnode.core.keys import AccountKey, NodeKey, SigningKey
 from p2pnode.core.network import Network
 from p2pnode.dht import Dht, KnownContact, PutResult, SignedRecord
@@ -63,11 +64,13 @@ class Publisher:
         addresses: Callable[[], dict[Realm, tuple[Address, ...]]],
         rendezvous: Callable[[], tuple[KnownContact, ...]],
         outside: Callable[[], tuple[Address, ...]],
+        own_devices: Callable[[], DeviceList],
+        adopt_devices: Callable[[DeviceList], bool],
         invisible: Callable[[], bool] = lambda: False,
     ) -> None:
         """`rendezvous`: the nodes that forward offers to us in the public realm; `outside`: where routers show us in
         it to those who make them. `invisible`: no presence is published; the devices are, since letters and devices
-        are looked for by them."""
+        are looked for by them. `own_devices`: the newest list that we know of; `adopt_devices`: takes a newer one."""
         self._key = key
         self._account = account
         self._settings = settings
@@ -79,6 +82,8 @@ class Publisher:
         self._rendezvous = rendezvous
         self._outside = outside
         self._invisible = invisible
+        self._own_devices = own_devices
+        self._adopt_devices = adopt_devices
         self._wake = asyncio.Event()
         self._published: dict[Realm, _Where] = {}
         self._due_at: dict[Realm, float] = {}
@@ -177,12 +182,43 @@ class Publisher:
         else:
             self._due_at[realm] = now + RETRY_S
 
+    async def publish_devices(self) -> None:
+        """The list has changed: publish it everywhere."""
+        self._devices_due_at.clear()
+        await asyncio.gather(*(self._publish_devices(realm) for realm in list(self._dht.realms())))
+
+    async def read_devices(self) -> None:
+        """Look up what other devices of the account have published, and take it if it is newer."""
+        await asyncio.gather(*(self._read_devices(realm) for realm in list(self._dht.realms())))
+
     async def _publish_devices(self, realm: Realm) -> None:
         now = self._network.monotonic()
-        if self._devices_due_at.get(realm, 0.0) <= now:
-            value = encode_devices([self._key.peer_id])
-            if await self._put(self._account, DEVICES_SALT, value, DEVICES_LIFETIME_S, realm):
-                self._devices_due_at[realm] = now + DEVICES_REFRESH_S
+        if self._devices_due_at.get(realm, 0.0) > now:
+            return
+        # what another device of the account sees to already, or has taken us out of, we do not publish
+        is_there = bool(self._own_devices().number) and await self._read_devices(realm)
+        mine = self._own_devices()
+        if is_there or self._key.peer_id not in mine:
+            self._devices_due_at[realm] = now + DEVICES_REFRESH_S
+            return
+        value = encode_devices(mine.devices, mine.number)
+        if await self._put(self._account, DEVICES_SALT, value, DEVICES_LIFETIME_S, realm):
+            self._devices_due_at[realm] = now + DEVICES_REFRESH_S
+
+    async def _read_devices(self, realm: Realm) -> bool:
+        """Take a newer list that is published in `realm`. Return whether ours is there already, not about to expire."""
+        record = (await self._dht.get(self._account.public_raw, DEVICES_SALT, realms=[realm])).record
+        if record is None:
+            return False
+        try:
+            found = decode_devices_untrusted(record.value)
+        except BadPacket as bad:
+            log.warning("published_devices_unreadable", realm=realm.value, reason=bad.reason)
+            return False
+        wall = self._network.wall()
+        self._state.raise_seq(self._account.public_raw + DEVICES_SALT, record.seq, wall)
+        self._adopt_devices(found)
+        return found == self._own_devices() and record.expires - wall > DEVICES_LIFETIME_S / 2
 
     def _highest_seq(self, record: SignedRecord) -> int:
         return self._state.own_seq(record.public_key + record.salt)

@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 
 MAX_CONTACTS = 200  # a table's nearest and best; 200 x 40 bytes
 MAX_SEEN = 4096  # keys whose records we read: people; 4,096 x 100 bytes in memory. The longest unused goes first
+MAX_ACCOUNTS = 4  # that this home belonged to, one after the other
 MAX_AHEAD_S = 86_400.0  # of a clock that was wrong: two clocks wrong by more do not talk at all
 MAX_FILE_BYTES = 1 << 20
 
@@ -48,6 +49,7 @@ class _File(msgspec.Struct, array_like=True):
     contacts: Annotated[list[RememberedContact], msgspec.Meta(max_length=MAX_CONTACTS)] = []
     own_seq: dict[bytes, int] = {}
     seen_seq: Annotated[dict[bytes, int], msgspec.Meta(max_length=MAX_SEEN)] = {}
+    own_lists: Annotated[dict[bytes, bytes], msgspec.Meta(max_length=MAX_ACCOUNTS)] = {}
 
 
 class NodeState:
@@ -94,6 +96,21 @@ class NodeState:
         """
         if seq <= (now_wall + MAX_AHEAD_S) * 1000:
             self._file.own_seq[salt] = max(self._file.own_seq.get(salt, 0), seq)
+
+    def seen_seq(self, key: bytes) -> int:
+        """Return the highest `seq` accepted under `key`, 0 when there is none."""
+        return self._file.seen_seq.get(key, 0)
+
+    def own_list(self, user: bytes) -> bytes:
+        """Return the value of the account's newest device list that we know of, empty when there is none."""
+        return self._file.own_lists.get(user, b"")
+
+    def keep_own_list(self, user: bytes, value: bytes) -> None:
+        """Remember the account's newest device list."""
+        self._file.own_lists = {user: value, **{u: v for u, v in self._file.own_lists.items() if u != user}}
+        while len(self._file.own_lists) > MAX_ACCOUNTS:
+            self._file.own_lists.popitem()
+        self.dirty = True
 
     def accept_seq(self, key: bytes, seq: int) -> bool:
         """Whether a record's `seq` is not older than what we have seen under `key`; remembers the highest."""

@@ -7,7 +7,7 @@ import unicodedata
 from p2pnode import parse_peer
 from p2pnode.core.address import Address, realm_of, scope_of
 from p2pnode.core.clean import clean, clean_name
-from p2pnode.core.devices import decode_devices_untrusted, encode_devices
+from p2pnode.core.devices import DeviceList, decode_devices_untrusted, encode_devices
 from p2pnode.core.envelope import open_untrusted
 from p2pnode.core.errors import InvalidPeerError
 from p2pnode.core.ids import PeerId, PublicKey, UserId
@@ -88,8 +88,8 @@ def hold_packed_address(data: bytes, address: Address) -> None:
     realm_of(address.ip, allow_documentation=True)
 
 
-def hold_devices(data: bytes, devices: tuple[PeerId, ...]) -> None:
-    assert encode_devices(devices) == data
+def hold_devices(data: bytes, found: DeviceList) -> None:
+    assert encode_devices(found.devices, found.number) == data
 
 
 def read_envelope(data: bytes) -> tuple[PublicKey, bytes]:

@@ -64,7 +64,9 @@ def test_envelopes_of_the_vectors_open() -> None:
 def test_devices_of_the_vectors_decode() -> None:
     """Valid values give their peers, each refused one its reason."""
     for case in VECTORS["devices"]:
-        assert sorted(map(str, decode_devices_untrusted(unhex(case, "value")))) == case["peer_ids"]
+        found = decode_devices_untrusted(unhex(case, "value"))
+        assert sorted(map(str, found.devices)) == case["peer_ids"]
+        assert found.number == case["number"]
     for case in VECTORS["refused_devices"]:
         with pytest.raises(BadPacket) as caught:
             decode_devices_untrusted(unhex(case, "value"))

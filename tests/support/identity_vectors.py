@@ -41,7 +41,7 @@ def build(folder: Path) -> dict[str, Any]:
             _envelope(seed, payload) for seed, payload in zip(SEEDS, (b"", b"hello", bytes(300)), strict=False)
         ],
         "refused_envelopes": _refused_envelopes(),
-        "devices": [_devices(count) for count in (1, 2, 4)],
+        "devices": [_devices(1), _devices(2), _devices(4), _devices(3, 1_790_000_000_000)],
         "refused_devices": _refused_devices(),
         "addresses": [_address(text) for text in ADDRESSES],
         "safety_numbers": [_safety(SEEDS[0], SEEDS[1]), _safety(SEEDS[3], SEEDS[2])],
@@ -110,9 +110,9 @@ def _refused_envelopes() -> list[dict[str, str]]:
     return [{"reason": r, "domain": DOMAIN, "payload_type": "greeting", "envelope": d.hex()} for r, d in cases]
 
 
-def _devices(count: int) -> dict[str, Any]:
+def _devices(count: int, number: int = 0) -> dict[str, Any]:
     peers = [NodeKey(seed, bytes(32)).peer_id for seed in SEEDS[:count]]
-    return {"peer_ids": sorted(map(str, peers)), "value": encode_devices(peers).hex()}
+    return {"peer_ids": sorted(map(str, peers)), "number": number, "value": encode_devices(peers, number).hex()}
 
 
 def _refused_devices() -> list[dict[str, str]]:
@@ -124,7 +124,10 @@ def _refused_devices() -> list[dict[str, str]]:
         ("malformed", b"\1" + high + low),
         ("malformed", b"\1" + low + low),
         ("malformed", b"\1" + bytes(24 * 32)),
-        ("unknown_version", b"\2" + low),
+        ("malformed", b"\2" + bytes(8) + low),
+        ("malformed", b"\2" + b"\x80" + bytes(7) + low),
+        ("malformed", b"\2" + low),
+        ("unknown_version", b"\3" + low),
         ("bad_key", b"\1" + bytes(32)),
     ]
     return [{"reason": reason, "value": value.hex()} for reason, value in cases]
