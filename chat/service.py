@@ -37,6 +37,7 @@ from p2pnode import (
     clean_name,
 )
 from p2pnode.chat.attention import Attention
+from p2pnode.chat.contacting import Contacting
 from p2pnode.chat.contacts import Directory
 from p2pnode.chat.delivery import Deliveries, Delivery
 from p2pnode.chat.files.service import Files, FileSettings
@@ -87,7 +88,7 @@ class ChatSettings:
     files: FileSettings = field(default_factory=FileSettings)
 
 
-class Chat:
+class Chat(Contacting):
     """The chat of one node. All methods belong to the event loop's thread."""
 
     def __init__(self, node: NodePort, store: ChatStore, settings: ChatSettings | None = None) -> None:
@@ -230,45 +231,6 @@ class Chat:
     def display_name(self, party: Party) -> str:
         return self.directory.display_name(party)
 
-    async def add_contact(self, target: Party | None, name: str | None = None) -> Contact:
-        """Add a contact, or accept a request. `name`: the petname; None keeps it. Raise StorageError."""
-        party = self._person(target)
-        contact = await self.store.put_contact(party, "accepted", now_ms=self.now_ms(), petname=name)
-        self.directory.put(contact)
-        self.links.welcome(party)
-        return contact
-
-    async def rename_contact(self, target: Party | None, name: str) -> Contact:
-        """Give a contact another petname. Raise NotFoundError."""
-        return self._changed(await self.store.rename_contact(self._person(target), name))
-
-    async def verify_contact(self, target: Party | None, *, verified: bool = True) -> Contact:
-        """Note that the safety numbers were compared. Raise NotFoundError."""
-        return self._changed(await self.store.verify_contact(self._person(target), verified=verified))
-
-    async def remove_contact(self, target: Party | None) -> None:
-        """Forget a contact; the history stays. Raise NotFoundError."""
-        party = self._person(target)
-        await self.store.remove_contact(party)
-        self.directory.remove(party)
-
-    async def block(self, target: Party | None, *, blocked: bool = True) -> Contact:
-        """Take nothing from somebody any more, and end the sessions; or (False) take messages again."""
-        party = self._person(target)
-        state = "blocked" if blocked else "accepted"
-        contact = await self.store.put_contact(party, state, now_ms=self.now_ms())  # type: ignore[arg-type]
-        self.directory.put(contact)
-        if blocked:
-            for peer in self.directory.devices_of(party):
-                self.hall.lost(peer)
-                self.links.drop(peer)
-                self.mail.forget(peer)
-            self.node.refuse_when(self.directory.is_blocked)
-        else:
-            for peer in self.directory.devices_of(party):
-                self.links.resume(peer)
-        return contact
-
     def members(self) -> tuple[Member, ...]:
         """Return all others in the hall."""
         return self.hall.members()
@@ -363,16 +325,6 @@ class Chat:
         if target == self.node.user_id or target == self.node.peer_id:
             raise InvalidPeerError("That is your own id; name somebody else's.")
         return self.directory.party_of(target) if isinstance(target, PeerId) else target
-
-    def _person(self, target: Party | None) -> UserId | PeerId:
-        party = self._conversation(target)
-        if isinstance(party, Hall):
-            raise InvalidPeerError(f"The {party} is no contact.")
-        return party
-
-    def _changed(self, contact: Contact) -> Contact:
-        self.directory.put(contact)
-        return contact
 
     def _wrote_to(self, party: UserId | PeerId, *, unaddressed: bool) -> None:
         """Whoever is written to may answer: the message's transaction accepted them, the directory follows."""
