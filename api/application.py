@@ -19,6 +19,7 @@ from p2pnode import P2PError, Trace, __version__
 from p2pnode.api.chat_routes import ROUTES as CHAT_ROUTES
 from p2pnode.api.file_routes import ROUTES as FILE_ROUTES
 from p2pnode.api.guard import MAX_BODY_BYTES, SECURITY_HEADERS, Refusal, judge
+from p2pnode.api.hall_routes import ROUTES as HALL_ROUTES
 from p2pnode.api.http import REQUEST_S
 from p2pnode.api.netcheck_routes import ROUTES as NETCHECK_ROUTES
 from p2pnode.api.node_routes import ROUTES as NODE_ROUTES
@@ -44,6 +45,7 @@ ROUTES: list[Route] = [
     *NODE_ROUTES,
     *CHAT_ROUTES,
     *FILE_ROUTES,
+    *HALL_ROUTES,
     *TOPIC_ROUTES,
     *NETCHECK_ROUTES,
     *RANDOM_ROUTES,

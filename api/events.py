@@ -29,6 +29,7 @@ from p2pnode.chat import (
     PresenceSeen,
     StrangerChanged,
     StrangerSaid,
+    TableChanged,
 )
 
 __all__ = ["EventFeed", "chat_event", "node_event"]
@@ -84,6 +85,17 @@ def chat_event(event: ChatEvent, own: PeerId) -> t.Event | None:
         case StrangerSaid(text, own_text, at):
             who = "you" if own_text else "stranger"
             return t.Event(event="random_message", from_=who, text=text, sent_at=t.rfc3339(at))
+        case TableChanged(name, place, state, party, peer, why):
+            return t.Event(
+                event="table",
+                name=name,
+                addresses=[place],
+                state=state,
+                peer=None if peer is None else str(peer),
+                from_user=str(party) if isinstance(party, UserId) else None,
+                reason=state if state == "wrong_key" else None,
+                text=why or None,
+            )
         case HallChanged(_, _, members):
             return t.Event(event="hall", members=[str(member.peer) for member in members])
         case FileChanged(transfer, _):

@@ -93,6 +93,7 @@ class Service:
         """Read a PEER or `hall`: whom the conversation is with, and addresses to try. Raise as `target`."""
         spec = parse_peer(text)
         if spec.name is not None:
+            await self.chat.table.wait_for(spec.text)
             return self._named(spec), ()
         target = await self.target(text)
         if target.peer is not None:

@@ -37,15 +37,18 @@ if TYPE_CHECKING:
         SendResult,
         StrangerChanged,
         StrangerSaid,
+        TableChanged,
         Transfer,
     )
     from p2pnode.chat.people import People
     from p2pnode.chat.protocol import MAX_TEXT_BYTES
     from p2pnode.chat.service import Chat, ChatSettings
     from p2pnode.chat.store import ChatStore
+    from p2pnode.chat.table.rows import MAX_TABLE_BYTES, TableRow, parse_table
 
 __all__ = [
     "HALL",
+    "MAX_TABLE_BYTES",
     "MAX_TEXT_BYTES",
     "Chat",
     "ChatEvent",
@@ -74,8 +77,11 @@ __all__ = [
     "SendResult",
     "StrangerChanged",
     "StrangerSaid",
+    "TableChanged",
+    "TableRow",
     "Transfer",
     "parse_line",
+    "parse_table",
 ]
 
 _MODULES = {
@@ -88,11 +94,14 @@ _MODULES = {
     "FileSettings": "files.service",
     "Files": "files.service",
     "Inspector": "inspecting",
+    "MAX_TABLE_BYTES": "table.rows",
     "MAX_TEXT_BYTES": "protocol",
     "OwnDetails": "inspecting",
     "PathDetails": "inspecting",
     "People": "people",
+    "TableRow": "table.rows",
     "parse_line": "language",
+    "parse_table": "table.rows",
 }
 
 

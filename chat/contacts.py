@@ -29,6 +29,8 @@ class Directory:
         self._contacts: dict[UserId | PeerId, Contact] = {}
         self._devices: OrderedDict[PeerId, tuple[UserId | None, str]] = OrderedDict()
         self._by_user: dict[UserId, dict[PeerId, None]] = {}
+        self.aliases: dict[str, UserId | PeerId | None] = {}
+        """Names of the static table, case-folded; None: kept free for somebody who has not answered yet."""
         self.changed: Callable[[], None] = lambda: None
         """Called when a contact or a device became another one."""
 
@@ -140,6 +142,8 @@ class Directory:
         for form in (self._petname, self.display_name, self._chosen_name, lambda party: f"~{short_id(party)}"):
             if form == self._chosen_name and "~" in wanted:
                 continue  # nobody takes over `alice~7x2k9q` by calling himself so
+            if form == self._chosen_name and wanted in self.aliases:
+                return self._alias(wanted)  # nor a name of the user's own table
             matches = [party for party in people if form(party).casefold() == wanted]
             if len(matches) == 1:
                 return matches[0]
@@ -149,6 +153,12 @@ class Directory:
         if wanted == "hall":
             return HALL
         return self.resolve_spec(parse_peer(text))
+
+    def _alias(self, name: str) -> UserId | PeerId:
+        party = self.aliases[name]
+        if party is None:
+            raise NotFoundError(f"{name!r} stands in the table of peers, but has not answered yet.")
+        return party
 
     def resolve_spec(self, spec: PeerSpec) -> UserId | PeerId:
         """The same for a PEER that `p2pnode.parse_peer` has read."""
@@ -165,7 +175,8 @@ class Directory:
                 raise InvalidPeerError(f"Several known ids begin with {name!r}; type more of it.")
             raise NotFoundError(f"No known id begins with {name!r}.")
         forms = (self._petname,) if "~" in name else (self._petname, self._chosen_name)
-        if any(name.casefold() == form(party).casefold() for party in self._everybody() for form in forms):
+        known = any(name.casefold() == form(party).casefold() for party in self._everybody() for form in forms)
+        if known or name.casefold() in self.aliases:
             party = self.resolve(name)
             if not isinstance(party, Hall):
                 return party

@@ -14,7 +14,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 
-from p2pnode import P2PError, PeerId, UserId, clean, clean_name, parse_peer
+from p2pnode import P2PError, PeerId, PeerOfflineError, UserId, WrongKeyError, clean, clean_name, parse_peer
 from p2pnode.chat.files.text import remark
 from p2pnode.chat.filing import file_lines
 from p2pnode.chat.inspecting import Inspector, search_lines, trace_lines, verify_lines
@@ -33,10 +33,12 @@ from p2pnode.chat.model import (
     RequestReceived,
     StrangerChanged,
     StrangerSaid,
+    TableChanged,
 )
 from p2pnode.chat.people import People
 from p2pnode.chat.service import Chat
 from p2pnode.chat.strangers.console import StrangerConsole, event_lines
+from p2pnode.chat.table.text import table_event_lines, table_lines
 
 __all__ = ["Conversation"]
 
@@ -163,6 +165,8 @@ class Conversation:
             return [(HALL, line) for line in came + left]
         if isinstance(event, MessageStateChanged) and event.state == "refused":
             return [(event.party, f"! {name(event.party)} does not take your messages.")]
+        if isinstance(event, TableChanged):
+            return [(event.party or HALL, line) for line in table_event_lines(event)]
         if isinstance(event, FileChanged) and not event.progress:
             told = remark(event.transfer, name(event.transfer.party))
             return [(event.transfer.party, told)] if told is not None else []
@@ -196,7 +200,9 @@ class Conversation:
 
     async def _say_to(self, command: SayTo) -> None:
         try:
-            party = self.chat.resolve(command.name)
+            party = await self.chat.table.resolve(command.name)
+        except (WrongKeyError, PeerOfflineError):
+            raise
         except P2PError:
             close = self.chat.directory.suggest(command.name)
             hint = f"did you mean {close}/...?" if close else "\\users lists who is known."
@@ -215,7 +221,7 @@ class Conversation:
         elif macro.name == "help":
             self._help()
         elif macro.name == "chat":
-            self._chat(macro.argument)
+            await self._turn_to_named(macro.argument)
         elif macro.name == "add":
             await self._add(macro.argument)
         elif macro.name == "block":
@@ -224,6 +230,8 @@ class Conversation:
             await self._verify(macro.argument)
         elif macro.name == "ping":
             await self._ping(macro.argument)
+        elif macro.name == "table":
+            self._lines(table_lines(self.chat))
         elif macro.name == "file":
             self._lines(await file_lines(self.chat, self.party, macro.argument))
         elif macro.name == "search":
@@ -288,8 +296,8 @@ class Conversation:
         """Let plain text go to `party` from now on."""
         self.party = party
 
-    def _chat(self, name: str) -> None:
-        self.turn_to(self.chat.resolve(name) if name else HALL)
+    async def _turn_to_named(self, name: str) -> None:
+        self.turn_to(await self.chat.table.resolve(name) if name else HALL)
         if self.party is HALL:
             self._say("* Plain text goes to everybody in the hall.")
         else:

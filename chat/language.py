@@ -30,6 +30,7 @@ MACROS: dict[str, tuple[str, str]] = {
     "verify": ("NAME [yes]", "the safety number to compare with NAME's; yes: they are the same"),
     "file": ("[NAME] PATH", "send a file or folder; \\file lists all, \\file accept|refuse|cancel ID"),
     "search": ("TEXT", "messages of this conversation that contain TEXT"),
+    "table": ("", "the people of your table (--peers), and who of them was found"),
     "trace": ("[NAME]", "by which path NAME is reached, how fast, and why so"),
     "ping": ("IP [PORT]", "is there a node, and who; it becomes a way into the network"),
     "random": ("[relay-only]", "talk to a stranger; relay-only hides your address"),

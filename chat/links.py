@@ -137,3 +137,4 @@ class Links:
             self._chat.deliveries.attempt_failed(peer, reason)
         self._chat.store.mark_attempt(peer, reason)
         self._chat.hall.attempt_failed(peer, failures)
+        self._chat.table.attempt_failed(peer)

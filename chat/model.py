@@ -33,6 +33,8 @@ __all__ = [
     "Stranger",
     "StrangerChanged",
     "StrangerSaid",
+    "TableChanged",
+    "TableState",
     "Transfer",
     "party_columns",
     "party_from_columns",
@@ -73,6 +75,10 @@ MessageState = Literal["queued", "stored", "delivered", "read", "refused", "rece
 side will not take it · received: an incoming one."""
 
 ContactState = Literal["request", "accepted", "blocked"]
+
+TableState = Literal["waiting", "known", "wrong_key", "blocked", "self"]
+"""Of somebody in the static table: nobody has answered yet · its key is known · somebody else's answers there · blocked
+by us · our own line."""
 
 FileState = Literal["preparing", "offered", "active", "done", "refused", "failed", "cancelled"]
 """preparing: what we send is looked through · offered: waits for the other side · active: accepted, under way or
@@ -288,6 +294,21 @@ class StrangerSaid:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class TableChanged:
+    """Somebody of the static table was found, or not. `why`: a sentence, where there is something to say.
+
+    `place`: host and port as they stand in the table.
+    """
+
+    name: str
+    place: str
+    state: TableState
+    party: UserId | PeerId | None = None
+    peer: PeerId | None = None
+    why: str = ""
+
+
 ChatEvent = (
     MessageReceived
     | MessageStateChanged
@@ -297,4 +318,5 @@ ChatEvent = (
     | FileChanged
     | StrangerChanged
     | StrangerSaid
+    | TableChanged
 )

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from p2pnode import P2PError, PeerId, UserId, clean
+from p2pnode import BadPacket, P2PError, PeerId, UserId, clean
+from p2pnode.chat.inbound import Inbound
 from p2pnode.chat.limits import Buckets, StrangerGate
+from p2pnode.chat.link import BROKEN
 from p2pnode.chat.mail.letters import LetterMessage
 from p2pnode.chat.model import MessageReceived, RequestReceived
-from p2pnode.chat.ports import SessionPort
+from p2pnode.chat.ports import SessionPort, StreamPort
 from p2pnode.chat.protocol import MAX_TEXT_BYTES, Hello, Members, TextMessage
 from p2pnode.chat.store import Incoming, Received
 
@@ -31,8 +34,30 @@ class Reception:
 
     def __init__(self, chat: Chat) -> None:
         self._chat = chat
+        self._streams: Counter[PeerId] = Counter()
         self._gate = StrangerGate()
         self._members = Buckets(rate=MEMBER_RATE, burst=MEMBER_BURST, capacity=256)
+
+    async def serve(self, session: SessionPort, stream: StreamPort) -> None:
+        """Serve an incoming chat stream to its end."""
+        chat, peer = self._chat, session.peer
+        if chat.stopping or self._streams[peer] >= chat.settings.inbound_streams:
+            chat.drops["too_many_streams"] += 1
+            stream.reset(1)
+            return
+        self._streams[peer] += 1
+        try:
+            await Inbound(session, stream, self).serve()
+        except BadPacket as bad:
+            chat.drops[bad.reason] += 1
+            log.info("chat_stream_dropped", peer=str(peer), reason=bad.reason)
+            stream.reset(1)
+        except BROKEN:
+            stream.reset(0)  # the session ended; the sender will come again
+        finally:
+            self._streams[peer] -= 1
+            if not self._streams[peer]:
+                del self._streams[peer]
 
     def own_hello(self, peer: PeerId) -> Hello:
         return self._chat.links.own_hello(peer)

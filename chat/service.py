@@ -41,9 +41,7 @@ from p2pnode.chat.contacting import Contacting
 from p2pnode.chat.contacts import Directory
 from p2pnode.chat.delivery import Deliveries, Delivery
 from p2pnode.chat.files.service import Files, FileSettings
-from p2pnode.chat.inbound import Inbound
 from p2pnode.chat.limits import Buckets
-from p2pnode.chat.link import BROKEN
 from p2pnode.chat.links import Links
 from p2pnode.chat.mail.service import Mail
 from p2pnode.chat.members import HallKeeper
@@ -58,12 +56,14 @@ from p2pnode.chat.model import (
     PresenceSeen,
     SendResult,
 )
-from p2pnode.chat.ports import Cancel, NodePort, Part, SessionPort, StreamPort, addresses_of
+from p2pnode.chat.ports import Cancel, NodePort, Part, SessionPort, addresses_of
 from p2pnode.chat.protocol import CHAT_PROTOCOL, ID_BYTES, Hello, is_device_of
 from p2pnode.chat.reception import Reception
 from p2pnode.chat.resolving import Resolver
 from p2pnode.chat.store import ChatStore, DeviceRow, Outgoing
 from p2pnode.chat.strangers.service import Strangers
+from p2pnode.chat.table.rows import TableRow
+from p2pnode.chat.table.service import Table
 from p2pnode.chat.texts import check_text
 
 __all__ = ["Chat", "ChatSettings"]
@@ -86,6 +86,8 @@ class ChatSettings:
     leave_s: float = 0.5
     """How long `stop` waits for goodbyes to leave."""
     files: FileSettings = field(default_factory=FileSettings)
+    table: tuple[TableRow, ...] = ()
+    """People at fixed addresses, found without any discovery."""
 
 
 class Chat(Contacting):
@@ -106,16 +108,16 @@ class Chat(Contacting):
         self.files = Files(self, self.settings.files)
         self.mail = Mail(self)
         self.strangers = Strangers(self, store.database)
-        self.parts: tuple[Part, ...] = (self.files, self.mail, self.strangers)
+        self.table = Table(self, self.settings.table)
+        self.parts: tuple[Part, ...] = (self.files, self.mail, self.strangers, self.table)
         """What else works on the sessions, in the order of starting."""
         self.drops: Counter[str] = Counter()
         """Streams given up, by reason."""
-        self._inbound: Counter[PeerId] = Counter()
         self._device_news = Buckets(rate=0.1, burst=23)  # per user: each new device or name written is a commit
         self._tasks: set[asyncio.Task[Any]] = set()
         self._subscribers: list[Callable[[ChatEvent], None]] = []
         self._unsubscribe: Cancel | None = None
-        self._stopping = False
+        self.stopping = False
 
     # life
 
@@ -129,7 +131,7 @@ class Chat(Contacting):
         self._unsubscribe = self.node.subscribe(self._node_event)
         self.node.prefer_when(self.directory.is_known)
         self.node.refuse_when(self.directory.is_blocked)
-        self.node.handle(CHAT_PROTOCOL, self._serve)
+        self.node.handle(CHAT_PROTOCOL, self.reception.serve)
         for device_id in await self.store.outbox_devices():
             self.links.resume(device_id)
         for party in await self.store.outbox_unresolved():
@@ -144,12 +146,12 @@ class Chat(Contacting):
 
     async def stop(self) -> None:
         """Say goodbye to the hall and stop; what is queued stays on the disk. Calling it twice is harmless."""
-        if self._stopping:
+        if self.stopping:
             return
         for part in reversed(self.parts):
             await part.stop()
         await self.hall.leave(self.settings.leave_s)
-        self._stopping = True
+        self.stopping = True
         if self._unsubscribe is not None:
             self._unsubscribe()
         tasks = [task for task in self._tasks if not task.done()]
@@ -188,6 +190,7 @@ class Chat(Contacting):
         devices = self.hall.peers() if isinstance(party, Hall) else self.directory.devices_of(party)
         if isinstance(party, Hall) and not devices:
             raise InvalidPeerError("Nobody else is in the hall yet.")
+        self.table.check(devices)
         # Nothing is awaited between here and the links but the write, and writes end in the order in which they were
         # begun: so the order on the wire is that of the history.
         message, item = await self.store.add_outgoing(
@@ -279,26 +282,6 @@ class Chat(Contacting):
         self.hall.heard_hello(Member(peer, user, name, addresses_of(session)), wants=hello.hall)
 
     # inside
-
-    async def _serve(self, session: SessionPort, stream: StreamPort) -> None:
-        peer = session.peer
-        if self._stopping or self._inbound[peer] >= self.settings.inbound_streams:
-            self.drops["too_many_streams"] += 1
-            stream.reset(1)
-            return
-        self._inbound[peer] += 1
-        try:
-            await Inbound(session, stream, self.reception).serve()
-        except BadPacket as bad:
-            self.drops[bad.reason] += 1
-            log.info("chat_stream_dropped", peer=str(peer), reason=bad.reason)
-            stream.reset(1)
-        except BROKEN:
-            stream.reset(0)  # the session ended; the sender will come again
-        finally:
-            self._inbound[peer] -= 1
-            if not self._inbound[peer]:
-                del self._inbound[peer]
 
     def _node_event(self, event: NodeEvent) -> None:
         if isinstance(event, SessionOpened):

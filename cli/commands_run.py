@@ -71,6 +71,7 @@ def add(app: typer.Typer) -> None:
             "p2pnode join                                    chat with whoever is on the LAN",
             "p2pnode join alice localhost 4747               through the node that listens there, into its hall",
             "p2pnode join alice --bootstrap 12D3KooW...@192.0.2.7:4747",
+            "p2pnode join alice --peers friends.txt --no-lan         people at fixed addresses, without any discovery",
             "p2pnode join --headless --no-lan                a service; events as JSON lines on stdout",
         ),
     )(_join)
@@ -99,6 +100,15 @@ def _join(
     network_secret_file: _NetworkSecretFile = None,
     paths: _Paths = None,
     listen: _Listen = None,
+    peers: Annotated[
+        str | None,
+        typer.Option(
+            "--peers",
+            metavar="FILE",
+            help="People at fixed addresses: name, host, port, optional key on each line; the first key that answers is"
+            " remembered.  [env: P2PNODE_PEERS]",
+        ),
+    ] = None,
     no_lan: _NoLan = False,
     no_portmap: _NoPortmap = False,
     relay_only: Annotated[
@@ -170,6 +180,7 @@ def _join(
         network_secret_file=network_secret_file,
         paths=paths,
         listen=listen or ([own_port] if own_port else None),
+        peers=peers,
         lan=False if no_lan else None,
         portmap=False if no_portmap else None,
         relay_only=relay_only or None,

@@ -14,16 +14,28 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
 
-from p2pnode import Address, Config, Node, NodeSettings, P2PError, PeerSpec, Ready, RealNetwork, StorageError
+from p2pnode import (
+    Address,
+    Config,
+    InvalidConfigError,
+    Node,
+    NodeSettings,
+    P2PError,
+    PeerSpec,
+    Ready,
+    RealNetwork,
+    StorageError,
+)
 from p2pnode.api.events import EventFeed
 from p2pnode.api.server import ApiServer
 from p2pnode.api.service import Service
-from p2pnode.chat import Chat, ChatSettings, ChatStore, FileSettings
+from p2pnode.chat import MAX_TABLE_BYTES, Chat, ChatSettings, ChatStore, FileSettings, TableRow, parse_table
 from p2pnode.cli.commands_run import settings_of
 from p2pnode.cli.invocation import Invocation
 
@@ -35,6 +47,7 @@ __all__ = ["Entrance", "Stop", "loop_factory", "run_node", "signals", "watchdog_
 log = structlog.get_logger(__name__)
 
 LEAVE_S = 1.9  # leaving may take 2 s; what hangs then (a name server, a disk) is cut off
+TABLE_S = 2.0  # how long those of the table may take to answer before we are ready without them
 FIND_S = 10.0  # how long `join NAME PEER` looks for PEER
 _INTERRUPTED = 130
 
@@ -70,18 +83,40 @@ def run_node(invocation: Invocation, config: Config, *, role: str, entrance: Ent
     settings = settings_of(
         config, role, network_secret=invocation.network_secret(config), records_db=str(invocation.home.records_db)
     )
+    table = _table_of(config)
     invocation.set_up_log(config)
     invocation.home.lock()
     try:
         key, account = invocation.keys(config)
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            program = _Program(invocation, settings, key, account, entrance, console, config)
+            program = _Program(invocation, settings, key, account, entrance, console, config, table)
             try:
                 return runner.run(program.run())
             except asyncio.CancelledError:  # Ctrl-C where loops have no signal handlers (Windows)
                 return _INTERRUPTED
     finally:
         invocation.home.unlock()
+
+
+def _table_of(config: Config) -> tuple[TableRow, ...]:
+    """Read the file of `--peers`. Raise InvalidConfigError, which names file and line."""
+    path: Path | None = config["peers"]
+    if path is None:
+        return ()
+    place = config.settings["peers"].place
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_TABLE_BYTES + 1)
+    except OSError as exc:
+        why = exc.strerror or "not a file"
+        raise InvalidConfigError(f"{place}: {path} cannot be read: {why}.", key="peers") from exc
+    if len(data) > MAX_TABLE_BYTES:
+        raise InvalidConfigError(f"{place}: {path} is larger than {MAX_TABLE_BYTES // 1024} KiB.", key="peers")
+    try:
+        return parse_table(data.decode(), str(path))
+    except UnicodeDecodeError as exc:
+        line = data[: exc.start].count(b"\n") + 1
+        raise InvalidConfigError(f"{path}, line {line}: not UTF-8 text.", file=str(path), line=line) from exc
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -102,7 +137,9 @@ class _Program:
         entrance: Entrance | None,
         console: str,
         config: Config,
+        table: tuple[TableRow, ...] = (),
     ) -> None:
+        self.table = table
         self.metrics: Address | None = config["metrics"]
         self.downloads = config["downloads"] or invocation.home.path / "downloads"
         self.auto_accept: int = config["auto-accept"]
@@ -159,7 +196,7 @@ class _Program:
     def _chat_settings(self) -> ChatSettings:
         peer = self.settings.role == "peer"  # a bootstrap node is nobody to write to
         files = FileSettings(self.downloads.absolute() if peer else None, self.auto_accept)
-        return ChatSettings(hall=peer, files=files)
+        return ChatSettings(hall=peer, files=files, table=self.table if peer else ())
 
     async def _work(
         self, service: Service, api: ApiServer, feed: EventFeed | None, stop: Stop, metrics: MetricsServer | None
@@ -175,6 +212,9 @@ class _Program:
         if self.entrance is not None:
             await self._enter(service)
             ready = Ready.of(node)  # whoever came in through somebody is not alone
+        if self.table:
+            await chat.table.first_round(TABLE_S)
+            ready = Ready.of(node)
         if feed is not None:
             # Before the event: whoever waits for that finds what is said to people already there.
             if ready.alone and self.settings.role == "peer":

@@ -249,6 +249,8 @@ OPTIONS: dict[str, Option] = {
         Option("downloads", "folder for files of others; default: downloads in the home", None, _path, "one",
                lambda path: None if path is None else str(path)),
         Option("auto-accept", "take files of contacts up to so many bytes without asking; 0: none", 0, _bytes),
+        Option("peers", "file with people at fixed addresses: name, host, port, optional key on each line", None, _path,
+               "one", lambda path: None if path is None else str(path)),
         Option("on-message", "a command for each message that comes, with it as JSON on standard input", "", _text),
         Option("plain", "line mode instead of the chat screen", False, kind="flag"),
         Option("headless", "no console; events as JSON lines on stdout", False, kind="flag"),

@@ -52,6 +52,7 @@ WITHOUT_IO = tuple(
         "relay_parties relay_table relay_wire settings trace vouches",
         "chat": "contacts framing hall language limits model mail/frames mail/letters outbox protocol",
         "chat/strangers": "judging lobby receipts seat wire",
+        "chat/table": "rows text",
         "simulations/probing": "messages settings verdict",
         "simulations/routers": "grants http kinds natpmp openings pcp population ports router table tcp_states upnp "
         "words",

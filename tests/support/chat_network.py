@@ -7,6 +7,8 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from p2pnode import Address
+
 __all__ = ["FakeNetwork"]
 
 START_WALL = 1_700_000_000.0
@@ -26,6 +28,9 @@ class FakeNetwork:
 
     def token_bytes(self, count: int) -> bytes:
         return self.rng.randbytes(count)
+
+    async def resolve(self, host: str, port: int) -> list[Address]:
+        return [Address(host, port)]
 
     async def run_blocking(self, function: Callable[..., Any], *args: object) -> Any:
         return await asyncio.get_running_loop().run_in_executor(None, function, *args)
