@@ -48,16 +48,16 @@ class Mailing:
         """Whether anybody is known who could hold mail."""
         return bool(self.dht.realms())
 
-    async def put_mail(self, seed: bytes, part: int, value: bytes) -> Mailed:
+    async def put_mail(self, seed: bytes, part: int, value: bytes, *, final: bool = False) -> Mailed:
         """Store `value` (0 to 800 bytes; none removes) in a part of the slot whose key has this seed (32 bytes).
 
-        It waits a week. A value's version is the second in which it expires, a removal's the millisecond in which it
-        was made, which is a thousand times as much: what was removed cannot come back by being stored once more.
-        Raise ValueError.
+        It waits a week. A value's version is the second in which it expires, that of a removal, or of another `final`
+        value, the millisecond in which it was made, which is a thousand times as much: what was removed cannot come
+        back by being stored once more. Raise ValueError.
         """
         wall = self.network.wall()
         expires = int(wall) + MAIL_LIFE
-        seq = expires if value else int(wall * 1000)
+        seq = int(wall * 1000) if final or not value else expires
         record = SignedRecord.sign(SigningKey(seed), self.dht.network_tag, _salt(part), seq, expires, value)
         result = await self.dht.put(record, realms=self.dht.realms(), enough=ENOUGH)
         return Mailed(result.stored, result.tried, expires)

@@ -45,6 +45,7 @@ class Fetching:
         database = self._chat.store.database
         before_s = self._chat.now_ms() // 1000 - MISSING_S
         await database.write(lambda c: tables.retire(c, before_s=before_s))
+        await database.write(tables.forget_unknown)
         given = await database.read(tables.given)
         await asyncio.gather(
             *(

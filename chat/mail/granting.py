@@ -79,7 +79,9 @@ class Granting:
                 if grant is not None:
                     await stream.write(encode(Check(grant.id)))
                     answer = await reader.taken()
-                    if answer.grant == grant.id and self._chat.now_ms() // 1000 < grant.made_at + ROTATE_S:
+                    young = self._chat.now_ms() // 1000 < grant.made_at + ROTATE_S
+                    # fewer than we have read: an older database was restored there, and slots would be used twice
+                    if answer.grant == grant.id and answer.used >= grant.base and young:
                         stream.finish()
                         return
                 if grant is not None and grant.base == 0 and answer.grant == NO_GRANT:
@@ -117,13 +119,12 @@ class Granting:
                     if peer in self._refused:  # they have accepted us since
                         self._done.pop(peer, None)
                         self.look(peer)
-                    held = await database.read(lambda c: tables.taken(c, peer))
                     if isinstance(frame, Grant):
                         if not self._taking.take(peer, self._chat.node.network.monotonic()):
                             raise BadPacket("too_fast")
-                        taken = await self._keep(peer, frame)
-                        await stream.write(encode(Taken(taken.id, held.used if held is not None else 0)))
+                        await stream.write(encode(await self._keep(peer, frame)))
                     elif isinstance(frame, Check):
+                        held = await database.read(lambda c: tables.taken(c, peer))
                         answer = Taken(held.id, held.used) if held is not None else Taken(NO_GRANT, 0)
                         await stream.write(encode(answer))
                     else:
@@ -135,11 +136,11 @@ class Granting:
         except (*BROKEN, TimeoutError):
             stream.reset(0)
 
-    async def _keep(self, peer: PeerId, grant: Grant) -> tables.Taken:
+    async def _keep(self, peer: PeerId, grant: Grant) -> Taken:
+        """Return the answer."""
         taken = tables.Taken(peer, grant_id(grant.secret), grant.secret, grant.key, 0)
         now_s = self._chat.now_ms() // 1000
-        await self._chat.store.database.write(lambda c: tables.put_taken(c, taken, now_s))
-        return taken
+        return Taken(taken.id, await self._chat.store.database.write(lambda c: tables.put_taken(c, taken, now_s)))
 
 
 class _Frames:

@@ -8,6 +8,7 @@ letter again, and neither can a thief (a hash ratchet, as in the Signal protocol
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -28,9 +29,11 @@ __all__ = [
     "LetterMessage",
     "Slot",
     "fits",
+    "is_final",
     "join_parts_untrusted",
     "open_untrusted",
     "parts_of_untrusted",
+    "read_mark",
     "seal",
     "split",
 ]
@@ -40,6 +43,7 @@ SECRET_BYTES = 32
 PART_BYTES = 800  # the value of a record
 SIZES = (512, 2_048, 8_192, 16_384)  # of a sealed letter: holders learn one of four lengths
 MAX_MESSAGES = 64  # in one letter
+MARK_BYTES = 16  # what a reader leaves in the place of a letter
 _KEY_BYTES, _TAG_BYTES, _LENGTH_BYTES = 32, 16, 2
 _OVERHEAD = 1 + _KEY_BYTES + _TAG_BYTES + _LENGTH_BYTES
 _DOMAIN = b"p2pnode/1/mail"
@@ -153,6 +157,17 @@ def open_untrusted(
     if any(len(message.text.encode()) > MAX_TEXT_BYTES for message in messages):
         raise BadPacket("too_long")
     return author, messages
+
+
+def read_mark(letter: bytes) -> bytes:
+    """Return what stands in the place of a letter's first part once it was read. It names the letter: a writer whose
+    database was restored uses slots twice, and must not take what says so of an earlier letter for its own."""
+    return hashlib.sha256(_DOMAIN + b"/read" + letter).digest()[:MARK_BYTES]
+
+
+def is_final(value: bytes) -> bool:
+    """Whether a first part says that its letter was read, or withdrawn (empty)."""
+    return len(value) in (0, MARK_BYTES)
 
 
 def split(letter: bytes) -> list[bytes]:

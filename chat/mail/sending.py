@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from p2pnode import P2PError, PeerId
+from p2pnode import MailRecord, P2PError, PeerId
 from p2pnode.chat.mail import tables
-from p2pnode.chat.mail.letters import MAX_MESSAGES, LetterMessage, Slot, fits, seal
+from p2pnode.chat.mail.letters import MAX_MESSAGES, LetterMessage, Slot, fits, is_final, read_mark, seal, split
 from p2pnode.chat.mail.postbox import Postbox
 from p2pnode.chat.model import MessageStateChanged
 from p2pnode.chat.store import OutboxItem
@@ -27,6 +27,7 @@ RENEW_S = 86_400  # a letter of ours that waits for so long is stored anew, for 
 FIRST_CHECK_S, LAST_CHECK_S = 60, 3_600  # between two looks whether it was read, doubling
 RETRY_S = 60  # after a store that failed
 DUE_AT_ONCE = 32
+MAX_SPENT = 8  # slots passed over in one go because they were used before: a reader who fills all of them costs no more
 
 
 class Sending:
@@ -37,6 +38,7 @@ class Sending:
         self._box = box
         self._busy: dict[PeerId, asyncio.Task[None]] = {}
         self._again: dict[PeerId, str] = {}
+        self._spent: dict[PeerId, int] = {}
         self.open: set[str] = set()
         """Messages (ids) that were stored since the start and wait to be read."""
 
@@ -51,6 +53,7 @@ class Sending:
     def _written(self, device: PeerId, task: asyncio.Task[None]) -> None:
         if self._busy.get(device) is task:
             del self._busy[device]
+            self._spent.pop(device, None)
 
     async def _write(self, device: PeerId) -> None:
         database = self._chat.store.database
@@ -93,6 +96,8 @@ class Sending:
         chat, now = self._chat, self._chat.now_ms() // 1000
         expires = await self._box.store(letter.seed, letter.letter)
         if not expires:
+            if await self._is_over(letter, await self._box.look(letter.seed), reason):
+                return
             log.info("mail_not_stored", peer=str(letter.device))
             checks = letter.checks + 1
             await chat.store.database.write(
@@ -134,16 +139,35 @@ class Sending:
             await self._store(letter)
             return
         found = await self._box.look(letter.seed)
-        if found is not None and not found.value:
-            await self._was_read(letter)
-        elif found is None or found.expires - now < 6 * RENEW_S:
+        if await self._is_over(letter, found, "offline"):
+            return
+        if found is None or found.expires - now < 6 * RENEW_S:
             await self._store(letter)
         else:
             checks = letter.checks + 1
             await database.write(lambda c: tables.wait_for(c, letter.id, checks, now + _pause(FIRST_CHECK_S, checks)))
 
+    async def _is_over(self, letter: tables.StoredLetter, found: MailRecord | None, reason: str) -> bool:
+        """Whether a letter was read, or its slot serves, or served, another one: then its messages go into the next.
+
+        That is so when our database is an older one that was restored, or another program runs on a copy of it.
+        """
+        device = letter.device
+        if found is None or found.value == split(letter.letter)[0]:
+            return False
+        if found.value == read_mark(letter.letter):
+            await self._was_read(letter)
+            return True
+        spent = self._spent[device] = self._spent.get(device, 0) + 1
+        if spent > MAX_SPENT:
+            return False
+        log.info("mail_slot_used_before", peer=str(device), read=is_final(found.value))
+        await self._chat.store.database.write(lambda c: tables.drop_letter(c, letter.id))
+        self.write(device, reason)
+        return True
+
     async def _was_read(self, letter: tables.StoredLetter) -> None:
-        """The slot is empty: only its reader and we can empty it, and the reader does so with the messages on disk."""
+        """Its reader says so, which has the messages on its disk then. Nobody else but we can write there."""
         chat = self._chat
         items = await chat.store.database.read(lambda c: tables.contents(c, letter.id))
         chat.links.delivered_otherwise(letter.device, items)

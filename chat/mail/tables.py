@@ -24,6 +24,7 @@ __all__ = [
     "drop_device",
     "drop_letter",
     "due_letters",
+    "forget_unknown",
     "found_missing",
     "given",
     "look_at_all",
@@ -43,6 +44,7 @@ __all__ = [
 ]
 
 MAX_GIVEN = 4  # chains of one device that are kept: the newest, and older ones that may hold letters
+MAX_MISSING = 64  # skipped slots of a device that are looked for: as many letters of one writer wait at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,13 @@ def retire(connection: sqlite3.Connection, *, before_s: int) -> None:
     connection.execute("DELETE FROM mail_missing WHERE missed_at < ?", (before_s,))
 
 
+def forget_unknown(connection: sqlite3.Connection) -> None:
+    """Throw away what devices gave and got that we know no more: an account can vouch for any number of them."""
+    known = "SELECT peer FROM devices UNION SELECT key FROM contacts WHERE kind = 'peer'"
+    for table in ("mail_given", "mail_taken"):
+        connection.execute(f"DELETE FROM {table} WHERE device NOT IN ({known})")  # noqa: S608 - literals of ours
+
+
 def advance(connection: sqlite3.Connection, grant: bytes, base: int, secret: bytes, skipped: Sequence[Missing]) -> None:
     """Everything before slot `base` was read, but `skipped`."""
     connection.execute(
@@ -154,6 +163,12 @@ def advance(connection: sqlite3.Connection, grant: bytes, base: int, secret: byt
         "INSERT OR IGNORE INTO mail_missing (grant_id, slot, secret, missed_at) SELECT id, ?, ?, ? FROM mail_given"
         " WHERE id = ?",
         [(each.slot, each.secret, each.missed_at, grant) for each in skipped],
+    )
+    connection.execute(
+        "DELETE FROM mail_missing WHERE (grant_id, slot) IN (SELECT m.grant_id, m.slot FROM mail_missing AS m"
+        " JOIN mail_given AS g ON g.id = m.grant_id WHERE g.device = (SELECT device FROM mail_given WHERE id = ?)"
+        " ORDER BY m.missed_at DESC, m.slot DESC LIMIT -1 OFFSET ?)",
+        (grant, MAX_MISSING),
     )
 
 
@@ -178,11 +193,14 @@ def taken(connection: sqlite3.Connection, device: PeerId) -> Taken | None:
     return Taken(device, *row) if row is not None else None
 
 
-def put_taken(connection: sqlite3.Connection, grant: Taken, now_s: int) -> None:
+def put_taken(connection: sqlite3.Connection, grant: Taken, now_s: int) -> int:
+    """Keep it in the place of the one before; return how many slots of that were written."""
+    before = taken(connection, grant.device)
     connection.execute(
         "INSERT OR REPLACE INTO mail_taken (device, id, secret, key, used, taken_at) VALUES (?, ?, ?, ?, ?, ?)",
         (grant.device.raw, grant.id, grant.secret, grant.key, grant.used, now_s),
     )
+    return before.used if before is not None else 0
 
 
 def drop_device(connection: sqlite3.Connection, device: PeerId) -> None:

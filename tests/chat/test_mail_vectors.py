@@ -18,8 +18,10 @@ from p2pnode.chat.mail.letters import (
     LetterMessage,
     Slot,
     fits,
+    is_final,
     join_parts_untrusted,
     open_untrusted,
+    read_mark,
     seal,
     split,
 )
@@ -82,6 +84,7 @@ def vectors() -> dict[str, Any]:
                 for each in case.messages
             ],
             "bytes": case.letter().hex(),
+            "read_mark": read_mark(case.letter()).hex(),
         },
     }
 
@@ -102,6 +105,16 @@ def test_letter_of_the_vectors_opens() -> None:
     letter = bytes.fromhex(json.loads(PATH.read_text())["letter"]["bytes"])
     assert len(letter) == 512
     assert open_untrusted(case.slot, case.reader.peer_id, case.key, letter) == (case.author.peer_id, case.messages)
+
+
+def test_what_a_reader_leaves_names_the_letter() -> None:
+    case = Case()
+    letter = case.letter()
+    assert read_mark(letter).hex() == json.loads(PATH.read_text())["letter"]["read_mark"]
+    assert read_mark(letter) != read_mark(letter[:-1] + bytes([letter[-1] ^ 1]))
+    assert [is_final(value) for value in (read_mark(letter), b"", *split(letter), b"\xff" * 800)] == [
+        True, True, False, False,
+    ]  # fmt: skip
 
 
 def test_letters_have_one_of_four_sizes_and_survive_being_cut() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from support.chat_fake_ways import FakeWays
 
 from p2pnode import AccountKey, Mailed, MailRecord
+from p2pnode.chat.mail.letters import is_final
 
 if TYPE_CHECKING:
     from support.chat_fakes import FakeWorld
@@ -26,8 +27,8 @@ class FakeHolders:
     full: bool = False
 
     def letters(self) -> list[tuple[bytes, int]]:
-        """Return the places that are not empty."""
-        return [place for place, record in self.records.items() if record.value]
+        """Return the places of letters that wait."""
+        return [place for place, record in self.records.items() if not is_final(record.value)]
 
 
 class FakeMailing(FakeWays):
@@ -40,15 +41,17 @@ class FakeMailing(FakeWays):
     def mail_ready(self) -> bool:
         return self.world.holders is not None
 
-    async def put_mail(self, seed: bytes, part: int, value: bytes) -> Mailed:
+    async def put_mail(self, seed: bytes, part: int, value: bytes, *, final: bool = False) -> Mailed:
         await asyncio.sleep(self.world.lookup_s)
         wall, holders = self.network.wall(), self.world.holders
         expires = int(wall) + LIFE_S
         if holders is None or holders.full or not self.up:
             return Mailed(0, 20, expires)
-        seq = expires if value else int(wall * 1000)
+        seq = int(wall * 1000) if final or not value else expires
         place = AccountKey(seed).public_raw, part
         held = holders.records.get(place)
+        if held is not None and held.seq >= seq and held.value != value:
+            return Mailed(0, 20, expires)
         if held is None or held.seq < seq:
             holders.records[place] = MailRecord(value, seq, expires)
         return Mailed(20, 20, expires)
