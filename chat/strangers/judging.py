@@ -59,6 +59,8 @@ class Board:
     def add(self, device: bytes, reports: Mapping[bytes, float]) -> dict[bytes, float]:
         """Note valid reports by reporter (start of the conversation); return those that are news. The first of a
         reporter counts: he cannot make it younger."""
+        if not reports and device not in self._seen:
+            return {}  # anybody can name devices that do not exist: they take no place
         known = self._seen.setdefault(device, {})
         self._seen.move_to_end(device)
         news: dict[bytes, float] = {}

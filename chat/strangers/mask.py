@@ -19,7 +19,7 @@ from p2pnode.chat.link import BROKEN
 from p2pnode.chat.ports import SessionPort, StreamPort
 from p2pnode.chat.strangers.lobby import Acquaintances, Candidates
 from p2pnode.chat.strangers.ports import MaskNode
-from p2pnode.chat.strangers.receipts import LOBBY, NONCE_BYTES, Receipt, meeting_of
+from p2pnode.chat.strangers.receipts import LOBBY, NONCE_BYTES, Receipt, epoch_of, meeting_of
 from p2pnode.chat.strangers.seat import Seat
 from p2pnode.chat.strangers.talk import Pipe, Talk
 from p2pnode.chat.strangers.wire import RANDOM_PROTOCOL, VERSION, Card, Consent, Decline, Frame, Resume
@@ -66,6 +66,8 @@ class Mask:
         self._seat = Seat(node.peer_id)
         self._candidates = Candidates(node.peer_id)
         self._open = False
+        self.epoch = 0
+        """The week of the only blinded id that this node shows: two of them would be known as one device's."""
         self._talk: Talk | None = None
         self._found: asyncio.Future[Talk] = asyncio.get_running_loop().create_future()
         self._one_question = asyncio.Lock()
@@ -85,6 +87,7 @@ class Mask:
     async def search(self) -> Talk:
         """Return the conversation once one has begun."""
         self._open = True
+        self.epoch = epoch_of(self.node.network.wall())
         listing = self._begin(self._be_listed())
         looking = self._begin(self._look())
         try:
@@ -174,12 +177,14 @@ class Mask:
 
     async def _ask(self, session: SessionPort, peer: PeerId) -> str:
         """Return "" when a conversation has begun, else why not. Raise one of BROKEN."""
-        agreed = False
+        agreed, at = False, int(self.node.network.wall())
+        if epoch_of(at) != self.epoch:
+            return "clock"  # the week has ended: another node takes over
         stream = await session.open_stream(RANDOM_PROTOCOL)
         pipe = Pipe(stream)
         try:
             async with asyncio.timeout(ASK_S):
-                key, card = self._card(int(self.node.network.wall()))
+                key, card = self._card(at)
                 await pipe.send(card)
                 answer = await pipe.read()
                 if isinstance(answer, Decline):
@@ -189,7 +194,7 @@ class Mask:
                 if not self._seat.answered(peer):
                     return await self._decline(pipe, "crossing")
                 self._wake()
-                why = await self._agree(session, pipe, key, card, answer, card.at)
+                why = await self._agree(session, pipe, key, card, answer, asked_us=False)
                 agreed = not why
                 return why
         finally:
@@ -232,8 +237,8 @@ class Mask:
             await self._decline(pipe, "clock")
         elif not self._open or self._found.done():
             await self._decline(pipe, "taken")
-        elif self._is_known(frame):
-            await self._decline(pipe, "again")
+        elif epoch_of(frame.at) != self.epoch:
+            await self._decline(pipe, "clock")
         elif (refusal := await self._seat_for(peer)) is not None:
             await self._decline(pipe, refusal)
         else:
@@ -246,7 +251,7 @@ class Mask:
             async with asyncio.timeout(ASK_S):
                 key, mine = self._card(card.at)
                 await pipe.send(mine)
-                agreed = not await self._agree(session, pipe, key, mine, card, card.at)
+                agreed = not await self._agree(session, pipe, key, mine, card, asked_us=True)
         finally:
             if not agreed:
                 self._give_up(session.peer, pipe.stream, ours=False)
@@ -272,17 +277,27 @@ class Mask:
 
     # both
 
-    async def _agree(self, session: SessionPort, pipe: Pipe, key: AccountKey, mine: Card, theirs: Card, at: int) -> str:
-        """Look at the other's reports, sign, and have its signature. Return "" then, else why not."""
-        if self._is_known(theirs):
+    async def _agree(
+        self, session: SessionPort, pipe: Pipe, key: AccountKey, mine: Card, theirs: Card, *, asked_us: bool
+    ) -> str:
+        """Look at the other's reports, sign, and have its signature. Return "" then, else why not.
+
+        Who asks signs first. Who is asked signs when the conversation has begun for it, so nobody collects signatures
+        of whom he likes, to report them, by asking and going away. That it was met before is said only to who has
+        proven its id.
+        """
+        if not asked_us and self._is_known(theirs):
             return await self._decline(pipe, "again")
+        at = theirs.at if asked_us else mine.at
         if abs(theirs.at - at) > CLOCK_S:
             return await self._decline(pipe, "clock")
         meeting = meeting_of((self.node.peer_id, mine.nonce), (session.peer, theirs.nonce))
         receipt = Receipt(at, mine.device, theirs.device, meeting)
         if not await self._owner.wanted(self.node, theirs.device, receipt.epoch):
             return await self._decline(pipe, "later")
-        await pipe.send(Consent(key.sign(receipt.signing_input())))
+        consent = Consent(key.sign(receipt.signing_input()))
+        if not asked_us:
+            await pipe.send(consent)
         frame = await pipe.read()
         if isinstance(frame, Decline):
             return frame.code
@@ -290,6 +305,10 @@ class Mask:
             raise BadPacket("bad_signature")
         if self._found.done():
             raise BadPacket("unexpected")
+        if asked_us:
+            if self._is_known(theirs):
+                return await self._decline(pipe, "again")
+            await pipe.send(consent)
         self._talk = Talk(self.node, session, pipe, receipt, theirs.device, frame.signature)
         self._found.set_result(self._talk)
         return ""

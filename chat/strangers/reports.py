@@ -19,21 +19,20 @@ from p2pnode.chat.strangers.receipts import (
     report_value,
     reports_topic,
 )
-from p2pnode.chat.strangers.store import StrangerStore
+from p2pnode.chat.strangers.store import MAX_MADE, StrangerStore
 
 __all__ = ["Reports"]
 
 log = structlog.get_logger(__name__)
 
 # Chosen by us.
-READ_S = 1.2  # a conversation does not wait longer for what others say
+READ_S = 2.5  # a conversation does not wait longer for what others say; half a second is usual
 READ_AGAIN_S = 300.0
-MAX_READ = 64  # entries of a topic: ten count, and who floods a topic of its own makes readers check no more
+MAX_READ = 512  # entries of a topic, four full shards: who floods his own hides among them what others say of him
 REPORT_LIFE_S = 3_600.0  # a holder's limit
 CARRY_EVERY_S = 2_400.0
 RETRY_S = 30.0
 FIRST_CARRY_S = 60.0  # after the start of the program, at the earliest
-MAX_MADE = 500  # reports that are kept announced
 
 
 class Reports:

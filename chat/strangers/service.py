@@ -249,18 +249,23 @@ class Strangers:
                 await asyncio.gather(searching, turn_over, return_exceptions=True)
             self._close(mask)
             self._mask = None
+            if turn_over.result():
+                continue
             if not told:
                 told = True
                 self._tell(StrangerChanged("searching", "waiting", reports=self.reports_against_us))
             await asyncio.sleep(next_slot(self._host.node.network.wall()) + 0.1)
 
-    async def _turn_over(self, mask: Mask) -> None:
-        """Return when nobody would choose us, which may be now."""
+    async def _turn_over(self, mask: Mask) -> bool:
+        """Return True when the week of the node's blinded id has ended, False when nobody would choose us, which may be
+        now."""
         network = mask.node.network
         while True:
             wall = network.wall()
-            if not await self.wanted(mask.node, self.key_at(int(wall)).public_raw, epoch_of(wall)):
-                return
+            if epoch_of(wall) != mask.epoch:
+                return True
+            if not await self.wanted(mask.node, self.key_at(int(wall)).public_raw, mask.epoch):
+                return False
             await asyncio.sleep(next_slot(network.wall()) + 0.1)
 
     async def _prepare(self) -> None:

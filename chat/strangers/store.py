@@ -11,7 +11,9 @@ from p2pnode.chat.strangers.judging import STALE_S
 
 __all__ = ["Kept", "StrangerStore"]
 
-MAX_KEPT = 10_000  # reports, 150 bytes each; the oldest go first
+MAX_KEPT = 10_000  # reports of others, 150 bytes each; the oldest go first
+MAX_MADE = 500  # reports of ours
+TIDY_EVERY = 100  # reports that come in
 
 
 @dataclass(slots=True)
@@ -28,17 +30,14 @@ class StrangerStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._untidy = 0
 
     async def load(self, new_secret: bytes, now: float) -> Kept:
         """Return what is kept, without what is stale at `now`. `new_secret` (32 bytes): for a device that has none."""
 
         def load(connection: sqlite3.Connection) -> Kept:
             connection.execute("DELETE FROM stranger_reports WHERE at < ?", (int(now - STALE_S),))
-            connection.execute(
-                "DELETE FROM stranger_reports WHERE (device, reporter) IN"
-                " (SELECT device, reporter FROM stranger_reports ORDER BY at DESC LIMIT -1 OFFSET ?)",
-                (MAX_KEPT,),
-            )
+            _tidy(connection)
             row = connection.execute("SELECT secret FROM stranger_device").fetchone()
             if row is None:
                 connection.execute("INSERT INTO stranger_device (secret) VALUES (?)", (new_secret,))
@@ -76,3 +75,17 @@ class StrangerStore:
 
         if rows:
             self._database.write_later(write)
+            self._untidy += len(rows)
+        if self._untidy >= TIDY_EVERY:
+            self._untidy = 0
+            self._database.write_later(_tidy)
+
+
+def _tidy(connection: sqlite3.Connection) -> None:
+    """Others' reports do not push out our own: whoever invents devices can invent reports of them, too."""
+    for which, most in (("value IS NULL", MAX_KEPT), ("value IS NOT NULL", MAX_MADE)):
+        connection.execute(
+            "DELETE FROM stranger_reports WHERE (device, reporter) IN"  # noqa: S608 - literals of ours
+            f" (SELECT device, reporter FROM stranger_reports WHERE {which} ORDER BY at DESC LIMIT -1 OFFSET ?)",
+            (most,),
+        )

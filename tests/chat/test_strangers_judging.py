@@ -153,7 +153,7 @@ def test_board_counts_a_reporter_once_and_is_bounded() -> None:
     board.add(device, {number.to_bytes(32, "big"): NOW for number in range(1_000)})
     assert board.reports(device) == judging.MAX_REPORTS
     for number in range(judging.MAX_DEVICES + 100):
-        board.add(number.to_bytes(32, "big"), {})
+        board.add(number.to_bytes(32, "big"), {reporter: NOW})
     assert len(board._seen) == judging.MAX_DEVICES
 
 
