@@ -45,7 +45,7 @@ async def follow_messages(service: Service, request: t.MessagesQuery) -> AsyncIt
     async def stream() -> AsyncIterator[t.Message]:
         nonlocal position
         async for event in feed:
-            if event.event not in ("message", "state"):
+            if event.event not in ("message", "state", "told"):
                 continue
             names = await people.petnames(service.chat.store)
             for message in await service.chat.store.messages(after=position, party=party):

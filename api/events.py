@@ -23,6 +23,7 @@ from p2pnode.chat import (
     ChatEvent,
     FileChanged,
     HallChanged,
+    HallTold,
     Message,
     MessageReceived,
     MessageStateChanged,
@@ -96,6 +97,8 @@ def chat_event(event: ChatEvent, own: PeerId) -> t.Event | None:
                 reason=state if state == "wrong_key" else None,
                 text=why or None,
             )
+        case HallTold(teller, messages):
+            return t.Event(event="told", peer=str(teller), to="hall", size=len(messages))
         case HallChanged(_, _, members):
             return t.Event(event="hall", members=[str(member.peer) for member in members])
         case FileChanged(transfer, _):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-__all__ = ["TableAnswer", "TablePerson"]
+__all__ = ["HallAnswer", "HallChange", "HallMember", "TableAnswer", "TablePerson"]
 
 
 class TablePerson(Struct, kw_only=True):
@@ -25,3 +25,24 @@ class TableAnswer(Struct):
     """The static table of `join --peers`, as it stands in the file."""
 
     people: list[TablePerson]
+
+
+class HallMember(Struct, kw_only=True):
+    """Somebody in the hall. `name`: the petname, else the self-chosen name with the end of the id."""
+
+    peer: str
+    user: str | None
+    name: str
+
+
+class HallAnswer(Struct):
+    """The hall as this node sees it. `entered`: false once the user has left it."""
+
+    entered: bool
+    members: list[HallMember]
+
+
+class HallChange(Struct):
+    """Leave the hall, or come back."""
+
+    entered: bool

@@ -61,6 +61,7 @@ def message_answer(message: Message, own: PeerId, names: dict[UserId | PeerId, s
         received_at=None if message.outgoing else t.rfc3339(message.received_at),
         direction="out" if message.outgoing else "in",
         state=message.state,
+        told_by=None if message.told_by is None else str(message.told_by),
     )
 
 

@@ -295,7 +295,8 @@ class SendAnswer(Struct, kw_only=True):
 
 
 class Message(Struct, kw_only=True):
-    """A message of the history. `from` and `to` are peer or user ids; `to` is `hall` for the hall."""
+    """A message of the history. `from` and `to` are peer or user ids; `to` is `hall` for the hall. `told_by`: the peer
+    who told us what was said in the hall before we came, where that is not the author."""
 
     id: str
     from_: str = field(name="from")
@@ -307,6 +308,7 @@ class Message(Struct, kw_only=True):
     received_at: str | None
     direction: str
     state: str
+    told_by: str | None = None
 
 
 class Messages(Struct):

@@ -26,6 +26,7 @@ from p2pnode.chat.model import (
     FileChanged,
     Hall,
     HallChanged,
+    HallTold,
     Message,
     MessageReceived,
     MessageStateChanged,
@@ -39,6 +40,7 @@ from p2pnode.chat.people import People
 from p2pnode.chat.service import Chat
 from p2pnode.chat.strangers.console import StrangerConsole, event_lines
 from p2pnode.chat.table.text import table_event_lines, table_lines
+from p2pnode.chat.told.text import author_label
 
 __all__ = ["Conversation"]
 
@@ -51,6 +53,7 @@ ADDRESS_TEXTS = {
 }
 """What a reason means, for those who wonder why a message is still queued."""
 
+LEAVE_S = 1.0  # for goodbyes to leave, when the user leaves the hall
 QUEUED_AFTER_S = 3.0  # a message that is delivered sooner needs no remark
 
 
@@ -147,6 +150,10 @@ class Conversation:
         if isinstance(event, MessageReceived):
             self._show_message(event.message)
             self.chat.store.mark_seen(event.message.party, event.message.position)
+        elif isinstance(event, HallTold):
+            for message in event.messages:
+                self._show_message(message)
+            self.chat.store.mark_seen(HALL, event.messages[-1].position)
         for _, line in self.remarks(event):
             self._say(line)
 
@@ -220,6 +227,9 @@ class Conversation:
             self.finished = True
         elif macro.name == "help":
             self._help()
+        elif macro.name == "leave":
+            await self.chat.hall.go_out(LEAVE_S)
+            self._say("* You have left the hall; \\chat leads back.")
         elif macro.name == "chat":
             await self._turn_to_named(macro.argument)
         elif macro.name == "add":
@@ -299,6 +309,7 @@ class Conversation:
     async def _turn_to_named(self, name: str) -> None:
         self.turn_to(await self.chat.table.resolve(name) if name else HALL)
         if self.party is HALL:
+            self.chat.hall.come_back()
             self._say("* Plain text goes to everybody in the hall.")
         else:
             self._say(f"* Plain text goes to {self.chat.display_name(self.party)}; \\chat leads back to the hall.")
@@ -331,7 +342,7 @@ class Conversation:
         await self.chat.node.join_through(host, port)
 
     def _show_message(self, message: Message) -> None:
-        who = self.chat.display_name(message.author_user or message.author)
+        who = author_label(self.chat, message)
         clock = time.strftime("%H:%M", time.localtime(message.received_at))
         where = "" if isinstance(message.party, Hall) else " (to you)"
         first, *others = message.text.split("\n") or [""]

@@ -25,6 +25,7 @@ MACROS: dict[str, tuple[str, str]] = {
     "online": ("", "those of them who are here now"),
     "offline": ("", "those who are not, and when they were last seen"),
     "who": ("", "who reads what you type now"),
+    "leave": ("", "leave the hall; \\chat leads back, and you hear what was said meanwhile"),
     "add": ("NAME|PEER [PETNAME]", "make somebody a contact, or accept a request"),
     "block": ("NAME", "take nothing from NAME any more; \\add NAME takes it back"),
     "verify": ("NAME [yes]", "the safety number to compare with NAME's; yes: they are the same"),

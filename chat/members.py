@@ -36,6 +36,9 @@ class HallKeeper:
     def __init__(self, chat: Chat) -> None:
         self._chat = chat
         self._roster = Roster(chat.node.peer_id)
+        self.away = False
+        """Whether the user has left the hall."""
+        self._before: tuple[Member, ...] = ()
         self._entries = Buckets(rate=ENTRY_RATE, burst=ENTRY_BURST, capacity=1024)
 
     def __contains__(self, peer: PeerId) -> bool:
@@ -63,7 +66,7 @@ class HallKeeper:
     def heard_hello(self, member: Member, *, wants: bool) -> None:
         """A Hello came; `wants`: with the hall flag."""
         chat = self._chat
-        if not wants or chat.directory.is_blocked(member.peer):
+        if not wants or self.away or chat.directory.is_blocked(member.peer):
             return
         if not chat.settings.hall and not self._roster.includes(member.peer):
             return  # we take part in no hall that we did not enter
@@ -113,6 +116,32 @@ class HallKeeper:
         cutoff = chat.now_ms() + 1
         chat.start_task(chat.store.forget_hall_outbox(peer, before_ms=cutoff), "chat-hall-outbox")
         self._announce(left=(member,))
+
+    def nobody(self) -> str:
+        """Return why nobody hears what is said to the hall."""
+        return "You have left the hall; \\chat leads back." if self.away else "Nobody else is in the hall yet."
+
+    async def go_out(self, seconds: float) -> None:
+        """Leave until `come_back`: nobody who greets us as a member becomes one. Raise StorageError."""
+        if self.away:
+            return
+        self.away, self._before = True, self._roster.members()
+        await self.leave(seconds)
+        for member in self._before:
+            self._roster.remove(member.peer)
+            link = self._chat.links.get(member.peer)
+            link.forget_control()
+            link.hall.drop()
+        await self._chat.store.forget_hall_outbox(None, before_ms=self._chat.now_ms() + 1)
+        self._chat.attention.look()
+        self._chat.emit(HallChanged((), (), ()))
+
+    def come_back(self) -> None:
+        """Enter again, through those who were there."""
+        if self.away:
+            self.away = False
+            for member in self._before:
+                self.enter(member.peer, member.addresses)
 
     async def leave(self, seconds: float) -> None:
         """Tell all members that we go; wait at most `seconds` until that has left."""

@@ -21,6 +21,7 @@ __all__ = [
     "FileState",
     "Hall",
     "HallChanged",
+    "HallTold",
     "Member",
     "Message",
     "MessageReceived",
@@ -116,6 +117,7 @@ class Message:
     `id`: 32 hex digits, chosen by the author. `party`: the conversation. `author`: the device that wrote it, proven.
     `sent_at`: by the author's clock, `received_at`: by ours; Unix seconds.
     `reason`: why it is not delivered yet, or was refused; a stable word, empty otherwise.
+    `told_by`: of a message to the hall that another member gave us: nothing proves that `author` wrote it.
     """
 
     position: int
@@ -131,6 +133,7 @@ class Message:
     state: MessageState
     reason: str = ""
     sequence: int = 0
+    told_by: PeerId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +235,14 @@ class HallChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class HallTold:
+    """A member told us what was said in the hall before we came; oldest first, already stored."""
+
+    teller: PeerId
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Transfer:
     """A file or folder that is offered, under way or done.
 
@@ -315,6 +326,7 @@ ChatEvent = (
     | PresenceSeen
     | RequestReceived
     | HallChanged
+    | HallTold
     | FileChanged
     | StrangerChanged
     | StrangerSaid

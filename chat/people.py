@@ -68,6 +68,10 @@ class People:
             people = [person for person in people if (person.in_hall if party is HALL else person.party == party)]
         elif which != "users":
             people = [person for person in people if (person.online is True) == (which == "online")]
+        if which == "who" and party is HALL:
+            if not people:
+                return [f"* {self._chat.hall.nobody()}"]
+            return [f"* In the hall: you and {len(people)} more.", *(self._line(person) for person in people)]
         if not people:
             return [
                 {"online": "* Nobody known is online.", "offline": "* Nobody known is offline."}.get(

@@ -11,10 +11,11 @@ from p2pnode.chat.model import Contact, ContactState, ConversationSummary, Messa
 from p2pnode.chat.model import party_from_columns as party_of
 
 _COLUMNS = """
-    SELECT m.position, m.id, c.kind, c.key, m.author, m.author_user, coalesce(d.name, ''), m.outgoing, m.text,
-           m.sent_at, m.received_at, m.state, m.reason, m.author_seq
+    SELECT m.position, m.id, c.kind, c.key, m.author, m.author_user, coalesce(d.name, t.name, ''), m.outgoing, m.text,
+           m.sent_at, m.received_at, m.state, m.reason, m.author_seq, t.teller
 """
-_JOINED = "JOIN conversations AS c ON c.id = m.conversation LEFT JOIN devices AS d ON d.peer = m.author"
+_JOINED = """JOIN conversations AS c ON c.id = m.conversation LEFT JOIN devices AS d ON d.peer = m.author
+    LEFT JOIN told AS t ON t.message = m.position"""
 _MESSAGE = f"{_COLUMNS} FROM messages AS m {_JOINED}"
 MESSAGE_OF = f"{_COLUMNS} FROM {{}} AS s CROSS JOIN messages AS m ON m.position = s.position {_JOINED}"
 """The same, of the positions that a subquery gives, in its order of reading."""
@@ -41,6 +42,7 @@ def message_of(row: Sequence[Any]) -> Message:
         state=row[11],
         reason=row[12],
         sequence=row[13],
+        told_by=PeerId(row[14]) if row[14] is not None else None,
     )
 
 
@@ -83,17 +85,17 @@ def insert_message(
     sent_at_ms: int,
     received_at_ms: int,
     state: str,
+    ordinal: int | None = None,
 ) -> int:
-    """Store a message and return its position. `chat.store` explains the ordinal."""
-    later = connection.execute(
-        "SELECT min(ordinal) FROM messages WHERE conversation = ? AND author = ? AND author_seq > ?",
-        (conversation, author.raw, sequence),
-    ).fetchone()[0]
-    if later is None:
-        last = connection.execute(
-            "SELECT max(ordinal) FROM messages WHERE conversation = ?", (conversation,)
+    """Store a message and return its position. `chat.store` explains the ordinal, which None makes the usual one."""
+    if ordinal is None:
+        ordinal = connection.execute(
+            "SELECT min(ordinal) FROM messages WHERE conversation = ? AND author = ? AND author_seq > ?",
+            (conversation, author.raw, sequence),
         ).fetchone()[0]
-        later = (last or 0) + 1
+    if ordinal is None:
+        last = connection.execute("SELECT max(ordinal) FROM messages WHERE conversation = ?", (conversation,))
+        ordinal = (last.fetchone()[0] or 0) + 1
     cursor = connection.execute(
         "INSERT INTO messages (id, author, author_user, conversation, ordinal, author_seq, outgoing, text, sent_at,"
         " received_at, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -102,7 +104,7 @@ def insert_message(
             author.raw,
             author_user.raw if author_user is not None else None,
             conversation,
-            later,
+            ordinal,
             sequence,
             int(outgoing),
             text,

@@ -65,6 +65,7 @@ from p2pnode.chat.strangers.service import Strangers
 from p2pnode.chat.table.rows import TableRow
 from p2pnode.chat.table.service import Table
 from p2pnode.chat.texts import check_text
+from p2pnode.chat.told.service import HallHistory
 
 __all__ = ["Chat", "ChatSettings"]
 
@@ -109,7 +110,8 @@ class Chat(Contacting):
         self.mail = Mail(self)
         self.strangers = Strangers(self, store.database)
         self.table = Table(self, self.settings.table)
-        self.parts: tuple[Part, ...] = (self.files, self.mail, self.strangers, self.table)
+        self.hall_history = HallHistory(self)
+        self.parts: tuple[Part, ...] = (self.files, self.mail, self.strangers, self.table, self.hall_history)
         """What else works on the sessions, in the order of starting."""
         self.drops: Counter[str] = Counter()
         """Streams given up, by reason."""
@@ -189,7 +191,7 @@ class Chat(Contacting):
                 self.links.hint(party, tuple(addresses))
         devices = self.hall.peers() if isinstance(party, Hall) else self.directory.devices_of(party)
         if isinstance(party, Hall) and not devices:
-            raise InvalidPeerError("Nobody else is in the hall yet.")
+            raise InvalidPeerError(self.hall.nobody())
         self.table.check(devices)
         # Nothing is awaited between here and the links but the write, and writes end in the order in which they were
         # begun: so the order on the wire is that of the history.
@@ -240,6 +242,7 @@ class Chat(Contacting):
 
     def enter_hall(self, peer: PeerId, addresses: Sequence[Address] = ()) -> None:
         """Join the hall of `peer`, after `node.join_through` named it; members appear as `HallChanged`."""
+        self.hall.come_back()
         self.hall.enter(peer, tuple(addresses))
 
     async def settle(self, timeout: float) -> None:
@@ -296,7 +299,7 @@ class Chat(Contacting):
             self.hall.session_closed(event.session.peer, event.reason)
         elif isinstance(event, Joined | NetworkChanged):
             self.links.came(None)
-        elif isinstance(event, LanPeerSeen) and self.settings.hall:
+        elif isinstance(event, LanPeerSeen) and self.settings.hall and not self.hall.away:
             self.hall.enter(event.peer, event.addresses)
 
     def _knows(self, peer: PeerId) -> bool:

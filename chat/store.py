@@ -312,8 +312,27 @@ class ChatStore:
         return await self.database.write(operation)
 
 
+def _confirm(connection: sqlite3.Connection, incoming: Incoming) -> None:
+    """The author's own word takes the place of what another told of it."""
+    key = (incoming.author.raw, incoming.id)
+    found = "SELECT position, text FROM messages JOIN told ON message = position WHERE author = ? AND id = ?"
+    row = connection.execute(found, key).fetchone()
+    if row is None:
+        return
+    position, text = row
+    index = "INSERT INTO messages_text (messages_text, rowid, text) VALUES ('delete', ?, fold(?))"
+    connection.execute(index, (position, text))
+    connection.execute("INSERT INTO messages_text (rowid, text) VALUES (?, fold(?))", (position, incoming.text))
+    connection.execute(
+        "UPDATE messages SET text = ?, sent_at = ?, author_seq = ?, author_user = ? WHERE position = ?",
+        (incoming.text, incoming.sent_at_ms, incoming.sequence, incoming.author_user.raw, position),
+    )
+    connection.execute("DELETE FROM told WHERE message = ?", (position,))
+
+
 def _receive(connection: sqlite3.Connection, incoming: Incoming, strangers: bool) -> Received:
     if queries.has_message(connection, incoming.author, incoming.id):
+        _confirm(connection, incoming)
         return Received("duplicate")
     state = queries.contact_state(connection, incoming.author_user) or queries.contact_state(
         connection, incoming.author

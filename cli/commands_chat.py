@@ -349,6 +349,7 @@ def _print(invocation: Invocation, message: t.Message) -> None:
 
     who = "you" if message.direction == "out" else message.from_name or (message.from_user or message.from_)[-6:]
     to = f" -> {message.to if message.to == 'hall' else message.to[-6:]}" if message.direction == "out" else ""
+    who += f" (told by {message.told_by[-6:]})" if message.told_by else ""
     mark = "" if message.state in ("received", "delivered", "read") else f"  [{message.state}]"
     text = clean(message.text, limit=20_000)
     invocation.emit(message, f"{message.sent_at}  {clean(who, limit=64)}{to}: {text}{mark}")

@@ -166,6 +166,9 @@ def others(seeds: Seeds) -> None:
     frames = hexes(each["bytes"] for each in vectors("chat")["frames"].values())
     seeds["chat_frame"] += [frame[4:] for frame in frames]
     seeds["chat_stream"] += [*frames[:3], b"".join(frames)]
+    frames = hexes(vectors("history")["told"].values())
+    seeds["told_frame"] += [frame[2:] for frame in frames]
+    seeds["told_stream"] += [*frames[:2], b"".join(frames)]
     mail = vectors("mail")
     seeds["mail_frame"] += [frame[2:] for frame in hexes(mail["frames"].values())]
     letter = bytes.fromhex(mail["letter"]["bytes"])

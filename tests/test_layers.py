@@ -53,6 +53,7 @@ WITHOUT_IO = tuple(
         "chat": "contacts framing hall language limits model mail/frames mail/letters outbox protocol",
         "chat/strangers": "judging lobby receipts seat wire",
         "chat/table": "rows text",
+        "chat/told": "text wire",
         "simulations/probing": "messages settings verdict",
         "simulations/routers": "grants http kinds natpmp openings pcp population ports router table tcp_states upnp "
         "words",

@@ -22,6 +22,7 @@ from p2pnode import P2PError, PeerId, clean
 from p2pnode.chat import MAX_TEXT_BYTES, Chat, Conversation, Inspector, Message, Party, People, RequestReceived
 from p2pnode.chat.language import Macro, parse_line
 from p2pnode.chat.model import FileChanged, Hall
+from p2pnode.chat.told.text import author_label
 from p2pnode.cli.screen.details import Details, describe
 from p2pnode.cli.screen.dialogs import Help, OwnId, Whereabouts
 from p2pnode.cli.screen.driver import behind, driver_class
@@ -338,10 +339,9 @@ class ChatApp(App[bool]):
         self._tick()
 
     def _who(self, message: Message) -> tuple[str, int]:
-        if message.outgoing:
-            return "you", 0
         author = message.author_user or message.author
-        return self.chat.display_name(author), zlib.crc32(author.raw) % NAME_COLOURS
+        colour = 0 if message.outgoing else zlib.crc32(author.raw) % NAME_COLOURS
+        return author_label(self.chat, message), colour
 
     def _presence(self, party: Party) -> str:
         return "" if isinstance(party, Hall) else self._people.glance(party)

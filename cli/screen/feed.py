@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from p2pnode.chat import Chat, ChatEvent, Message, MessageReceived, MessageStateChanged
-from p2pnode.chat.model import MessageState
+from p2pnode.chat.model import HallTold, MessageState
 
 __all__ = ["Batch", "Feed"]
 
@@ -68,7 +68,7 @@ class Feed:
             await asyncio.sleep(PAUSE_S)
 
     def _on_event(self, event: ChatEvent) -> None:
-        if isinstance(event, MessageReceived):
+        if isinstance(event, MessageReceived | HallTold):
             self._stored = True
         elif isinstance(event, MessageStateChanged):
             if event.state == "queued":
