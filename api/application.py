@@ -25,6 +25,7 @@ from p2pnode.api.netcheck_routes import ROUTES as NETCHECK_ROUTES
 from p2pnode.api.node_routes import ROUTES as NODE_ROUTES
 from p2pnode.api.node_routes import trace_entries
 from p2pnode.api.openapi import document
+from p2pnode.api.presence_routes import ROUTES as PRESENCE_ROUTES
 from p2pnode.api.random_routes import ROUTES as RANDOM_ROUTES
 from p2pnode.api.routing import Route, status_of
 from p2pnode.api.service import Service
@@ -49,6 +50,7 @@ ROUTES: list[Route] = [
     *TOPIC_ROUTES,
     *NETCHECK_ROUTES,
     *RANDOM_ROUTES,
+    *PRESENCE_ROUTES,
     Route("GET", "/v1/openapi.json", "The OpenAPI document", openapi),
 ]
 

@@ -28,6 +28,7 @@ from p2pnode.chat import (
     MessageReceived,
     MessageStateChanged,
     PresenceSeen,
+    StatusChanged,
     StrangerChanged,
     StrangerSaid,
     TableChanged,
@@ -76,9 +77,18 @@ def chat_event(event: ChatEvent, own: PeerId) -> t.Event | None:
             return _message(message, own)
         case MessageStateChanged(message_id, party, state, reason):
             return t.Event(event="state", id=message_id, to=str(party), state=state, reason=reason or None)
-        case PresenceSeen(peer, user, online, age_s):
-            who = None if user is None else str(user)
-            return t.Event(event="presence", peer=str(peer), from_user=who, online=online, age_s=round(age_s, 3))
+        case PresenceSeen(peer, user, online, age_s, state, evidence):
+            return t.Event(
+                event="presence",
+                peer=str(peer),
+                from_user=None if user is None else str(user),
+                online=online,
+                age_s=round(age_s, 3),
+                state=state or None,
+                evidence=evidence or None,
+            )
+        case StatusChanged(peer, user, text):
+            return t.Event(event="status", peer=str(peer), from_user=str(user), text=text)
         case StrangerChanged(phase, reason, path, seconds):
             return t.Event(
                 event="random", state=phase, reason=reason or None, path=path or None, age_s=round(seconds, 3)
@@ -171,5 +181,5 @@ class EventFeed:
 
 
 def _doubled(event: ChatEvent) -> bool:
-    """Whether the node tells the same itself: presence comes from there."""
-    return isinstance(event, PresenceSeen)
+    """Whether the node tells the same itself: presence comes from there, but for what contacts pass on."""
+    return isinstance(event, PresenceSeen) and event.evidence != "contact"

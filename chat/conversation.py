@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from p2pnode import P2PError, PeerId, PeerOfflineError, UserId, WrongKeyError, clean, clean_name, parse_peer
 from p2pnode.chat.files.text import remark
 from p2pnode.chat.filing import file_lines
+from p2pnode.chat.gossip.console import STATUS_MACROS, status_lines
 from p2pnode.chat.inspecting import Inspector, search_lines, trace_lines, verify_lines
 from p2pnode.chat.language import MACROS, Empty, Macro, Say, SayTo, Unknown, parse_line
 from p2pnode.chat.model import (
@@ -244,6 +245,8 @@ class Conversation:
             self._lines(table_lines(self.chat))
         elif macro.name == "file":
             self._lines(await file_lines(self.chat, self.party, macro.argument))
+        elif macro.name in STATUS_MACROS:
+            self._lines(await status_lines(self.chat, macro.name, macro.argument))
         elif macro.name == "search":
             await self._search(macro.argument)
         elif macro.name == "trace":

@@ -32,7 +32,8 @@ class Links:
     def __init__(self, chat: Chat) -> None:
         self._chat = chat
         self.node: NodePort = chat.node
-        self._proof = device_proof(chat.node.account, chat.node.peer_id)
+        self.proof = device_proof(chat.node.account, chat.node.peer_id)
+        """Our account's word that this is its device."""
         self._links: dict[PeerId, Link] = {}
         self._hints: dict[PeerId, tuple[Address, ...]] = {}
 
@@ -90,7 +91,7 @@ class Links:
 
     def own_hello(self, peer: PeerId) -> Hello:
         name = clean_name(self.node.settings.name)
-        return Hello(VERSION, self.node.user_id.raw, self._proof, name, self._chat.hall.includes(peer))
+        return Hello(VERSION, self.node.user_id.raw, self.proof, name, self._chat.hall.includes(peer))
 
     def heard_hello(self, session: SessionPort, hello: Hello) -> None:
         self._chat.heard_hello(session, hello)

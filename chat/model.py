@@ -31,6 +31,7 @@ __all__ = [
     "PresenceSeen",
     "RequestReceived",
     "SendResult",
+    "StatusChanged",
     "Stranger",
     "StrangerChanged",
     "StrangerSaid",
@@ -218,6 +219,15 @@ class PresenceSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class StatusChanged:
+    """A contact shows another status text, cleaned; empty: none. `peer`: the device that said so."""
+
+    peer: PeerId
+    user: UserId
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class RequestReceived:
     """A stranger wrote for the first time; its `MessageReceived` follows."""
 
@@ -324,6 +334,7 @@ ChatEvent = (
     MessageReceived
     | MessageStateChanged
     | PresenceSeen
+    | StatusChanged
     | RequestReceived
     | HallChanged
     | HallTold

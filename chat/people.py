@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["People", "Person"]
 
 # Chosen by us.
+Evidence = PresenceChanged | FindResult
 LOOKUP_TIMEOUT_S = 3.0  # a user who asks who is here does not wait longer
 LOOKUPS_AT_ONCE = 8
 DEVICES_ASKED = 3  # of each contact
@@ -25,6 +26,7 @@ class Person:
     """Somebody known. `online` None: the network does not know. `age_s`: seconds since the evidence, None: none.
 
     `presence`: `online`, `last_seen` (there a moment ago, perhaps not any more), `offline`, or "": nobody knows.
+    `status`: what it shows of itself, may be empty.
     """
 
     party: UserId | PeerId
@@ -33,6 +35,7 @@ class Person:
     in_hall: bool
     state: ContactState | None
     presence: str = ""
+    status: str = ""
 
 
 class People:
@@ -56,7 +59,10 @@ class People:
         devices = chat.attention.devices_of(party)
         if any(chat.node.session(device) is not None for device in devices):
             return "online"
-        known = [found for device in devices if (found := chat.node.presence(device)) is not None]
+        known: list[Evidence] = [found for device in devices if (found := chat.node.presence(device)) is not None]
+        told = chat.gossip.told_of(party)
+        if told is not None and all(told.age_s < found.age_s for found in known):
+            return told.state  # the newest evidence decides
         states = {found.state or ("online" if found.online else "offline") for found in known}
         return next((state for state in ("online", "last_seen", "offline") if state in states), "")
 
@@ -85,14 +91,18 @@ class People:
         devices = chat.attention.devices_of(party)
         in_hall = any(device in chat.hall for device in devices)
         state = chat.directory.state_of(party)
+        status = chat.gossip.status_of(party)
         if any(chat.node.session(device) is not None for device in devices):
-            return Person(party, True, 0.0, in_hall, state, "online")
+            return Person(party, True, 0.0, in_hall, state, "online", status)
         online: bool | None = None
         age_s: float | None = None
         presence = ""
+        told = chat.gossip.told_of(party)
+        if told is not None and told.online and not any(chat.node.presence(device) for device in devices):
+            return Person(party, True, told.age_s, in_hall, state, told.state, status)  # nobody has to be asked
         async with limit:
             for device in devices[:DEVICES_ASKED]:
-                found: PresenceChanged | FindResult | None = chat.node.presence(device)
+                found: Evidence | None = chat.node.presence(device)
                 try:  # what is watched is known; whoever is not has to be looked up
                     found = found or await chat.node.find(device, timeout=LOOKUP_TIMEOUT_S)
                 except P2PError:
@@ -101,7 +111,9 @@ class People:
                     online, age_s, presence = found.online, found.age_s, found.state
                 if online:
                     break
-        return Person(party, online, age_s, in_hall, state, presence)
+        if told is not None and (age_s is None or told.age_s < age_s):
+            online, age_s, presence = told.online, told.age_s, told.state
+        return Person(party, online, age_s, in_hall, state, presence, status)
 
     def _line(self, person: Person) -> str:
         seen = "here now" if person.online and person.age_s == 0.0 else "online" if person.online else "offline"
@@ -113,6 +125,8 @@ class People:
             notes.append("in the hall")
         if person.state == "request":
             notes.append("waits for your answer")
+        if person.status:
+            notes.append(f"says: {person.status}")
         return f"  {self._chat.display_name(person.party):<24} {', '.join(notes)}"
 
 

@@ -41,6 +41,7 @@ from p2pnode.chat.contacting import Contacting
 from p2pnode.chat.contacts import Directory
 from p2pnode.chat.delivery import Deliveries, Delivery
 from p2pnode.chat.files.service import Files, FileSettings
+from p2pnode.chat.gossip.service import Gossip
 from p2pnode.chat.limits import Buckets
 from p2pnode.chat.links import Links
 from p2pnode.chat.mail.service import Mail
@@ -111,7 +112,15 @@ class Chat(Contacting):
         self.strangers = Strangers(self, store.database)
         self.table = Table(self, self.settings.table)
         self.hall_history = HallHistory(self)
-        self.parts: tuple[Part, ...] = (self.files, self.mail, self.strangers, self.table, self.hall_history)
+        self.gossip = Gossip(self, store.database)
+        self.parts: tuple[Part, ...] = (
+            self.files,
+            self.mail,
+            self.strangers,
+            self.table,
+            self.hall_history,
+            self.gossip,
+        )
         """What else works on the sessions, in the order of starting."""
         self.drops: Counter[str] = Counter()
         """Streams given up, by reason."""
@@ -141,7 +150,7 @@ class Chat(Contacting):
                 self.resolver.begin(party, unaddressed=True)
         for session in self.node.sessions():
             self.links.came(session.peer)
-        self.directory.changed = self.attention.look
+        self.directory.changed = self._people_changed
         self.attention.look()
         for part in self.parts:
             await part.start()
@@ -301,6 +310,10 @@ class Chat(Contacting):
             self.links.came(None)
         elif isinstance(event, LanPeerSeen) and self.settings.hall and not self.hall.away:
             self.hall.enter(event.peer, event.addresses)
+
+    def _people_changed(self) -> None:
+        self.attention.look()
+        self.gossip.people_changed()
 
     def _knows(self, peer: PeerId) -> bool:
         return peer in self.hall or self.directory.state_of(self.directory.party_of(peer)) is not None

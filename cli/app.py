@@ -20,6 +20,7 @@ _MODULES = {
     "commands_net": ("status", "peers", "dht", "find", "connect", "netcheck", "ping"),
     "commands_chat": ("send", "messages", "history", "contacts"),
     "commands_file": ("file",),
+    "commands_presence": ("presence",),
     "commands_topic": ("topic",),
     "commands_random": ("random",),
     "commands_lab": ("lab",),

@@ -174,6 +174,10 @@ def others(seeds: Seeds) -> None:
     letter = bytes.fromhex(mail["letter"]["bytes"])
     seeds["mail_letter"] += [letter, b"\0" * 512, b"\0" * 40 + b"\x01"]
     seeds["mail_parts"] += [letter, b"\x01" + b"\0" * 2047]
+    gossip = vectors("gossip")
+    seeds["gossip_frame"] += [frame[2:] for frame in hexes(gossip["frames"].values())]
+    statement = bytes.fromhex(gossip["statement"])
+    seeds["gossip_statement"] += [statement, b"\0" * 200, b"\0" * 64 + statement[64:]]
     peer = vectors("identity")["ids"][0]["peer_id"]
     for number, route in enumerate(TAKING):
         if route.in_query:

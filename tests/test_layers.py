@@ -51,6 +51,7 @@ WITHOUT_IO = tuple(
         "netcheck_judge netcheck_report offer offer_guard peerspec port_votes presence proxy reachability relay_choice "
         "relay_parties relay_table relay_wire settings trace vouches",
         "chat": "contacts framing hall language limits model mail/frames mail/letters outbox protocol",
+        "chat/gossip": "book statements wire",
         "chat/strangers": "judging lobby receipts seat wire",
         "chat/table": "rows text",
         "chat/told": "text wire",

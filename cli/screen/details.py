@@ -68,6 +68,9 @@ def _person(chat: Chat, inspector: Inspector | None, party: UserId | PeerId, pre
     contact = chat.directory.contact(party)
     pieces: list[Piece] = [(f"{chat.display_name(party)}\n", "bold")]
     pieces.append((f"{PRESENCE.get(presence, '')} {PRESENCE_TEXTS.get(presence, presence)}\n", "$foreground-muted"))
+    status = chat.gossip.status_of(party)
+    if status:
+        pieces.append((f"says: {status}\n", "italic"))
     if contact is None:
         pieces.append(("not a contact\n", "$text-warning"))
     elif contact.state == "request":
@@ -135,6 +138,8 @@ def _own(chat: Chat, inspector: Inspector) -> list[Piece]:
     return [
         ("\nThis node\n", "bold"),
         (f"{chat.node.settings.name or 'nameless'} ~{short_id(chat.node.user_id)}\n", ""),
+        *([("invisible: \\visible ends it\n", "$text-warning")] if chat.gossip.invisible else []),
+        *([(f"says: {chat.gossip.text}\n", "italic")] if chat.gossip.text else []),
         (f"{own.sessions} session{'' if own.sessions == 1 else 's'}{relayed}\n", "$foreground-muted"),
         (f"NAT: {NAT_TEXTS.get(own.nat, own.nat)}\n", "$foreground-muted"),
         (f"port mapping: {own.mapping}\n", "$foreground-muted"),

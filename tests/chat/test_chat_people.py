@@ -310,6 +310,7 @@ def test_users_shows_what_the_watch_knows() -> None:
         alice, bob = await pair(world)
         await befriend(alice, bob)
         await alice.chat.send(bob.node.user_id, "hi")
+        await asyncio.sleep(200)  # what he said of himself is older than what the board says
         alice.node.sessions_by_peer.clear()
         people = People(alice.chat)
         peer = bob.node.peer_id

@@ -182,6 +182,7 @@ class FakeNode(FakeMailing):
         self.network: Any = FakeNetwork(name + device)
         self.address = Address(f"10.0.0.{len(world.nodes) + 1}", 4747)
         self.up = False
+        self.invisible = False
         self.dials = 0
         self.watched: set[PeerId] = set()
         self.known: dict[PeerId, PresenceChanged] = {}
@@ -251,6 +252,11 @@ class FakeNode(FakeMailing):
 
     def prefer_when(self, known: Callable[[PeerId], bool]) -> None:
         """Only budgets depend on it."""
+
+    async def set_invisible(self, invisible: bool) -> None:
+        self.invisible = invisible
+        for session in list(self.sessions_by_peer.values()) if invisible else []:
+            session.break_off("stopping")
 
     def refuse_when(self, blocked: Callable[[PeerId], bool]) -> None:
         self._blocked = blocked
