@@ -6,9 +6,10 @@ import random
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from p2pnode import PeerId
+from p2pnode import Address, PeerId, Scope
+from p2pnode.chat.limits import prefix_of
 
-__all__ = ["Acquaintances", "Candidates"]
+__all__ = ["Acquaintances", "Candidates", "Patience"]
 
 # Chosen by us.
 AGAIN_S = {"busy": 1.0, "taken": 8.0, "crossing": 1.0, "failed": 20.0, "again": 20.0, "later": 60.0, "clock": 300.0}
@@ -16,6 +17,9 @@ AGAIN_S = {"busy": 1.0, "taken": 8.0, "crossing": 1.0, "failed": 20.0, "again": 
 MAX_TRIED = 512  # about 150 bytes each
 KEPT = 8  # partners that are not met again at once ...
 KEPT_S = 60.0  # ... for so long: in a lobby of two they meet again then
+PATIENCE_S = 6.0  # of our seat that one address block may waste: once 5 s of silence, or ten questions taken back
+PATIENCE_BACK = 0.1  # seconds of it that come back each second
+MAX_BLOCKS = 512  # about 200 bytes each
 
 
 class Candidates:
@@ -52,3 +56,29 @@ class Acquaintances:
 
     def just_met(self, device: bytes, now: float) -> bool:
         return now < self._met.get(device, float("-inf")) + KEPT_S
+
+
+class Patience:
+    """How much of our time each address block (/24, /48) wasted: who takes the seat, or has us ask, and lets it come
+    to nothing, again and again, is left alone for a while. Not on a LAN or one machine, where all share a block."""
+
+    def __init__(self) -> None:
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def wasted(self, source: Address, seconds: float, now: float) -> None:
+        """So much of the seat's time came to nothing with somebody at `source`."""
+        if source.scope is not Scope.PUBLIC or seconds <= 0.0:
+            return
+        block = prefix_of(source.ip)
+        self._left[block] = self._now(block, now) - seconds, now
+        self._left.move_to_end(block)
+        if len(self._left) > MAX_BLOCKS:
+            self._left.popitem(last=False)
+
+    def is_lost(self, source: Address, now: float) -> bool:
+        """Whether nobody from there is talked to now."""
+        return source.scope is Scope.PUBLIC and self._now(prefix_of(source.ip), now) <= 0.0
+
+    def _now(self, block: str, now: float) -> float:
+        left, at = self._left.get(block, (PATIENCE_S, now))
+        return min(PATIENCE_S, left + (now - at) * PATIENCE_BACK)

@@ -17,7 +17,7 @@ from p2pnode import AccountKey, BadPacket, P2PError, PeerId, PeerSpec
 from p2pnode.chat.limits import Buckets
 from p2pnode.chat.link import BROKEN
 from p2pnode.chat.ports import SessionPort, StreamPort
-from p2pnode.chat.strangers.lobby import Acquaintances, Candidates
+from p2pnode.chat.strangers.lobby import Acquaintances, Candidates, Patience
 from p2pnode.chat.strangers.ports import MaskNode
 from p2pnode.chat.strangers.receipts import LOBBY, NONCE_BYTES, Receipt, epoch_of, meeting_of
 from p2pnode.chat.strangers.seat import Seat
@@ -41,6 +41,8 @@ WAYS_TRIED = 4  # to join by once more
 WITHDRAW_S = 3.0  # until a node that is thrown away does not wait for the lobby any more
 LOBBY_LIFE_S = 120.0  # who vanishes is out of the lobby after that
 MAX_ASKED = 16  # streams of strangers that are answered at a time
+ASKED_FREE_S = 1.0  # that an answer to our question may take: no waste
+TAKEN_S = 0.5  # what it costs to take the seat and give it back, beside the time: it is out of the lobby and in again
 CLOCK_S = 600  # two clocks wrong by 5 minutes each still meet
 
 
@@ -48,6 +50,7 @@ class MaskOwner(Protocol):
     """What a mask asks its user's device."""
 
     acquaintances: Acquaintances
+    patience: Patience
 
     def key_at(self, at: int) -> AccountKey: ...
     def ways(self) -> tuple[PeerSpec, ...]:
@@ -166,7 +169,7 @@ class Mask:
         try:
             session = await self.node.connect(peer, timeout=CONNECT_S)
             async with self._one_question:
-                if not self._seat.ask(peer):
+                if self._is_lost(session) or not self._seat.ask(peer):
                     return
                 how = await self._ask(session, peer)
         except BROKEN as exc:
@@ -178,12 +181,14 @@ class Mask:
     async def _ask(self, session: SessionPort, peer: PeerId) -> str:
         """Return "" when a conversation has begun, else why not. Raise one of BROKEN."""
         agreed, at = False, int(self.node.network.wall())
-        if epoch_of(at) != self.epoch:
-            return "clock"  # the week has ended: another node takes over
-        stream = await session.open_stream(RANDOM_PROTOCOL)
-        pipe = Pipe(stream)
+        began = self.node.network.monotonic()
+        stream: StreamPort | None = None
         try:
             async with asyncio.timeout(ASK_S):
+                if epoch_of(at) != self.epoch:
+                    return "clock"  # the week has ended: another node takes over
+                stream = await session.open_stream(RANDOM_PROTOCOL)
+                pipe = Pipe(stream)
                 key, card = self._card(at)
                 await pipe.send(card)
                 answer = await pipe.read()
@@ -199,28 +204,45 @@ class Mask:
                 return why
         finally:
             if not agreed:
+                self._wasted(session, began, -ASKED_FREE_S)
                 self._give_up(peer, stream, ours=True)
 
-    def _give_up(self, peer: PeerId, stream: StreamPort, *, ours: bool) -> None:
+    def _is_lost(self, session: SessionPort) -> bool:
+        return self._owner.patience.is_lost(session.remote, self.node.network.monotonic())
+
+    def _wasted(self, session: SessionPort, began: float, more: float) -> None:
+        now = self.node.network.monotonic()
+        self._owner.patience.wasted(session.remote, now - began + more, now)
+
+    def _give_up(self, peer: PeerId, stream: StreamPort | None, *, ours: bool) -> None:
         self._seat.leave(peer, ours=ours)
         self._wake()
-        with contextlib.suppress(*BROKEN):
-            stream.finish()
+        if stream is not None:
+            with contextlib.suppress(*BROKEN):
+                stream.finish()
 
     # being asked
 
     async def _serve(self, session: SessionPort, stream: StreamPort) -> None:
         now = self.node.network.monotonic()
-        if self._asked >= MAX_ASKED or not (self._knocks.take(session.peer, now) and self._all_knocks.take("", now)):
+        partner = self._talk is not None and self._talk.peer == session.peer
+        if (
+            self._asked >= MAX_ASKED
+            or (self._is_lost(session) and not partner)
+            or not (self._knocks.take(session.peer, now) and self._all_knocks.take("", now))
+        ):
             stream.reset(1)
             return
         self._asked += 1
         pipe = Pipe(stream)
+        frame: Frame | None = None
         try:
             async with asyncio.timeout(CARD_S):
                 frame = await pipe.read()
             await self._answer(session, pipe, frame)
         except BROKEN:
+            if frame is None:
+                self._wasted(session, now, 0.0)
             stream.reset(1)
         finally:
             self._asked -= 1
@@ -246,7 +268,7 @@ class Mask:
 
     async def _accept(self, session: SessionPort, pipe: Pipe, card: Card) -> None:
         """They have the seat: show who we are, and agree or not."""
-        agreed = False
+        agreed, began = False, self.node.network.monotonic()
         try:
             async with asyncio.timeout(ASK_S):
                 key, mine = self._card(card.at)
@@ -254,6 +276,7 @@ class Mask:
                 agreed = not await self._agree(session, pipe, key, mine, card, asked_us=True)
         finally:
             if not agreed:
+                self._wasted(session, began, TAKEN_S)
                 self._give_up(session.peer, pipe.stream, ours=False)
 
     async def _seat_for(self, peer: PeerId) -> str | None:
@@ -305,12 +328,12 @@ class Mask:
             raise BadPacket("bad_signature")
         if self._found.done():
             raise BadPacket("unexpected")
-        if asked_us:
-            if self._is_known(theirs):
-                return await self._decline(pipe, "again")
-            await pipe.send(consent)
+        if asked_us and self._is_known(theirs):
+            return await self._decline(pipe, "again")
         self._talk = Talk(self.node, session, pipe, receipt, theirs.device, frame.signature)
         self._found.set_result(self._talk)
+        if asked_us:
+            await pipe.send(consent)  # before anything that is said
         return ""
 
     def _card(self, at: int) -> tuple[AccountKey, Card]:

@@ -21,7 +21,7 @@ import structlog
 from p2pnode import AccountKey, MessageTooLongError, NotFoundError, P2PError, PeerSpec, RefusedError
 from p2pnode.chat.model import StrangerChanged, StrangerSaid
 from p2pnode.chat.strangers.judging import next_slot
-from p2pnode.chat.strangers.lobby import Acquaintances
+from p2pnode.chat.strangers.lobby import Acquaintances, Patience
 from p2pnode.chat.strangers.mask import Mask
 from p2pnode.chat.strangers.ports import Host, MaskNode, throw_away_node, ways_in
 from p2pnode.chat.strangers.receipts import epoch_of
@@ -58,6 +58,7 @@ class Strangers:
         """Monotonic seconds of the last change."""
         self.relay_only = False
         self.acquaintances = Acquaintances()
+        self.patience = Patience()
         self.reports = Reports(self._make_node)
         self._mask: Mask | None = None
         self._spare: Mask | None = None

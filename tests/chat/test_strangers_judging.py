@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from p2pnode import NodeKey, PeerId
+from p2pnode import Address, NodeKey, PeerId
 from p2pnode.chat.database import Database
 from p2pnode.chat.strangers import judging
-from p2pnode.chat.strangers.lobby import KEPT, MAX_TRIED, Acquaintances, Candidates
+from p2pnode.chat.strangers.lobby import KEPT, MAX_BLOCKS, MAX_TRIED, Acquaintances, Candidates, Patience
 from p2pnode.chat.strangers.receipts import EPOCH_S, device_key, epoch_of
 from p2pnode.chat.strangers.seat import Seat
 from p2pnode.chat.strangers.store import StrangerStore
@@ -118,6 +118,21 @@ def test_last_partners_are_not_met_again_within_a_minute() -> None:
     assert not met.just_met(bytes(32), 1.0)  # the oldest of nine
     assert met.just_met(bytes([KEPT]) * 32, 59.0)
     assert not met.just_met(bytes([KEPT]) * 32, 61.0)
+
+
+def test_who_wastes_the_seat_is_left_alone_for_a_while_but_no_lan() -> None:
+    patience, one, neighbour = Patience(), Address("8.8.8.1", 1), Address("8.8.8.200", 2)
+    patience.wasted(one, 5.5, 0.0)
+    assert not patience.is_lost(neighbour, 0.0)
+    patience.wasted(neighbour, 5.5, 5.0)
+    assert patience.is_lost(one, 5.0)
+    assert not patience.is_lost(Address("8.8.9.1", 1), 5.0)
+    assert not patience.is_lost(one, 60.0)
+    patience.wasted(Address("10.0.0.1", 1), 1_000.0, 0.0)
+    assert not patience.is_lost(Address("10.0.0.1", 1), 0.0)
+    for number in range(2 * MAX_BLOCKS):
+        patience.wasted(Address(f"9.{number % 200}.{number // 200}.1", 1), 1.0, 0.0)
+    assert len(patience._left) == MAX_BLOCKS
 
 
 def test_ten_reports_are_a_third_at_most_and_nobody_is_shut_out() -> None:
