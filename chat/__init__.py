@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         TableChanged,
         Transfer,
     )
+    from p2pnode.chat.noticing import Notice, notice_of
     from p2pnode.chat.people import People
     from p2pnode.chat.protocol import MAX_TEXT_BYTES
     from p2pnode.chat.service import Chat, ChatSettings
@@ -71,6 +72,7 @@ __all__ = [
     "Message",
     "MessageReceived",
     "MessageStateChanged",
+    "Notice",
     "OwnDetails",
     "Party",
     "PathDetails",
@@ -84,6 +86,7 @@ __all__ = [
     "TableChanged",
     "TableRow",
     "Transfer",
+    "notice_of",
     "parse_line",
     "parse_table",
 ]
@@ -100,10 +103,12 @@ _MODULES = {
     "Inspector": "inspecting",
     "MAX_TABLE_BYTES": "table.rows",
     "MAX_TEXT_BYTES": "protocol",
+    "Notice": "noticing",
     "OwnDetails": "inspecting",
     "PathDetails": "inspecting",
     "People": "people",
     "TableRow": "table.rows",
+    "notice_of": "noticing",
     "parse_line": "language",
     "parse_table": "table.rows",
 }

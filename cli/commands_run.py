@@ -134,6 +134,18 @@ def _join(
             "  [env: P2PNODE_ON_MESSAGE]",
         ),
     ] = None,
+    no_bell: Annotated[
+        bool, typer.Option("--no-bell", help="Never ring the terminal's bell.  [env: P2PNODE_BELL]")
+    ] = False,
+    desktop_notices: Annotated[
+        str | None,
+        typer.Option(
+            "--desktop-notices",
+            metavar="off|names|text",
+            help="Notifications on the desktop (pip install 'p2pnode[desktop]'): none, who wrote, what as well"
+            " (default).  [env: P2PNODE_DESKTOP_NOTICES]",
+        ),
+    ] = None,
     downloads: Annotated[
         str | None,
         typer.Option(
@@ -188,6 +200,8 @@ def _join(
         headless=headless or None,
         plain=plain or None,
         on_message=on_message,
+        bell=False if no_bell else None,
+        desktop_notices=desktop_notices,
         downloads=downloads,
         auto_accept=auto_accept,
         allow_doc_addresses=allow_doc_addresses or None,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib
 import os
 import sys
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from prompt_toolkit.output import Output
 
     from p2pnode.chat import Chat, Conversation, Inspector
+    from p2pnode.cli.notices import Calls
 
 __all__ = ["LineSplitter", "run_console", "run_strangers"]
 
@@ -43,12 +45,13 @@ async def run_console(
     input_fd: int | None = None,
     output: TextIO | None = None,
     hold_log: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+    calls: Calls | None = None,
 ) -> bool:
     """Serve the user until `\\quit`, the end of input or Ctrl-C; return whether it was Ctrl-C.
 
     `own_port`, `addresses`, `bootstrap`, `alone`: as in `Ready`, for the greeting. `plain`: no screen. `inspector`:
     tells of paths. `input_fd`, `output`: standard input and output if None. `hold_log`: while this context lasts,
-    nothing is logged to the terminal.
+    nothing is logged to the terminal. `calls`: how the user is called on a terminal; None: not at all.
     """
     from p2pnode.chat import Conversation
 
@@ -62,11 +65,16 @@ async def run_console(
 
         with hold_log():
             return await run_screen(
-                chat, Whereabouts(own_port, addresses, bootstrap, alone), inspector=inspector, flush_s=FLUSH_S
+                chat,
+                Whereabouts(own_port, addresses, bootstrap, alone),
+                inspector=inspector,
+                flush_s=FLUSH_S,
+                follow=None if calls is None else functools.partial(calls.follow, chat),
             )
     show = _print_above if able else _line_writer(stream)
     conversation = Conversation(chat, own_port=own_port, show=show, inspector=inspector)
     interrupted = False
+    calling = None if calls is None or not able else asyncio.ensure_future(calls.follow(chat, _bell_of(stream)))
 
     def greet() -> None:
         conversation.greet(addresses=addresses, bootstrap=bootstrap, alone=alone)
@@ -82,6 +90,9 @@ async def run_console(
         return False  # nobody reads what we print: leave as after \quit
     finally:
         conversation.close()
+        if calling is not None:
+            calling.cancel()
+            await asyncio.gather(calling, return_exceptions=True)
     return interrupted
 
 
@@ -232,6 +243,15 @@ def _completer(conversation: Conversation) -> Any:
                 yield Completion(choice, start_position=-count)
 
     return NamesAndMacros()
+
+
+def _bell_of(stream: TextIO) -> Callable[[], None]:
+    def ring() -> None:
+        with contextlib.suppress(OSError, ValueError):
+            stream.write("\a")  # it moves nothing: a half-typed line stays as it is
+            stream.flush()
+
+    return ring
 
 
 def _print_above(line: str) -> None:

@@ -144,6 +144,8 @@ class _Program:
         self.downloads = config["downloads"] or invocation.home.path / "downloads"
         self.auto_accept: int = config["auto-accept"]
         self.on_message: str = config["on-message"]
+        self.bell: bool = config["bell"]
+        self.desktop: str = config["desktop-notices"]
         self.invocation = invocation
         self.settings = settings
         self.entrance = entrance
@@ -248,6 +250,7 @@ class _Program:
     async def _console(self, node: Node, chat: Chat, ready: Ready) -> bool:
         from p2pnode.cli.console import run_console
         from p2pnode.cli.inspection import NodeInspector
+        from p2pnode.cli.notices import Calls
 
         port = _own_port(node)
         return await run_console(
@@ -261,6 +264,7 @@ class _Program:
             input_fd=self.invocation.stdin.fileno(),
             output=self.invocation.stdout,
             hold_log=self.invocation.log_held,
+            calls=Calls(self.bell, self.desktop),
         )
 
     def _ready_event(self, node: Node, ready: Ready, api: ApiServer) -> None:

@@ -50,7 +50,7 @@ WITHOUT_IO = tuple(
         "node": "addresses events evidence fair_share interfaces lan_machine lan_wire link_gate netcheck_advice "
         "netcheck_judge netcheck_report offer offer_guard peerspec port_votes presence proxy reachability relay_choice "
         "relay_parties relay_table relay_wire settings trace vouches",
-        "chat": "contacts framing hall language limits model mail/frames mail/letters outbox protocol",
+        "chat": "contacts framing hall language limits model mail/frames mail/letters noticing outbox protocol",
         "chat/gossip": "book statements wire",
         "chat/strangers": "judging lobby receipts seat wire",
         "chat/table": "rows text",

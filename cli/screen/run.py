@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-from p2pnode.chat import Chat, Inspector
+from p2pnode.chat import Chat, Inspector, Party
 from p2pnode.cli.screen.app import ChatApp
 from p2pnode.cli.screen.dialogs import Whereabouts
 
-__all__ = ["make_app", "run_screen"]
+__all__ = ["Follow", "make_app", "run_screen"]
+
+Follow = Callable[[Callable[[], None], Callable[[], Party | None]], Coroutine[Any, Any, None]]
 
 
 async def make_app(chat: Chat, where: Whereabouts, *, inspector: Inspector | None = None) -> ChatApp:
@@ -20,11 +25,27 @@ async def make_app(chat: Chat, where: Whereabouts, *, inspector: Inspector | Non
 
 
 async def run_screen(
-    chat: Chat, where: Whereabouts, *, inspector: Inspector | None = None, flush_s: float = 0.0
+    chat: Chat,
+    where: Whereabouts,
+    *,
+    inspector: Inspector | None = None,
+    flush_s: float = 0.0,
+    follow: Follow | None = None,
 ) -> bool:
-    """Serve the user until they leave; return whether it was by Ctrl-C. `flush_s`: for what was just typed to leave."""
+    """Serve the user until they leave; return whether it was by Ctrl-C. `flush_s`: for what was just typed to leave.
+
+    `follow(ring, watched)` calls the user meanwhile: the bell, and the conversation that is open before their eyes.
+    """
     app = await make_app(chat, where, inspector=inspector)
-    with contextlib.closing(app.conversation):
-        interrupted = bool(await app.run_async())
-        await app.conversation.flush(flush_s)
+    calling = None
+    if follow is not None:
+        calling = asyncio.ensure_future(follow(app.bell, lambda: app.timeline.party if app.app_focus else None))
+    try:
+        with contextlib.closing(app.conversation):
+            interrupted = bool(await app.run_async())
+            await app.conversation.flush(flush_s)
+    finally:
+        if calling is not None:
+            calling.cancel()
+            await asyncio.gather(calling, return_exceptions=True)
     return interrupted
