@@ -13,6 +13,7 @@ __all__ = ["Book", "Told"]
 FRESH_MS = 600_000  # so long who said that it is here counts as online: sessions without traffic close after 5 min
 AHEAD_MS = 300_000  # clocks may differ by so much
 MAX_DEVICES = 2_000  # 5 KB each; those heard of longest ago go first
+MAX_OF_USER = 23  # as many as a device record holds: whoever owns an account can vouch for any number
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Book:
         self._key = key
         self._is_contact = is_contact
         self._newest: dict[PeerId, Statement] = {}
+        self._gone: list[Statement] = []
         self._tags: dict[tuple[PeerId, PeerId], tuple[bytes, bytes]] = {}  # (other, author) -> its key, the tag
 
     def __iter__(self) -> Iterator[Statement]:
@@ -53,9 +55,17 @@ class Book:
             return False
         self._newest.pop(statement.device, None)
         self._newest[statement.device] = statement
+        its = [each.device for each in self._newest.values() if each.user == statement.user]
+        if len(its) > MAX_OF_USER:
+            self._gone.append(self._newest.pop(its[0]))
         if len(self._newest) > MAX_DEVICES:
-            del self._newest[next(iter(self._newest))]
+            self._gone.append(self._newest.pop(next(iter(self._newest))))
         return True
+
+    def take_gone(self) -> list[Statement]:
+        """Return what gave way since this was called last."""
+        gone, self._gone = self._gone, []
+        return gone
 
     def knows(self, device: PeerId, at: int) -> bool:
         """Whether it holds a statement of `device` that is as new."""

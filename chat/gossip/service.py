@@ -24,13 +24,12 @@ from p2pnode import (
 )
 from p2pnode.chat.gossip.book import Book, Told
 from p2pnode.chat.gossip.statements import (
-    ENTRY_BYTES,
     MAX_ADDRESSES,
     MAX_TEXT,
-    PADDED_TO,
     Body,
     Statement,
     entry_of,
+    fill_of,
     sign,
 )
 from p2pnode.chat.gossip.store import GossipStore
@@ -246,6 +245,8 @@ class Gossip:
         if not self._book.put(statement, now_ms):
             return
         self._store.heard(statement)
+        for gone in self._book.take_gone():
+            self._store.forget(gone)
         for talk in self._listening.values():
             if talk.session.peer not in (teller, statement.device) and not talk.entries.isdisjoint(statement.audience):
                 talk.tell(statement)
@@ -276,8 +277,7 @@ class Gossip:
         if own is not None and here and own.says(body):
             return own
         self._at = max(self._chat.now_ms(), self._at + 1)
-        fill = (node.network.token_bytes(ENTRY_BYTES) for _ in range(PADDED_TO))
-        self._own = sign(node.key, body.at_time(self._at), fill)
+        self._own = sign(node.key, body.at_time(self._at), fill_of(node.key))
         self._store.said(self._at)
         return self._own
 

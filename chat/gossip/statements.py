@@ -22,7 +22,7 @@ from p2pnode.chat.protocol import Key, Name, TimeMs, is_device_of
 
 __all__ = [
     "ENTRY_BYTES", "MAX_ADDRESSES", "MAX_AUDIENCE", "MAX_TEXT", "PADDED_TO", "Body", "Statement", "Tag", "entry_of",
-    "sign", "tag_of",
+    "fill_of", "sign", "tag_of",
 ]  # fmt: skip
 
 # Fixed by this protocol.
@@ -119,7 +119,7 @@ class Statement:
 
 def sign(key: NodeKey, body: Body, fill: Iterator[bytes]) -> Statement:
     """Return the statement; its audience is sorted, cut to the most that is allowed, and filled up with `fill` (each 8
-    random bytes; at least 16 of them)."""
+    bytes that look random; at least 16 of them, see `fill_of`)."""
     audience = list(body.audience)[:MAX_AUDIENCE]
     meant = frozenset(audience)
     while len(audience) % PADDED_TO or not audience:
@@ -129,6 +129,12 @@ def sign(key: NodeKey, body: Body, fill: Iterator[bytes]) -> Statement:
     statement = Statement(body, key.sign(_signed(raw)) + raw)
     statement.meant = meant
     return statement
+
+
+def fill_of(key: NodeKey) -> Iterator[bytes]:
+    """Return what fills up the audience: the same each time, or two statements would tell which entries are real."""
+    for number in range(PADDED_TO):
+        yield hmac.digest(key.seed, _DOMAIN + b"/fill" + bytes((number,)), hashlib.sha256)[:ENTRY_BYTES]
 
 
 def tag_of(key: NodeKey, theirs: bytes, author: PeerId) -> bytes:
