@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from p2pnode.chat.contacts import Directory
     from p2pnode.chat.conversation import Conversation
+    from p2pnode.chat.devices.codes import LinkCode
+    from p2pnode.chat.devices.linking import Linked, link_account
     from p2pnode.chat.files.service import Files, FileSettings
     from p2pnode.chat.inspecting import Inspector, OwnDetails, PathDetails
     from p2pnode.chat.language import Command, parse_line
@@ -25,13 +27,16 @@ if TYPE_CHECKING:
         ChatEvent,
         Contact,
         ConversationSummary,
+        Device,
         FileChanged,
         HallChanged,
         HallTold,
         Member,
         Message,
         MessageReceived,
+        MessagesSynced,
         MessageStateChanged,
+        OwnDevicesChanged,
         Party,
         PresenceSeen,
         RequestReceived,
@@ -61,6 +66,7 @@ __all__ = [
     "Contact",
     "Conversation",
     "ConversationSummary",
+    "Device",
     "Directory",
     "FileChanged",
     "FileSettings",
@@ -68,12 +74,16 @@ __all__ = [
     "HallChanged",
     "HallTold",
     "Inspector",
+    "LinkCode",
+    "Linked",
     "Member",
     "Message",
     "MessageReceived",
     "MessageStateChanged",
+    "MessagesSynced",
     "Notice",
     "OwnDetails",
+    "OwnDevicesChanged",
     "Party",
     "PathDetails",
     "People",
@@ -86,6 +96,7 @@ __all__ = [
     "TableChanged",
     "TableRow",
     "Transfer",
+    "link_account",
     "notice_of",
     "parse_line",
     "parse_table",
@@ -101,6 +112,8 @@ _MODULES = {
     "FileSettings": "files.service",
     "Files": "files.service",
     "Inspector": "inspecting",
+    "LinkCode": "devices.codes",
+    "Linked": "devices.linking",
     "MAX_TABLE_BYTES": "table.rows",
     "MAX_TEXT_BYTES": "protocol",
     "Notice": "noticing",
@@ -109,6 +122,7 @@ _MODULES = {
     "People": "people",
     "TableRow": "table.rows",
     "notice_of": "noticing",
+    "link_account": "devices.linking",
     "parse_line": "language",
     "parse_table": "table.rows",
 }

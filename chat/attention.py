@@ -48,6 +48,8 @@ class Attention:
             if contact.state == "accepted":
                 wanted |= dict.fromkeys(self.devices_of(contact.party)[-DEVICES_WATCHED:])
         wanted |= dict.fromkeys(chat.hall.peers())
+        wanted |= dict.fromkeys(device.peer for device in chat.devices.own() if not device.this)
+        chat.devices.syncing.news()  # what was decided about people, the other devices want to know
         for peer in self._watched - wanted.keys():
             node.unwatch(peer)
         self._watched &= wanted.keys()
@@ -68,6 +70,7 @@ class Attention:
                 for user in users:
                     with contextlib.suppress(P2PError):
                         self._listed[user] = await self._chat.node.find_user(user, timeout=LOOKUP_TIMEOUT_S)
+                        await self._chat.devices.found(user)
                         self.look()
                     await asyncio.sleep(LOOKUP_PAUSE_S)
                 if self._unlisted():

@@ -69,6 +69,13 @@ class Directory:
             self.changed()
         return before != (user, device.name)
 
+    def unlist(self, peer: PeerId) -> None:
+        """Forget a device: it is not its user's any more."""
+        before = self._devices.pop(peer, None)
+        if before is not None and before[0] is not None:
+            self._unlink(before[0], peer)
+        self.changed()
+
     # asking
 
     def contacts(self) -> list[Contact]:
@@ -88,9 +95,10 @@ class Directory:
         return self.state_of(peer) == "blocked" or (user is not None and self.state_of(user) == "blocked")
 
     def is_known(self, peer: PeerId) -> bool:
-        """Whether this device, or the user it belongs to, is an accepted contact."""
+        """Whether this device, or the user it belongs to, is an accepted contact, or it is another one of ours."""
         user = self.user_of(peer)
-        return self.state_of(peer) == "accepted" or (user is not None and self.state_of(user) == "accepted")
+        known = user is not None and (self.state_of(user) == "accepted" or user == self._own[0])
+        return known or self.state_of(peer) == "accepted"
 
     def open_requests(self) -> int:
         return sum(contact.state == "request" for contact in self._contacts.values())

@@ -36,6 +36,11 @@ class Delivery:
         return bool(self.devices) and not self.has and self.devices <= self._refused
 
     @property
+    def everywhere(self) -> bool:
+        """Whether all devices that it goes to have it."""
+        return bool(self.has) and self.devices <= self.has
+
+    @property
     def is_stored(self) -> bool:
         """Whether it waits in the network for a device that has not got it yet."""
         return bool(self._stored) and not self.has
@@ -66,7 +71,8 @@ class Delivery:
         if self.refused:
             raise RefusedError("The other side does not take your messages.", id=self.id, reason=self.reason)
         state: MessageState = "delivered" if self.has else "stored" if self.is_stored else "queued"
-        return SendResult(self.id, state, bool(self.has), seconds, len(self.has), "" if self.has else self.reason)
+        reason = "" if self.has else self.reason
+        return SendResult(self.id, state, bool(self.has), seconds, len(self.has), reason, self.everywhere)
 
     def note(self, change: Callable[[Delivery], None]) -> None:
         """Apply a change and wake those who wait."""
@@ -106,16 +112,17 @@ class Deliveries:
         """Return a message that is still on its way."""
         return self._open.get(message_id)
 
-    def delivered(self, message_id: str, peer: PeerId) -> bool:
-        """Note that `peer` has it; True when nobody had it before. Unknown ids (sent before the start) are news too."""
+    def delivered(self, message_id: str, peer: PeerId) -> tuple[bool, bool]:
+        """Note that `peer` has it; return (whether nobody had it before, or all have it now; whether all have it now).
+        Unknown ids (sent before the start) are news too."""
         delivery = self._open.get(message_id)
         if delivery is None:
-            return True
+            return True, False
         first = not delivery.has
         delivery.note(lambda d: d.has.add(peer))
-        if delivery.devices <= delivery.has:
+        if delivery.everywhere:
             del self._open[message_id]
-        return first
+        return first or delivery.everywhere, delivery.everywhere
 
     def stored(self, message_id: str, peer: PeerId) -> None:
         """It waits for `peer` in the network."""

@@ -54,6 +54,12 @@ class Links:
         link.direct.more_on_disk = link.hall.more_on_disk = True
         link.poke()
 
+    def reload(self, peer: PeerId) -> None:
+        """The outbox on disk holds older messages for a device than it did."""
+        link = self.get(peer)
+        link.direct.reload()
+        link.poke()
+
     def came(self, peer: PeerId | None) -> None:
         """Somebody (None: perhaps anybody) can be reached: no pause stands in the way of what is queued."""
         links = list(self._links.values()) if peer is None else [self._links.get(peer)]
@@ -90,6 +96,7 @@ class Links:
         return self._chat.start_task(link.run(), f"chat-link {link.peer}")
 
     def own_hello(self, peer: PeerId) -> Hello:
+        self._chat.devices.introduce(peer)
         name = clean_name(self.node.settings.name)
         return Hello(VERSION, self.node.user_id.raw, self.proof, name, self._chat.hall.includes(peer))
 
@@ -112,8 +119,9 @@ class Links:
         chat = self._chat
         chat.store.mark_delivered(peer, [item.position for item in items])
         for item in items:
-            if chat.deliveries.delivered(item.id.hex(), peer):
-                chat.emit(MessageStateChanged(item.id.hex(), item.party, "delivered"))
+            news, everywhere = chat.deliveries.delivered(item.id.hex(), peer)
+            if news:
+                chat.emit(MessageStateChanged(item.id.hex(), item.party, "delivered", "", everywhere))
 
     def delivered_otherwise(self, peer: PeerId, items: list[OutboxItem]) -> None:
         """A device has these messages, by another way than its link."""

@@ -17,6 +17,7 @@ __all__ = [
     "Contact",
     "ContactState",
     "ConversationSummary",
+    "Device",
     "FileChanged",
     "FileState",
     "Hall",
@@ -27,6 +28,8 @@ __all__ = [
     "MessageReceived",
     "MessageState",
     "MessageStateChanged",
+    "MessagesSynced",
+    "OwnDevicesChanged",
     "Party",
     "PresenceSeen",
     "RequestReceived",
@@ -119,6 +122,7 @@ class Message:
     `sent_at`: by the author's clock, `received_at`: by ours; Unix seconds.
     `reason`: why it is not delivered yet, or was refused; a stable word, empty otherwise.
     `told_by`: of a message to the hall that another member gave us: nothing proves that `author` wrote it.
+    `everywhere`: all devices that it goes to have it.
     """
 
     position: int
@@ -135,6 +139,7 @@ class Message:
     reason: str = ""
     sequence: int = 0
     told_by: PeerId | None = None
+    everywhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +192,32 @@ class SendResult:
     seconds: float
     devices: int
     reason: str = ""
+    everywhere: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device of the own account. `name`: as it calls itself, empty while we have not met it. `this`: we are it."""
+
+    peer: PeerId
+    name: str
+    this: bool
+    online: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OwnDevicesChanged:
+    """A device of the account was linked or revoked, here or elsewhere. `revoked`: this one was taken out."""
+
+    devices: tuple[Device, ...]
+    revoked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MessagesSynced:
+    """Another device of the account told us of these, ours among them (`outgoing`), and of what was seen there."""
+
+    messages: tuple[Message, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,12 +229,13 @@ class MessageReceived:
 
 @dataclass(frozen=True, slots=True)
 class MessageStateChanged:
-    """One of our messages moved on. `id`: hex, as in `Message`."""
+    """One of our messages moved on. `id`: hex, as in `Message`. `everywhere`: all devices that it goes to have it."""
 
     id: str
     party: Party
     state: MessageState
     reason: str = ""
+    everywhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +364,8 @@ class TableChanged:
 
 ChatEvent = (
     MessageReceived
+    | MessagesSynced
+    | OwnDevicesChanged
     | MessageStateChanged
     | PresenceSeen
     | StatusChanged

@@ -12,7 +12,8 @@ from p2pnode.chat.model import party_from_columns as party_of
 
 _COLUMNS = """
     SELECT m.position, m.id, c.kind, c.key, m.author, m.author_user, coalesce(d.name, t.name, ''), m.outgoing, m.text,
-           m.sent_at, m.received_at, m.state, m.reason, m.author_seq, t.teller
+           m.sent_at, m.received_at, m.state, m.reason, m.author_seq, t.teller,
+           m.everywhere
 """
 _JOINED = """JOIN conversations AS c ON c.id = m.conversation LEFT JOIN devices AS d ON d.peer = m.author
     LEFT JOIN told AS t ON t.message = m.position"""
@@ -43,6 +44,7 @@ def message_of(row: Sequence[Any]) -> Message:
         reason=row[12],
         sequence=row[13],
         told_by=PeerId(row[14]) if row[14] is not None else None,
+        everywhere=bool(row[15]),
     )
 
 
@@ -222,7 +224,7 @@ def outbox_rows(
 
 
 def add_devices_to_outbox(
-    connection: sqlite3.Connection, party: UserId, devices: Sequence[PeerId], since_ms: int
+    connection: sqlite3.Connection, author: PeerId, party: UserId, devices: Sequence[PeerId], since_ms: int
 ) -> None:
     if not devices:
         return
@@ -233,12 +235,12 @@ def add_devices_to_outbox(
     )
     queued = (
         "SELECT position FROM messages WHERE conversation = ? AND outgoing AND state IN ('queued', 'stored')"
-        " AND sent_at >= ?"
+        " AND sent_at >= ? AND author = ?"
     )
     for device in devices:
         connection.execute(
             f"INSERT OR IGNORE INTO outbox (device, message) SELECT ?, position FROM ({unresolved} UNION {queued})",  # noqa: S608
-            (device.raw, conversation, conversation, since_ms),
+            (device.raw, conversation, conversation, since_ms, author.raw),
         )
     connection.execute(
         f"DELETE FROM outbox WHERE device = x'' AND message IN ({unresolved})",  # noqa: S608 - constants of ours
@@ -250,7 +252,9 @@ def mark_delivered(connection: sqlite3.Connection, device: PeerId, positions: Se
     for position in positions:
         connection.execute("DELETE FROM outbox WHERE device = ? AND message = ?", (device.raw, position))
         connection.execute(
-            "UPDATE messages SET state = 'delivered', reason = '' WHERE position = ? AND state != 'read'", (position,)
+            "UPDATE messages SET state = CASE state WHEN 'read' THEN state ELSE 'delivered' END, reason = '',"
+            " everywhere = NOT EXISTS (SELECT 1 FROM outbox WHERE message = ?1) WHERE position = ?1",
+            (position,),
         )
 
 

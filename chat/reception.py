@@ -76,6 +76,8 @@ class Reception:
         user = chat.directory.user_of(peer)
         if user is None:
             return "busy"  # so many strangers came meanwhile that this one was forgotten; it will greet again
+        if user == chat.node.user_id and not frame.hall:
+            return "own_account"  # what the user's other devices have to say, they say another way
         if frame.hall:
             if peer not in chat.hall:
                 return "not_member"

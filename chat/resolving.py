@@ -54,6 +54,11 @@ class Resolver:
         self._running.add(user)
         self._chat.start_task(self._run(user), f"chat-resolve {user}")
 
+    def begin_anew(self, user: UserId) -> None:
+        """The user has other devices than we knew."""
+        self._fresh_until.pop(user, None)
+        self.begin(user)
+
     async def devices(self, user: UserId) -> tuple[tuple[PeerId, ...], str]:
         """Look the user's devices up now; return (all that are known, why there are none)."""
         devices, _, reason = await self._look_up(user)
@@ -84,13 +89,14 @@ class Resolver:
         if not found:
             try:
                 found |= dict.fromkeys(await self._chat.node.find_user(user, timeout=LOOKUP_TIMEOUT_S))
+                await self._chat.devices.found(user)
                 whole = True
             except P2PError as exc:
                 reason = exc.code
                 log.debug("user_not_found", user=str(user), reason=reason)
         # learned since, by their own proof, or known from earlier: better than none
         found |= dict.fromkeys(self._chat.directory.devices_of(user))
-        return tuple(found)[:MAX_DEVICES], whole, reason
+        return self._chat.devices.listed(user, tuple(found))[:MAX_DEVICES], whole, reason
 
     async def _greet(self, user: UserId) -> list[PeerId]:
         """Ask those who listen where the user was said to be whose device they are."""
@@ -110,7 +116,9 @@ class Resolver:
 
     async def _address(self, user: UserId, devices: Sequence[PeerId]) -> None:
         chat = self._chat
-        await chat.store.outbox_add_devices(user, devices, since_ms=chat.now_ms() - NEW_DEVICE_DAYS_MS)
+        await chat.store.outbox_add_devices(
+            chat.node.peer_id, user, devices, since_ms=chat.now_ms() - NEW_DEVICE_DAYS_MS
+        )
         chat.deliveries.looked_up(user, devices)
         for device in devices:
             link = chat.links.get(device)

@@ -40,6 +40,7 @@ from p2pnode.chat.attention import Attention
 from p2pnode.chat.contacting import Contacting
 from p2pnode.chat.contacts import Directory
 from p2pnode.chat.delivery import Deliveries, Delivery
+from p2pnode.chat.devices.service import Devices
 from p2pnode.chat.files.service import Files, FileSettings
 from p2pnode.chat.gossip.service import Gossip
 from p2pnode.chat.limits import Buckets
@@ -88,6 +89,8 @@ class ChatSettings:
     leave_s: float = 0.5
     """How long `stop` waits for goodbyes to leave."""
     files: FileSettings = field(default_factory=FileSettings)
+    read_receipts: bool = True
+    """Tell contacts which of their messages were read."""
     table: tuple[TableRow, ...] = ()
     """People at fixed addresses, found without any discovery."""
 
@@ -113,7 +116,9 @@ class Chat(Contacting):
         self.table = Table(self, self.settings.table)
         self.hall_history = HallHistory(self)
         self.gossip = Gossip(self, store.database)
+        self.devices = Devices(self)
         self.parts: tuple[Part, ...] = (
+            self.devices,
             self.files,
             self.mail,
             self.strangers,
@@ -138,6 +143,7 @@ class Chat(Contacting):
         self.directory.replace_contacts(await self.store.contacts())
         for device in await self.store.devices():
             self.directory.learn(device)
+        await self.devices.load()
         await self.store.forget_hall_outbox(None, before_ms=self.now_ms() - int(self.settings.hall_outbox_s * 1000))
         self._unsubscribe = self.node.subscribe(self._node_event)
         self.node.prefer_when(self.directory.is_known)
@@ -180,7 +186,7 @@ class Chat(Contacting):
 
         It is on our disk when this returns, whatever the state. `addresses`: where the target was said to be.
         Raise MessageTooLongError, EmptyMessageError, InvalidPeerError, PeerBlockedError (by us), StorageError,
-        RefusedError (the other side will never take it).
+        RefusedError (the other side will never take it), DeviceRevokedError.
         """
         started = self.node.network.monotonic()
         delivery = await self.post(target, text, addresses=addresses)
@@ -191,6 +197,7 @@ class Chat(Contacting):
     async def post(self, target: Party | None, text: str, *, addresses: Sequence[Address] = ()) -> Delivery:
         """Put a message on its way: on our disk when this returns. Raise as `send`."""
         check_text(text)
+        self.devices.ensure_counts()
         party = self._conversation(target)
         if party is STRANGER:
             raise InvalidPeerError("A stranger has no name; use the calls for strangers.")
@@ -278,10 +285,11 @@ class Chat(Contacting):
         return task
 
     def heard_hello(self, session: SessionPort, hello: Hello) -> None:
-        """Believe what is proven. Raise BadPacket("bad_proof")."""
+        """Believe what is proven. Raise BadPacket: `bad_proof`, `not_listed`, `blocked`."""
         peer, user = session.peer, UserId(hello.user)
         if self.directory.user_of(peer) != user and not is_device_of(user, peer, hello.proof):
             raise BadPacket("bad_proof")
+        self.devices.check(peer, user)
         name = clean_name(hello.name)
         known_before = self.directory.state_of(peer) is not None or self.directory.state_of(user) is not None
         news = self.directory.learn(DeviceRow(peer, user, name))

@@ -225,12 +225,14 @@ class ChatStore:
         rows = await self.database.read(lambda c: queries.outbox_rows(c, device, after, limit, hall))
         return [OutboxItem(*row) for row in rows]
 
-    async def outbox_add_devices(self, party: UserId, devices: Sequence[PeerId], *, since_ms: int) -> None:
-        """Address the user's undelivered messages written since `since_ms` to these devices as well.
+    async def outbox_add_devices(
+        self, author: PeerId, party: UserId, devices: Sequence[PeerId], *, since_ms: int
+    ) -> None:
+        """Address the undelivered messages that `author` (we) wrote to the user since `since_ms` to these devices too.
 
         Rows that waited for any device (unresolved) go to all of them, however old.
         """
-        await self.database.write(lambda c: queries.add_devices_to_outbox(c, party, devices, since_ms))
+        await self.database.write(lambda c: queries.add_devices_to_outbox(c, author, party, devices, since_ms))
 
     def mark_delivered(self, device: PeerId, positions: Sequence[int]) -> None:
         """Take acknowledged messages out of the outbox, with a later commit: if it is lost, they are sent and

@@ -52,6 +52,7 @@ WITHOUT_IO = tuple(
         "relay_parties relay_table relay_wire settings trace vouches",
         "chat": "contacts framing hall language limits model mail/frames mail/letters noticing outbox protocol",
         "chat/gossip": "book statements wire",
+        "chat/devices": "codes link_wire lists migration sync_wire wire",
         "chat/strangers": "judging lobby receipts seat wire",
         "chat/table": "rows text",
         "chat/told": "text wire",

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from p2pnode import CorruptFileError, P2PError, PeerBlockedError, PeerId, StorageError, UserId
-from p2pnode.chat import HALL, ChatStore
+from p2pnode.chat import ChatStore
 from p2pnode.chat.database import Database
 from p2pnode.chat.schema import MIGRATIONS
 from p2pnode.chat.store import Outgoing
@@ -105,7 +105,8 @@ def test_older_database_is_copied_and_counts_as_seen(tmp_path: Path) -> None:
         assert [(s.messages, s.unread) for s in await store.conversations()] == [(1, 0)]
         await store.close()
         copy = await ChatStore.open(tmp_path / "chat-v1.db", migrations=MIGRATIONS[:1])
-        assert [m.text for m in await copy.history(HALL)] == ["old"]
+        texts = await copy.database.read(lambda c: c.execute("SELECT text FROM messages").fetchall())
+        assert texts == [("old",)]
         await copy.close()
 
     asyncio.run(main())

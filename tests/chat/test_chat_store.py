@@ -144,7 +144,7 @@ def test_unresolved_messages_go_to_the_devices_once_known() -> None:
     async def work(store: ChatStore) -> None:
         await store.add_outgoing(outgoing("hi", devices=()))
         assert await store.outbox_unresolved() == [FRIEND]
-        await store.outbox_add_devices(FRIEND, [OTHER, OTHER2], since_ms=0)
+        await store.outbox_add_devices(ME, FRIEND, [OTHER, OTHER2], since_ms=0)
         assert await store.outbox_unresolved() == []
         assert [i.text for d in (OTHER, OTHER2) for i in await store.outbox(d)] == ["hi", "hi"]
 

@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from support.chat_devices import FakeDevices
 from support.chat_mail import FakeHolders, FakeMailing
 from support.chat_network import FakeNetwork
 
 from p2pnode import (
     AccountKey,
     Address,
+    DeviceList,
     FindResult,
     HelloResult,
     LanPeerSeen,
@@ -166,7 +168,7 @@ class FakeSession:
         self.node.emit(SessionClosed(self, reason))  # type: ignore[arg-type]  # a smaller session
 
 
-class FakeNode(FakeMailing):
+class FakeNode(FakeMailing, FakeDevices):
     """What `chat.ports.NodePort` asks for."""
 
     listed = True
@@ -187,6 +189,8 @@ class FakeNode(FakeMailing):
         self.watched: set[PeerId] = set()
         self.known: dict[PeerId, PresenceChanged] = {}
         self.sessions_by_peer: dict[PeerId, FakeSession] = {}
+        self.own_list = DeviceList(0, (self.peer_id,))
+        self.found_lists: dict[UserId, DeviceList] = {}
         self._handlers: dict[str, Handler] = {}
         self._subscribers: list[Callable[[NodeEvent], None]] = []
         self._blocked: Callable[[PeerId], bool] = lambda _peer: False
@@ -207,13 +211,6 @@ class FakeNode(FakeMailing):
 
     def presence(self, peer: PeerId) -> PresenceChanged | None:
         return self.known.get(peer)
-
-    async def find_user(self, user: UserId, *, timeout: float = 10.0) -> tuple[PeerId, ...]:
-        await asyncio.sleep(self.world.lookup_s)
-        devices = tuple(node.peer_id for node in self.world.nodes.values() if node.user_id == user and node.listed)
-        if not devices:
-            raise PeerNotFoundError("Nobody knows this user.")
-        return devices
 
     async def connect(self, peer: PeerId, *, addresses: Sequence[Address] = (), timeout: float = 15.0) -> FakeSession:
         self.dials += 1
@@ -311,7 +308,8 @@ class FakeNode(FakeMailing):
 @dataclass
 class FakeWorld:
     """All nodes, by id. `delay`: one way, seconds. `bytes_per_s`: of each stream, 0: no limit. `walls`: pairs that
-    cannot reach each other. `holders`: of mail. `streams`: both ends of all that ever were."""
+    cannot reach each other. `holders`: of mail. `streams`: both ends of all that ever were. `lists`: those
+    that were published."""
 
     delay: float = 0.005
     bytes_per_s: float = 0.0
@@ -320,6 +318,7 @@ class FakeWorld:
     walls: set[frozenset[FakeNode]] = field(default_factory=set)
     streams: list[FakeStream] = field(default_factory=list)
     holders: FakeHolders | None = None
+    lists: dict[UserId, DeviceList] = field(default_factory=dict)
 
 
 class Person:
