@@ -27,6 +27,7 @@ from p2pnode.api.node_routes import trace_entries
 from p2pnode.api.openapi import document
 from p2pnode.api.presence_routes import ROUTES as PRESENCE_ROUTES
 from p2pnode.api.random_routes import ROUTES as RANDOM_ROUTES
+from p2pnode.api.room_routes import ROUTES as ROOM_ROUTES
 from p2pnode.api.routing import Route, status_of
 from p2pnode.api.service import Service
 from p2pnode.api.topic_routes import ROUTES as TOPIC_ROUTES
@@ -51,6 +52,7 @@ ROUTES: list[Route] = [
     *NETCHECK_ROUTES,
     *RANDOM_ROUTES,
     *PRESENCE_ROUTES,
+    *ROOM_ROUTES,
     Route("GET", "/v1/openapi.json", "The OpenAPI document", openapi),
 ]
 

@@ -28,11 +28,13 @@ from p2pnode.chat import (
     MessageReceived,
     MessageStateChanged,
     PresenceSeen,
+    RoomChanged,
     StatusChanged,
     StrangerChanged,
     StrangerSaid,
     TableChanged,
 )
+from p2pnode.chat.model import Hall
 
 __all__ = ["EventFeed", "chat_event", "node_event"]
 
@@ -109,6 +111,16 @@ def chat_event(event: ChatEvent, own: PeerId) -> t.Event | None:
             )
         case HallTold(teller, messages):
             return t.Event(event="told", peer=str(teller), to="hall", size=len(messages))
+        case RoomChanged(room, what, user, author, count, name):
+            return t.Event(
+                event="room",
+                to=str(room),
+                name=name,
+                state=what,
+                from_user=None if user is None else str(user),
+                peer=None if author is None else str(author),
+                size=count or None,
+            )
         case HallChanged(_, _, members):
             return t.Event(event="hall", members=[str(member.peer) for member in members])
         case FileChanged(transfer, _):
@@ -131,14 +143,13 @@ def chat_event(event: ChatEvent, own: PeerId) -> t.Event | None:
 
 
 def _message(message: Message, own: PeerId) -> t.Event:
-    hall = str(message.party) == "hall"
     return t.Event(
         event="message",
         id=message.id,
         from_=str(message.author),
         from_user=None if message.author_user is None else str(message.author_user),
         from_name=message.author_name,
-        to="hall" if hall else str(own),
+        to=str(message.party) if isinstance(message.party, Hall) else str(own),
         text=message.text,
         sent_at=t.rfc3339(message.sent_at),
     )

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from p2pnode import NotFoundError, PeerId, UserId, clean, safety_number
 from p2pnode.api import types as t
-from p2pnode.chat import HALL, ChatStore, Contact, Message, Party
+from p2pnode.chat import ChatStore, Contact, Message, Party
+from p2pnode.chat.model import Hall
 
 __all__ = [
     "contact_answer",
@@ -66,8 +67,8 @@ def message_answer(message: Message, own: PeerId, names: dict[UserId | PeerId, s
 
 
 def _to(message: Message, own: PeerId) -> str:
-    if message.party is HALL:
-        return "hall"
+    if isinstance(message.party, Hall):
+        return str(message.party)
     return str(message.party) if message.outgoing else str(own)
 
 

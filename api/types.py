@@ -295,8 +295,8 @@ class SendAnswer(Struct, kw_only=True):
 
 
 class Message(Struct, kw_only=True):
-    """A message of the history. `from` and `to` are peer or user ids; `to` is `hall` for the hall. `told_by`: the peer
-    who told us what was said in the hall before we came, where that is not the author."""
+    """A message of the history. `from` and `to` are peer or user ids; `to` is `hall` for the hall, `#ID` for a room.
+    `told_by`: the peer who told us what was said in the hall before we came, where that is not the author."""
 
     id: str
     from_: str = field(name="from")

@@ -40,6 +40,10 @@ if TYPE_CHECKING:
         Party,
         PresenceSeen,
         RequestReceived,
+        RoomChanged,
+        RoomId,
+        RoomInfo,
+        RoomMember,
         SendResult,
         StatusChanged,
         StrangerChanged,
@@ -50,6 +54,7 @@ if TYPE_CHECKING:
     from p2pnode.chat.noticing import Notice, notice_of
     from p2pnode.chat.people import People
     from p2pnode.chat.protocol import MAX_TEXT_BYTES
+    from p2pnode.chat.rooms.service import Rooms
     from p2pnode.chat.service import Chat, ChatSettings
     from p2pnode.chat.store import ChatStore
     from p2pnode.chat.table.rows import MAX_TABLE_BYTES, TableRow, parse_table
@@ -89,6 +94,11 @@ __all__ = [
     "People",
     "PresenceSeen",
     "RequestReceived",
+    "RoomChanged",
+    "RoomId",
+    "RoomInfo",
+    "RoomMember",
+    "Rooms",
     "SendResult",
     "StatusChanged",
     "StrangerChanged",
@@ -120,6 +130,7 @@ _MODULES = {
     "OwnDetails": "inspecting",
     "PathDetails": "inspecting",
     "People": "people",
+    "Rooms": "rooms.service",
     "TableRow": "table.rows",
     "notice_of": "noticing",
     "link_account": "devices.linking",

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 from p2pnode import InvalidPeerError, NotFoundError, PeerId, PeerSpec, UserId, clean_name, parse_peer
-from p2pnode.chat.model import HALL, Contact, ContactState, Hall, Party, short_id
+from p2pnode.chat.model import HALL, Contact, ContactState, Hall, Party, RoomId, short_id
 from p2pnode.chat.store import DeviceRow
 
 __all__ = ["Directory"]
@@ -29,6 +29,7 @@ class Directory:
         self._contacts: dict[UserId | PeerId, Contact] = {}
         self._devices: OrderedDict[PeerId, tuple[UserId | None, str]] = OrderedDict()
         self._by_user: dict[UserId, dict[PeerId, None]] = {}
+        self._rooms: dict[RoomId, str] = {}
         self.aliases: dict[str, UserId | PeerId | None] = {}
         """Names of the static table, case-folded; None: kept free for somebody who has not answered yet."""
         self.changed: Callable[[], None] = lambda: None
@@ -40,6 +41,10 @@ class Directory:
         """Add or replace a contact."""
         self._contacts[contact.party] = contact
         self.changed()
+
+    def put_room(self, room: RoomId, name: str) -> None:
+        """Note under which name a room is shown."""
+        self._rooms[room] = name
 
     def replace_contacts(self, contacts: Iterable[Contact]) -> None:
         self._contacts = {contact.party: contact for contact in contacts}
@@ -121,6 +126,10 @@ class Directory:
 
     def display_name(self, party: Party) -> str:
         """Return the petname, else the self-chosen name with the end of the id."""
+        if isinstance(party, RoomId):
+            name = self._rooms.get(party, "")
+            alike = sum(other.casefold() == name.casefold() for other in self._rooms.values())
+            return f"#{name}" if alike == 1 else f"#{name}~{party.short}"
         if isinstance(party, Hall):
             return str(party)
         if isinstance(party, PeerId):
@@ -138,7 +147,26 @@ class Directory:
         found = []
         for name, parties in by_name.items():
             found += [name] if name and len(parties) == 1 else [self.display_name(party) for party in parties]
-        return sorted(found, key=str.casefold)
+        return sorted(found + [self.display_name(room) for room in self._rooms], key=str.casefold)
+
+    def resolve_room(self, text: str) -> RoomId:
+        """Return which room `NAME`, `NAME~ID` or an id means, with or without `#`; ID: the beginning of it.
+
+        Raise NotFoundError, InvalidPeerError (several).
+        """
+        name, tilde, start = text.strip().lstrip("#").casefold().partition("~")
+        found = [
+            room
+            for room, known in self._rooms.items()
+            if (known.casefold() == name and str(room)[1:].startswith(start))
+            or (not tilde and len(name) >= 10 and str(room)[1:].startswith(name))
+        ]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(self.display_name(room) for room in found)
+            raise InvalidPeerError(f"Several rooms are called {text.strip()[:40]!r}: {names}.")
+        raise NotFoundError(f"There is no room {text.strip()[:40]!r} here.")
 
     def resolve(self, text: str) -> Party:
         """Return whom a typed name, id or prefix of an id means. `hall` is the hall unless a petname takes it.
@@ -160,6 +188,10 @@ class Directory:
                 raise InvalidPeerError(f"Several people are called {text.strip()[:40]!r}: {names}.")
         if wanted == "hall":
             return HALL
+        if wanted[:1] == "#":
+            return self.resolve_room(wanted)
+        if any(name.casefold() == wanted.partition("~")[0] for name in self._rooms.values()):
+            return self.resolve_room(wanted)
         return self.resolve_spec(parse_peer(text))
 
     def _alias(self, name: str) -> UserId | PeerId:

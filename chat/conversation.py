@@ -33,11 +33,15 @@ from p2pnode.chat.model import (
     MessageStateChanged,
     Party,
     RequestReceived,
+    RoomChanged,
+    RoomId,
     StrangerChanged,
     StrangerSaid,
     TableChanged,
 )
 from p2pnode.chat.people import People
+from p2pnode.chat.rooms.console import member_lines, room_macro
+from p2pnode.chat.rooms.console import remark as room_remark
 from p2pnode.chat.service import Chat
 from p2pnode.chat.strangers.console import StrangerConsole, event_lines
 from p2pnode.chat.table.text import table_event_lines, table_lines
@@ -175,6 +179,9 @@ class Conversation:
             return [(event.party, f"! {name(event.party)} does not take your messages.")]
         if isinstance(event, TableChanged):
             return [(event.party or HALL, line) for line in table_event_lines(event)]
+        if isinstance(event, RoomChanged):
+            told = room_remark(self.chat, event)
+            return [(event.room, told)] if told is not None else []
         if isinstance(event, FileChanged) and not event.progress:
             told = remark(event.transfer, name(event.transfer.party))
             return [(event.transfer.party, told)] if told is not None else []
@@ -247,6 +254,12 @@ class Conversation:
             self._lines(await file_lines(self.chat, self.party, macro.argument))
         elif macro.name in STATUS_MACROS:
             self._lines(await status_lines(self.chat, macro.name, macro.argument))
+        elif macro.name == "room":
+            lines, room = await room_macro(self.chat, self.party, macro.argument)
+            self.turn_to(room or self.party)
+            self._lines(lines)
+        elif macro.name == "who" and isinstance(self.party, RoomId):
+            self._lines(member_lines(self.chat, self.party))
         elif macro.name == "search":
             await self._search(macro.argument)
         elif macro.name == "trace":
@@ -348,6 +361,8 @@ class Conversation:
         who = author_label(self.chat, message)
         clock = time.strftime("%H:%M", time.localtime(message.received_at))
         where = "" if isinstance(message.party, Hall) else " (to you)"
+        if isinstance(message.party, RoomId) and message.party != self.party:
+            where = f" ({self.chat.display_name(message.party)})"
         first, *others = message.text.split("\n") or [""]
         self._say(f"{clock} {who}{where}: {first}")
         for line in others:

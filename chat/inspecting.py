@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from p2pnode import PeerId, UserId, safety_number
-from p2pnode.chat.model import Hall, Message, Party, short_id
+from p2pnode.chat.model import Hall, Message, Party, RoomId, short_id
 
 if TYPE_CHECKING:
     from p2pnode.chat.service import Chat
@@ -67,8 +67,10 @@ class Inspector(Protocol):
 
 
 def trace_lines(chat: Chat, inspector: Inspector | None, party: Party) -> list[str]:
-    """Return by which path each device of somebody is reached, and why; of the hall, all members in a line each."""
-    if isinstance(party, Hall):
+    """Return by which path each device of somebody is reached, and why; of the hall or a room, all in a line each."""
+    if isinstance(party, RoomId):
+        devices = tuple(chat.rooms.room(party).exchange.neighbours.all)
+    elif isinstance(party, Hall):
         devices = tuple(member.peer for member in chat.members())
     else:
         devices = chat.attention.devices_of(party)

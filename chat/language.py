@@ -33,6 +33,7 @@ MACROS: dict[str, tuple[str, str]] = {
     "block": ("NAME", "take nothing from NAME any more; \\add NAME takes it back"),
     "verify": ("NAME [yes]", "the safety number to compare with NAME's; yes: they are the same"),
     "file": ("[NAME] PATH", "send a file or folder; \\file lists all, \\file accept|refuse|cancel ID"),
+    "room": ("list|create NAME [open]|join NAME", "group chat; \\room invite|remove [ROOM] WHO, members, leave"),
     "search": ("TEXT", "messages of this conversation that contain TEXT"),
     "table": ("", "the people of your table (--peers), and who of them was found"),
     "trace": ("[NAME]", "by which path NAME is reached, how fast, and why so"),

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from p2pnode import Address, PeerId, UserId
+from p2pnode.chat.places import HALL, STRANGER, Hall, RoomId, Stranger
+from p2pnode.chat.rooms.model import RoomChanged, RoomInfo, RoomMember
 
 __all__ = [
     "HALL",
@@ -33,6 +35,10 @@ __all__ = [
     "Party",
     "PresenceSeen",
     "RequestReceived",
+    "RoomChanged",
+    "RoomId",
+    "RoomInfo",
+    "RoomMember",
     "SendResult",
     "StatusChanged",
     "Stranger",
@@ -47,33 +53,8 @@ __all__ = [
 ]
 
 
-class Hall:
-    """The room of everybody who joined through one another or met on the LAN; one per node: `HALL`."""
-
-    def __str__(self) -> str:
-        return "hall"
-
-    def __repr__(self) -> str:
-        return "<Hall>"
-
-
-HALL = Hall()
-
-
-class Stranger(Hall):
-    """The conversation with a stranger (docs/random.md): like the hall, nobody that can be named, but never stored."""
-
-    def __str__(self) -> str:
-        return "stranger"
-
-    def __repr__(self) -> str:
-        return "<Stranger>"
-
-
-STRANGER = Stranger()
-
 Party = UserId | PeerId | Hall
-"""Whom a conversation is with: a user (all devices), a node whose user is not known yet, or the hall."""
+"""Whom a conversation is with: a user (all devices), a node whose user is not known yet, a room, or the hall."""
 
 MessageState = Literal["queued", "stored", "delivered", "read", "refused", "received"]
 """queued: on our disk · stored: sealed in mailbox nodes · delivered: on the other's disk · read · refused: the other
@@ -91,7 +72,9 @@ waiting to go on · done: checked, and under its name · refused, failed, cancel
 
 
 def party_columns(party: Party) -> tuple[str, bytes]:
-    """Return (kind, key) as the database names a party: kind `user`, `peer` or `hall`, key 32 bytes or none."""
+    """Return (kind, key) as the database names a party: kind `user`, `peer`, `room` or `hall`, key 32 bytes or none."""
+    if isinstance(party, RoomId):
+        return "room", party.raw
     if isinstance(party, UserId):
         return "user", party.raw
     if isinstance(party, PeerId):
@@ -105,7 +88,7 @@ def party_from_columns(kind: str, key: bytes) -> Party:
         return UserId(key)
     if kind == "peer":
         return PeerId(key)
-    return HALL
+    return RoomId(key) if kind == "room" else HALL
 
 
 def short_id(who: UserId | PeerId) -> str:
@@ -140,6 +123,8 @@ class Message:
     sequence: int = 0
     told_by: PeerId | None = None
     everywhere: bool = False
+    ordinal: int = 0
+    """Where a conversation shows it: rising; in a room the same on every device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,4 +361,5 @@ ChatEvent = (
     | StrangerChanged
     | StrangerSaid
     | TableChanged
+    | RoomChanged
 )

@@ -13,7 +13,7 @@ from p2pnode.chat.model import party_from_columns as party_of
 _COLUMNS = """
     SELECT m.position, m.id, c.kind, c.key, m.author, m.author_user, coalesce(d.name, t.name, ''), m.outgoing, m.text,
            m.sent_at, m.received_at, m.state, m.reason, m.author_seq, t.teller,
-           m.everywhere
+           m.everywhere, m.ordinal
 """
 _JOINED = """JOIN conversations AS c ON c.id = m.conversation LEFT JOIN devices AS d ON d.peer = m.author
     LEFT JOIN told AS t ON t.message = m.position"""
@@ -45,6 +45,7 @@ def message_of(row: Sequence[Any]) -> Message:
         sequence=row[13],
         told_by=PeerId(row[14]) if row[14] is not None else None,
         everywhere=bool(row[15]),
+        ordinal=row[16],
     )
 
 

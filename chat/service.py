@@ -56,12 +56,14 @@ from p2pnode.chat.model import (
     MessageStateChanged,
     Party,
     PresenceSeen,
+    RoomId,
     SendResult,
 )
 from p2pnode.chat.ports import Cancel, NodePort, Part, SessionPort, addresses_of
 from p2pnode.chat.protocol import CHAT_PROTOCOL, ID_BYTES, Hello, is_device_of
 from p2pnode.chat.reception import Reception
 from p2pnode.chat.resolving import Resolver
+from p2pnode.chat.rooms.service import Rooms
 from p2pnode.chat.store import ChatStore, DeviceRow, Outgoing
 from p2pnode.chat.strangers.service import Strangers
 from p2pnode.chat.table.rows import TableRow
@@ -117,6 +119,7 @@ class Chat(Contacting):
         self.hall_history = HallHistory(self)
         self.gossip = Gossip(self, store.database)
         self.devices = Devices(self)
+        self.rooms = Rooms(self)
         self.parts: tuple[Part, ...] = (
             self.devices,
             self.files,
@@ -125,6 +128,7 @@ class Chat(Contacting):
             self.table,
             self.hall_history,
             self.gossip,
+            self.rooms,
         )
         """What else works on the sessions, in the order of starting."""
         self.drops: Counter[str] = Counter()
@@ -198,6 +202,8 @@ class Chat(Contacting):
         """Put a message on its way: on our disk when this returns. Raise as `send`."""
         check_text(text)
         self.devices.ensure_counts()
+        if isinstance(target, RoomId):
+            return await self.rooms.post(target, text)
         party = self._conversation(target)
         if party is STRANGER:
             raise InvalidPeerError("A stranger has no name; use the calls for strangers.")

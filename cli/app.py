@@ -23,6 +23,7 @@ _MODULES = {
     "commands_presence": ("presence",),
     "commands_topic": ("topic",),
     "commands_random": ("random",),
+    "commands_room": ("rooms",),
     "commands_lab": ("lab",),
     "commands_simulate": ("simulate",),
 }

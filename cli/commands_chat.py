@@ -295,11 +295,14 @@ async def _party(store: ChatStore, text: str, own: PeerId, user: UserId) -> Part
     from p2pnode import parse_peer
     from p2pnode.api.service import named
     from p2pnode.chat import Directory
+    from p2pnode.chat.rooms.records import RoomRecords
 
     directory = Directory(user, own)
     directory.replace_contacts(await store.contacts())
     for device in await store.devices():
         directory.learn(device)
+    for row in await RoomRecords(store.database).rooms():
+        directory.put_room(row.id, row.name)
     spec = parse_peer(text)
     return named(spec, directory) if spec.name is not None else directory.resolve_spec(spec)
 

@@ -21,7 +21,7 @@ from textual.widgets import Static, TextArea
 from p2pnode import P2PError, PeerId, clean
 from p2pnode.chat import MAX_TEXT_BYTES, Chat, Conversation, Inspector, Message, Party, People, RequestReceived
 from p2pnode.chat.language import Macro, parse_line
-from p2pnode.chat.model import FileChanged, Hall
+from p2pnode.chat.model import FileChanged, Hall, RoomChanged
 from p2pnode.chat.told.text import author_label
 from p2pnode.cli.screen.details import Details, describe
 from p2pnode.cli.screen.dialogs import Help, OwnId, Whereabouts
@@ -287,8 +287,8 @@ class ChatApp(App[bool]):
         for event in batch.events:
             for party, line in self.conversation.remarks(event):
                 self.tell(line, party)
-                if isinstance(event, RequestReceived | FileChanged) and line.startswith("*"):
-                    title = "Files" if isinstance(event, FileChanged) else "Somebody new"
+                if isinstance(event, RequestReceived | FileChanged | RoomChanged) and line.startswith("*"):
+                    title = {FileChanged: "Files", RoomChanged: "Rooms"}.get(type(event), "Somebody new")
                     self.notify(clean(line).removeprefix("* "), title=title, markup=False)
         self.rooms.know(self.chat.directory.contacts() if batch.events or batch.messages else ())
         if shown or timeline_changed:

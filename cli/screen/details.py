@@ -9,7 +9,8 @@ from textual.widgets import Static
 
 from p2pnode import PeerId, UserId, clean
 from p2pnode.chat import Chat, Inspector, Party, PathDetails
-from p2pnode.chat.model import STRANGER, Hall, short_id
+from p2pnode.chat.model import STRANGER, Hall, RoomId, short_id
+from p2pnode.chat.rooms.console import member_lines
 from p2pnode.chat.strangers.console import status_of
 from p2pnode.cli.screen.sidebar import PRESENCE
 
@@ -57,6 +58,8 @@ def describe(chat: Chat, inspector: Inspector | None, party: Party, presence: st
     """Return what is known of a conversation and of this node. Nothing in it is read as markup."""
     if party is STRANGER:
         pieces = _stranger(chat)
+    elif isinstance(party, RoomId):
+        pieces = _room(chat, party)
     else:
         pieces = _hall(chat, inspector) if isinstance(party, Hall) else _person(chat, inspector, party, presence)
     if inspector is not None:
@@ -116,6 +119,25 @@ def _hall(chat: Chat, inspector: Inspector | None) -> list[Piece]:
         pieces.append((f"{PRESENCE['online']} ", "$text-success"))
         pieces.append((f"{chat.display_name(member.user or member.peer)}", ""))
         pieces.append((f"  {path.path if path is not None else ''}{rtt}\n", "$foreground-muted"))
+    return pieces
+
+
+def _room(chat: Chat, party: RoomId) -> list[Piece]:
+    info = next((info for info in chat.rooms.all() if info.id == party), None)
+    if info is None:
+        return [(f"{chat.display_name(party)}\n", "bold"), ("you are not in it\n", "$text-warning")]
+    kind = "open: whoever finds it may join" if info.open else "by invitation: \\room invite NAME"
+    pieces: list[Piece] = [
+        (f"{chat.display_name(party)}\n", "bold"),
+        (f"{info.state}{', yours' if info.role == 'owner' else ''}\n", "$foreground-muted"),
+        (f"{kind}\n", "$foreground-muted"),
+        (f"{info.members} members, {info.neighbours} devices connected\n", "$foreground-muted"),
+    ]
+    if info.state == "joined":
+        lines = member_lines(chat, party)
+        pieces += [(f"{line.strip()}\n", "") for line in lines[:MEMBERS_SHOWN]]
+        if len(lines) > MEMBERS_SHOWN:
+            pieces.append((f"and {len(lines) - MEMBERS_SHOWN} more: \\room members\n", "$foreground-muted"))
     return pieces
 
 

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from p2pnode.chat import Chat, ChatEvent, Message, MessageReceived, MessageStateChanged
+from p2pnode.chat import Chat, ChatEvent, Message, MessageReceived, MessageStateChanged, RoomChanged
 from p2pnode.chat.model import HallTold, MessageState
 
 __all__ = ["Batch", "Feed"]
@@ -80,5 +80,6 @@ class Feed:
             if event.state == "refused":
                 self._events.append(event)
         else:
+            self._stored = self._stored or isinstance(event, RoomChanged)  # a latecomer's history is told of as one
             self._events.append(event)
         self._news.set()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from p2pnode.chat import HALL, Contact, ConversationSummary, Message, Party
-from p2pnode.chat.model import Hall
+from p2pnode.chat.model import Hall, RoomId
 
 __all__ = ["Room", "Rooms"]
 
@@ -75,7 +75,8 @@ class Rooms:
         """Return all in the order of showing."""
 
         def place(room: Room) -> tuple[bool, float, str]:
-            return (not isinstance(room.party, Hall), -room.last_at, self._name_of(room.party).casefold())
+            first = isinstance(room.party, Hall) and not isinstance(room.party, RoomId)
+            return (not first, -room.last_at, self._name_of(room.party).casefold())
 
         return sorted(self._rooms.values(), key=place)
 

@@ -108,7 +108,8 @@ class RoomList(ScrollView, can_focus=False):
         return Strip(segments).adjust_cell_length(width, base)
 
     def _row(self, room: Room, opened: bool) -> Row:
-        return *self._sign(room), clean(self._name_of(room.party), limit=80), room.unread, opened
+        name = clean(self._name_of(room.party), limit=80).removeprefix("#")
+        return *self._sign(room), name, room.unread, opened
 
     def _sign(self, room: Room) -> tuple[str, str]:
         if isinstance(room.party, Hall):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from p2pnode.chat import Message, Party
-from p2pnode.chat.model import MessageState
+from p2pnode.chat.model import MessageState, RoomId
 
 __all__ = ["Item", "Remark", "Timeline"]
 
@@ -86,7 +87,9 @@ class Timeline:
         if message.position in self._positions or not self.at_end:
             return False
         place = len(self._messages)
-        if self._is_late(message):
+        if isinstance(self.party, RoomId):  # the same place on every device, whenever it came
+            place = bisect(self._messages, _place(message), key=_place)
+        elif self._is_late(message):
             later = (m.author == message.author and m.sequence > message.sequence for m in self._messages)
             place = list(later).index(True)
         self._messages.insert(place, message)
@@ -140,3 +143,7 @@ class Timeline:
         """Whether a later message of the same author is among the loaded ones; usually the newest one tells."""
         newest = next((m for m in reversed(self._messages) if m.author == message.author), None)
         return newest is not None and newest.sequence > message.sequence
+
+
+def _place(message: Message) -> tuple[int, int, int]:
+    return message.ordinal, message.sequence, message.position

@@ -309,7 +309,7 @@ class FakeNode(FakeMailing, FakeDevices):
 class FakeWorld:
     """All nodes, by id. `delay`: one way, seconds. `bytes_per_s`: of each stream, 0: no limit. `walls`: pairs that
     cannot reach each other. `holders`: of mail. `streams`: both ends of all that ever were. `lists`: those
-    that were published."""
+    that were published. `topics`: who announces what."""
 
     delay: float = 0.005
     bytes_per_s: float = 0.0
@@ -319,6 +319,7 @@ class FakeWorld:
     streams: list[FakeStream] = field(default_factory=list)
     holders: FakeHolders | None = None
     lists: dict[UserId, DeviceList] = field(default_factory=dict)
+    topics: dict[str | bytes, dict[PeerId, bytes]] = field(default_factory=dict)
 
 
 class Person:
