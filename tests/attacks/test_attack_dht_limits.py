@@ -156,6 +156,27 @@ def test_attack_p1_the_heaviest_prefix_loses_first() -> None:
     assert (len(storage), storage.bytes, len(storage._accounts)) == (0, 0, 0)
 
 
+def test_attack_p1_one_ipv6_32_with_thousands_of_48s_pushes_nobody_out() -> None:
+    """Mail from each /48 of one /32, which costs its owner nothing, beside a neighbour that handed over 60 letters."""
+    peer = World().peer("5.0.0.1")
+    storage = RecordStorage(peer.tag, DhtSettings(mail_bytes=1_200_000, prefix_records=64))
+
+    def put(name: bytes, prefix: bytes) -> bool:
+        return storage.store(record(peer, salt=b"mail/" + name), Realm.PUBLIC, prefix, 0.0, WALL) is None
+
+    assert all(put(b"n%d" % i, b"\5\5\5") for i in range(60))
+    assert all(put(b"o%d" % i, b"\6\6%c" % i) for i in range(60))
+    for i in range(2_000):
+        put(b"x%d" % i, b"\x20\x01\x0d\xb8" + i.to_bytes(2, "big"))
+    assert all(put(b"l%d" % i, b"\x2a\1\1%c\0\0" % i) for i in range(60))  # whoever comes later finds room
+    held = [entry.prefix for _, entry in storage]
+    flood = sum(prefix[:1] == b"\x20" for prefix in held)
+    print(f"P1: 2,000 /48s of one /32 hold {flood} records beside {len(held) - flood} of 180 others")
+    assert len(held) - flood == 180
+    storage.expire(1e7)
+    assert (len(storage), storage.bytes, len(storage._mail), len(storage._mail._wides)) == (0, 0, 0, 0)
+
+
 def test_attack_k1_hostile_answers_are_ignored_and_lookups_end() -> None:
     """Private, multicast, port 0, own id, duplicates, endless contacts: ignored and counted; nothing private asked."""
     world, a, _ = pair()
