@@ -154,6 +154,8 @@ class Gossip:
     def _is_contact(self, device: PeerId, user: UserId) -> bool:
         directory = self._chat.directory
         accepted = directory.state_of(user) == "accepted" or directory.state_of(device) == "accepted"
+        if not self._chat.devices.listed(user, (device,)):
+            return False  # revoked
         return accepted and directory.state_of(user) != "blocked" and not directory.is_blocked(device)
 
     def _is_friend(self, peer: PeerId) -> bool:

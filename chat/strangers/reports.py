@@ -71,12 +71,16 @@ class Reports:
         if device in self._read_at:
             return
         self._read_at[device] = now
+        answered = False
         try:
             async with asyncio.timeout(READ_S):
                 listing = await node.topic(reports_topic(device, epoch), limit=MAX_READ)
+            answered = listing.answered > 0
         except (TimeoutError, P2PError):
-            del self._read_at[device]
             return
+        finally:
+            if not answered:  # also when the search was given up meanwhile: who asks again is not taken unseen
+                self._read_at.pop(device, None)
         valid: dict[bytes, float] = {}
         for member in listing.members:
             try:

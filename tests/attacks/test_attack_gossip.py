@@ -10,7 +10,8 @@ import pytest
 from msgspec.structs import replace
 from support.chat_fakes import FakeWorld, Person, befriend
 
-from p2pnode import AccountKey, NodeKey, P2PError, UserId
+from p2pnode import AccountKey, DeviceList, NodeKey, P2PError, UserId
+from p2pnode.chat.devices.lists import KnownList
 from p2pnode.chat.gossip.book import MAX_DEVICES, MAX_OF_USER, Book
 from p2pnode.chat.gossip.service import BURST
 from p2pnode.chat.gossip.statements import Body, Statement, entry_of, fill_of, sign, tag_of
@@ -201,3 +202,24 @@ def test_attack_x3_two_statements_do_not_tell_how_many_contacts_there_are() -> N
     more = sign(key, replace(body, at=3, audience=[*contacts, rng.randbytes(8)]), fill_of(key))
     assert one.audience == same.audience
     assert len(one.audience - more.audience) == len(more.audience - one.audience) == 1
+
+
+def test_attack_v3_a_revoked_device_says_nothing_in_its_users_name() -> None:
+    """Carol's phone is stolen, and she revokes it: what it says goes nowhere, also through somebody who missed that."""
+
+    async def main(world: FakeWorld) -> None:
+        bob, carol, eve = await town(world)
+        stolen = carol.node
+        other = NodeKey.generate(random.Random(3).randbytes).peer_id
+        await bob.chat.devices._take(KnownList.sign(stolen.account, DeviceList(bob.chat.now_ms(), (other,))))
+        assert bob.chat.gossip.told_of(stolen.user_id) is None
+        body = Body(
+            stolen.key.public_raw, stolen.account.public_raw, device_proof(stolen.account, stolen.peer_id),
+            bob.chat.now_ms() + 1_000, True, "carol", "send money", stolen.key.x25519_public, [], [],
+        )  # fmt: skip
+        eve.chat.gossip._speaking[bob.node.peer_id].tell(sign(stolen.key, body, fill_of(stolen.key)))
+        await asyncio.sleep(5)
+        assert bob.chat.gossip.told_of(stolen.user_id) is None
+        assert bob.chat.gossip.status_of(stolen.user_id) == ""
+
+    run(main)
