@@ -254,17 +254,18 @@ class Gossip:
                 talk.tell(statement)
         if statement.addresses and statement.device != teller:
             self._chat.links.hint(statement.device, statement.addresses)
-        self._emit(before, statement)
+        self._emit(before, statement, teller)
         if before is None:
             self.people_changed()  # one more who may hear us, and whom we ask for
 
-    def _emit(self, before: Told | None, statement: Statement) -> None:
+    def _emit(self, before: Told | None, statement: Statement, teller: PeerId) -> None:
         told = self._book.told(statement.device, self._chat.now_ms())
         if told is None:
             return
-        if before is None or before.text != told.text:
+        if told.text != ("" if before is None else before.text):
             self._chat.emit(StatusChanged(told.device, told.user, told.text))
-        if self._chat.node.session(told.device) is None and (before is None or before.state != told.state):
+        here = self._chat.node.session(told.device) is not None or teller == told.device  # the session itself tells
+        if not here and (before is None or before.state != told.state):
             seen = PresenceSeen(told.device, told.user, told.online, told.age_s, told.state, "contact")
             self._chat.emit(seen)
 
