@@ -21,6 +21,7 @@ from p2pnode.api.file_routes import ROUTES as FILE_ROUTES
 from p2pnode.api.guard import MAX_BODY_BYTES, SECURITY_HEADERS, Refusal, judge
 from p2pnode.api.hall_routes import ROUTES as HALL_ROUTES
 from p2pnode.api.http import REQUEST_S
+from p2pnode.api.name_routes import ROUTES as NAME_ROUTES
 from p2pnode.api.netcheck_routes import ROUTES as NETCHECK_ROUTES
 from p2pnode.api.node_routes import ROUTES as NODE_ROUTES
 from p2pnode.api.node_routes import trace_entries
@@ -53,6 +54,7 @@ ROUTES: list[Route] = [
     *RANDOM_ROUTES,
     *PRESENCE_ROUTES,
     *ROOM_ROUTES,
+    *NAME_ROUTES,
     Route("GET", "/v1/openapi.json", "The OpenAPI document", openapi),
 ]
 

@@ -14,7 +14,8 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 
-from p2pnode import P2PError, PeerId, PeerOfflineError, UserId, WrongKeyError, clean, clean_name, parse_peer
+from p2pnode import P2PError, PeerOfflineError, WrongKeyError, clean, clean_name
+from p2pnode.chat.adding import add_lines
 from p2pnode.chat.files.text import remark
 from p2pnode.chat.filing import file_lines
 from p2pnode.chat.gossip.console import STATUS_MACROS, status_lines
@@ -39,6 +40,7 @@ from p2pnode.chat.model import (
     StrangerSaid,
     TableChanged,
 )
+from p2pnode.chat.names.console import name_lines
 from p2pnode.chat.people import People
 from p2pnode.chat.rooms.console import member_lines, room_macro
 from p2pnode.chat.rooms.console import remark as room_remark
@@ -240,8 +242,10 @@ class Conversation:
             self._say("* You have left the hall; \\chat leads back.")
         elif macro.name == "chat":
             await self._turn_to_named(macro.argument)
+        elif macro.name == "find":
+            self._lines(await name_lines(self.chat, macro.argument))
         elif macro.name == "add":
-            await self._add(macro.argument)
+            self._lines(await add_lines(self.chat, macro.argument))
         elif macro.name == "block":
             await self._block(macro.argument)
         elif macro.name == "verify":
@@ -329,22 +333,6 @@ class Conversation:
             self._say("* Plain text goes to everybody in the hall.")
         else:
             self._say(f"* Plain text goes to {self.chat.display_name(self.party)}; \\chat leads back to the hall.")
-
-    async def _add(self, argument: str) -> None:
-        who, _, petname = argument.partition(" ")
-        if not who:
-            self._say("! \\add NAME or \\add PEER: who?")
-            return
-        try:
-            party = self.chat.resolve(argument)
-            petname = ""
-        except P2PError:
-            party = self._party_of_spec(who)
-        contact = await self.chat.add_contact(party, clean_name(petname) or None)
-        self._say(f"* {self.chat.display_name(contact.party)} is a contact now.")
-
-    def _party_of_spec(self, who: str) -> UserId | PeerId:
-        return self.chat.directory.resolve_spec(parse_peer(who))
 
     async def _ping(self, argument: str) -> None:
         host, _, port_text = argument.partition(" ")

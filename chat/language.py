@@ -29,6 +29,7 @@ MACROS: dict[str, tuple[str, str]] = {
     "status": ("[TEXT]", "what contacts see beside your name; -: nothing"),
     "invisible": ("", "look offline, while messages still come and go"),
     "visible": ("", "be seen again"),
+    "find": ("NAME", "who in the network calls itself NAME; you choose whom to \\add"),
     "add": ("NAME|PEER [PETNAME]", "make somebody a contact, or accept a request"),
     "block": ("NAME", "take nothing from NAME any more; \\add NAME takes it back"),
     "verify": ("NAME [yes]", "the safety number to compare with NAME's; yes: they are the same"),

@@ -320,8 +320,13 @@ _GOSSIP: Migration = (
     ) WITHOUT ROWID""",
 )
 
+_NAMES: Migration = (
+    # Since when we have claimed a name (chat/names). since: Unix seconds.
+    "CREATE TABLE names_claimed (name TEXT PRIMARY KEY, since INTEGER NOT NULL) WITHOUT ROWID",
+)
+
 MIGRATIONS: tuple[Migration, ...] = (
-    _FIRST, _SEEN, _SEARCH, _FILES, _MAIL, _STRANGERS, _KEEPING, _ROOMS, DEVICES, _GOSSIP,
+    _FIRST, _SEEN, _SEARCH, _FILES, _MAIL, _STRANGERS, _KEEPING, _ROOMS, DEVICES, _GOSSIP, _NAMES,
 )  # fmt: skip
 
 

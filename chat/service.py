@@ -59,6 +59,7 @@ from p2pnode.chat.model import (
     RoomId,
     SendResult,
 )
+from p2pnode.chat.names.service import Names
 from p2pnode.chat.ports import Cancel, NodePort, Part, SessionPort, addresses_of
 from p2pnode.chat.protocol import CHAT_PROTOCOL, ID_BYTES, Hello, is_device_of
 from p2pnode.chat.reception import Reception
@@ -95,6 +96,10 @@ class ChatSettings:
     """Tell contacts which of their messages were read."""
     table: tuple[TableRow, ...] = ()
     """People at fixed addresses, found without any discovery."""
+    claim_name: bool = True
+    """Tell everybody who looks for our name that we have it."""
+    tell_contacts: bool = True
+    """Tell contacts who ask for somebody whether that is a contact of ours as well."""
 
 
 class Chat(Contacting):
@@ -120,6 +125,7 @@ class Chat(Contacting):
         self.gossip = Gossip(self, store.database)
         self.devices = Devices(self)
         self.rooms = Rooms(self)
+        self.names = Names(self, store.database)
         self.parts: tuple[Part, ...] = (
             self.devices,
             self.files,
@@ -129,6 +135,7 @@ class Chat(Contacting):
             self.hall_history,
             self.gossip,
             self.rooms,
+            self.names,
         )
         """What else works on the sessions, in the order of starting."""
         self.drops: Counter[str] = Counter()

@@ -21,6 +21,7 @@ _MODULES = {
     "commands_chat": ("send", "messages", "history", "contacts"),
     "commands_file": ("file",),
     "commands_presence": ("presence",),
+    "commands_names": ("names",),
     "commands_topic": ("topic",),
     "commands_random": ("random",),
     "commands_room": ("rooms",),

@@ -143,6 +143,8 @@ class _Program:
         self.metrics: Address | None = config["metrics"]
         self.downloads = config["downloads"] or invocation.home.path / "downloads"
         self.auto_accept: int = config["auto-accept"]
+        self.claim_name: bool = config["claim-name"] and not config["relay-only"]
+        self.tell_contacts: bool = config["tell-contacts"]
         self.on_message: str = config["on-message"]
         self.bell: bool = config["bell"]
         self.desktop: str = config["desktop-notices"]
@@ -198,7 +200,13 @@ class _Program:
     def _chat_settings(self) -> ChatSettings:
         peer = self.settings.role == "peer"  # a bootstrap node is nobody to write to
         files = FileSettings(self.downloads.absolute() if peer else None, self.auto_accept)
-        return ChatSettings(hall=peer, files=files, table=self.table if peer else ())
+        return ChatSettings(
+            hall=peer,
+            files=files,
+            table=self.table if peer else (),
+            claim_name=peer and self.claim_name,
+            tell_contacts=self.tell_contacts,
+        )
 
     async def _work(
         self, service: Service, api: ApiServer, feed: EventFeed | None, stop: Stop, metrics: MetricsServer | None

@@ -176,6 +176,7 @@ def others(seeds: Seeds) -> None:
     seeds["mail_parts"] += [letter, b"\x01" + b"\0" * 2047]
     gossip = vectors("gossip")
     seeds["gossip_frame"] += [frame[2:] for frame in hexes(gossip["frames"].values())]
+    seeds["name_claim"].append(bytes.fromhex(gossip["name_claim"]))
     statement = bytes.fromhex(gossip["statement"])
     seeds["gossip_statement"] += [statement, b"\0" * 200, b"\0" * 64 + statement[64:]]
     peer = vectors("identity")["ids"][0]["peer_id"]

@@ -54,6 +54,7 @@ WITHOUT_IO = tuple(
         "chat/gossip": "book statements wire",
         "chat/devices": "codes link_wire lists migration sync_wire wire",
         "chat/rooms": "entries log mesh model roll wire",
+        "chat/names": "claims",
         "chat/strangers": "judging lobby receipts seat wire",
         "chat/table": "rows text",
         "chat/told": "text wire",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -34,7 +35,7 @@ from p2pnode.chat.gossip.statements import (
 )
 from p2pnode.chat.gossip.store import GossipStore
 from p2pnode.chat.gossip.talk import Talk
-from p2pnode.chat.gossip.wire import GOSSIP_PROTOCOL, MAX_TAGS, Ask, GossipFrame, Tell
+from p2pnode.chat.gossip.wire import GOSSIP_PROTOCOL, MAX_TAGS, MAX_USERS, Ask, GossipFrame, Know, Known
 from p2pnode.chat.limits import Buckets
 from p2pnode.chat.link import BROKEN
 from p2pnode.chat.model import ChatEvent, MessageReceived, MessageStateChanged, PresenceSeen, StatusChanged
@@ -51,6 +52,7 @@ log = structlog.get_logger(__name__)
 REVIEW_S = 1.0  # changes that come together are one statement
 LEAVE_S = 0.5  # of the two seconds that leaving may take
 RATE, BURST = 1.0, 300.0  # statements of one device that are looked at, per second: two signatures each
+QUESTIONS_RATE, QUESTIONS_BURST = 1 / 30, 10.0  # that a contact may ask whom we know: not to walk through our contacts
 
 
 class Gossip:
@@ -66,6 +68,8 @@ class Gossip:
         self._own: Statement | None = None
         self._review: asyncio.Task[None] | None = None
         self._budget = Buckets(rate=RATE, burst=BURST)
+        self._questions = Buckets(rate=QUESTIONS_RATE, burst=QUESTIONS_BURST)
+        self._asking: dict[int, tuple[set[PeerId], dict[UserId, list[UserId | PeerId]], asyncio.Event]] = {}
         self._cancels: list[Cancel] = []
         self._stopping = False
 
@@ -121,12 +125,14 @@ class Gossip:
             return
         await self._store.put_own(self._text, invisible=invisible)
         if invisible:
+            await self._chat.names.withdraw()
             await self._chat.hall.leave(LEAVE_S)
             await self._take_leave()
         self._invisible = invisible
         await self._chat.node.set_invisible(invisible)
         if not invisible:
             self._chat.links.came(None)
+            self._chat.names.renew()
 
     def told_of(self, party: UserId | PeerId) -> Told | None:
         """Return what a contact said last of itself, by one of its devices: one that is here before one that is not."""
@@ -141,6 +147,31 @@ class Gossip:
         now_ms = self._chat.now_ms()
         told = [found for device in devices if (found := self._book.told(device, now_ms)) is not None]
         return min(told, key=lambda each: each.age_s).text if told else ""
+
+    def presence_of(self, user: UserId) -> str:
+        """Return what is known of a user just now: `online`, `last_seen`, `offline`, or "" for nothing."""
+        told = self.told_of(user)
+        return told.state if told is not None else ""
+
+    async def who_knows(self, users: Sequence[UserId], timeout: float) -> dict[UserId, list[UserId | PeerId]]:
+        """Ask the contacts who are here which of these users (the first 50) are contacts of theirs. Return whom each is
+        a contact of, as far as they said so within `timeout` seconds; they may not want to."""
+        found: dict[UserId, list[UserId | PeerId]] = {user: [] for user in users[:MAX_USERS]}
+        talks = [talk for talk in self._speaking.values() if not talk.session.closed]
+        if not talks or not found:
+            return found
+        number = int.from_bytes(self._chat.node.network.token_bytes(4), "big")
+        done = asyncio.Event()
+        self._asking[number] = ({talk.session.peer for talk in talks}, found, done)
+        for talk in talks:
+            talk.say(Know(number, [user.raw for user in found]))
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await done.wait()
+        finally:
+            del self._asking[number]
+        return found
 
     # what the chat tells
 
@@ -231,9 +262,37 @@ class Gossip:
                 talk.tell(statement)
             self._look(peer)  # it has accepted us, or it would not ask
             return
-        assert isinstance(frame, Tell)  # noqa: S101 - the other kind of frame
-        for packed in frame.statements:
-            self._told(peer, packed)
+        if isinstance(frame, Know):
+            if self._listening.get(peer) is not talk:
+                raise BadPacket("not_an_answer")
+            talk.say(Known(frame.number, [raw for raw in frame.users if self._says_to_know(peer, raw)]))
+        elif isinstance(frame, Known):
+            self._answered(peer, frame)
+        else:
+            for packed in frame.statements:
+                self._told(peer, packed)
+
+    def _says_to_know(self, peer: PeerId, raw: bytes) -> bool:
+        """Whether to tell a contact that somebody is a contact of ours as well."""
+        if not self._chat.settings.tell_contacts:
+            return False
+        user = UserId.from_untrusted(raw)
+        if self._chat.directory.state_of(user) != "accepted":
+            return False
+        return self._questions.take(self._chat.directory.party_of(peer), self._chat.node.network.monotonic())
+
+    def _answered(self, peer: PeerId, frame: Known) -> None:
+        asked = self._asking.get(frame.number)
+        if asked is None or peer not in asked[0]:
+            return  # too late
+        waited_for, found, done = asked
+        waited_for.discard(peer)
+        for raw in set(frame.users):
+            friends = found.get(UserId.from_untrusted(raw))
+            if friends is not None and self._chat.directory.party_of(peer) not in friends:
+                friends.append(self._chat.directory.party_of(peer))
+        if not waited_for:
+            done.set()
 
     def _told(self, teller: PeerId, packed: bytes) -> None:
         if not self._budget.take(teller, self._chat.node.network.monotonic()):

@@ -1,21 +1,22 @@
-"""Gossip: frames of its stream, statements as others pass them on."""
+"""Gossip: frames of its stream, statements as others pass them on; claims of names."""
 
 from __future__ import annotations
 
 import contextlib
 import random
 
-from p2pnode import AccountKey, BadPacket, NodeKey
+from p2pnode import AccountKey, BadPacket, NodeKey, TopicMember
 from p2pnode.chat.gossip.statements import ENTRY_BYTES, PADDED_TO, Body, Statement, sign
 from p2pnode.chat.gossip.wire import decode_untrusted, encode
+from p2pnode.chat.names.claims import Claim, read_claim_untrusted
 from p2pnode.chat.protocol import device_proof
 from targets.base import Target
 from targets.framed import frame_target
 
 __all__ = ["TARGETS"]
 
-_RNG = random.Random("fuzz gossip")
-_KEY, _ACCOUNT = NodeKey.generate(_RNG.randbytes), AccountKey.generate(_RNG.randbytes)
+_RNG = random.Random("p2pnode gossip vectors")  # the keys of the vectors, so that their claim is a valid one here
+_KEY, _, _ACCOUNT = NodeKey.generate(_RNG.randbytes), _RNG.randbytes(64), AccountKey.generate(_RNG.randbytes)
 _GOOD = sign(
     _KEY,
     Body(
@@ -40,7 +41,13 @@ def hold_statement(data: bytes, statement: Statement) -> None:
     assert (again.device, again.user, again.text) == (statement.device, statement.user, statement.text)
 
 
+def read_claim(data: bytes) -> Claim:
+    """An entry of a name's topic, by a device that the account vouches for."""
+    return read_claim_untrusted(TopicMember(_KEY.peer_id, data, 0.0))
+
+
 TARGETS = [
+    Target("name_claim", read_claim, max_bytes=220),
     frame_target("gossip_frame", decode_untrusted, encode, head=2, max_bytes=4_000),
     Target("gossip_statement", read_statement, hold_statement, max_bytes=1_000),
 ]

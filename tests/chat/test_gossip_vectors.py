@@ -1,7 +1,8 @@
-"""tests/vectors/gossip.json: a statement, tags and frames as bytes. Run this file to write it anew."""
+"""tests/vectors/gossip.json: a statement, tags, frames, a claim of a name. Run this file to write it anew."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from p2pnode import AccountKey, Address, BadPacket, NodeKey
+from p2pnode import AccountKey, Address, BadPacket, NodeKey, TopicMember
 from p2pnode.chat.gossip import wire
 from p2pnode.chat.gossip.statements import Body, Statement, entry_of, sign, tag_of
+from p2pnode.chat.names.claims import encode_claim, read_claim_untrusted
 from p2pnode.chat.protocol import device_proof
 
 PATH = Path(__file__).parent.parent / "vectors" / "gossip.json"
@@ -44,6 +46,8 @@ def examples() -> dict[str, wire.GossipFrame]:
         "ask": wire.Ask([case.tag]),
         "ask_for_nobody": wire.Ask([]),
         "tell": wire.Tell([case.statement().packed]),
+        "know": wire.Know(7, [case.account.public_raw]),
+        "known": wire.Known(7, []),
     }
 
 
@@ -59,6 +63,9 @@ def vectors() -> dict[str, Any]:
         "tag": case.tag.hex(),
         "entry": entry_of(case.tag, case.reader.peer_id).hex(),
         "statement": case.statement().packed.hex(),
+        "name_claim": encode_claim(
+            case.account.user_id, device_proof(case.account, case.author.peer_id), 1_700_000_000
+        ).hex(),
         "frames": {name: wire.encode(frame).hex() for name, frame in examples().items()},
     }
 
@@ -85,6 +92,20 @@ def test_statement_of_the_vectors_is_believed_and_both_make_the_tag() -> None:
     assert entry_of(tag, case.reader.peer_id) in statement.audience
     assert entry_of(tag, case.author.peer_id) not in statement.audience
     assert len(statement.audience) == 16
+
+
+def test_v1_claim_of_the_vectors_is_read_and_no_changed_one() -> None:
+    case = Case()
+    value = bytes.fromhex(json.loads(PATH.read_text())["name_claim"])
+    claim = read_claim_untrusted(TopicMember(case.author.peer_id, value, 5.0))
+    assert (claim.user, claim.device, claim.since) == (case.account.user_id, case.author.peer_id, 1_700_000_000)
+    for at in range(len(value) - 5):  # the last five bytes are a time that it says itself
+        changed = bytearray(value)
+        changed[at] ^= 1
+        with contextlib.suppress(BadPacket):
+            again = read_claim_untrusted(TopicMember(case.author.peer_id, bytes(changed), 5.0))
+            assert (again.user, again.device) == (claim.user, claim.device)
+            assert at == 1  # another version
 
 
 def test_v1_every_changed_byte_of_a_statement_is_refused() -> None:

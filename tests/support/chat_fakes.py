@@ -17,6 +17,7 @@ from typing import Any
 from support.chat_devices import FakeDevices
 from support.chat_mail import FakeHolders, FakeMailing
 from support.chat_network import FakeNetwork
+from support.chat_topics import FakeTopics, Topics
 
 from p2pnode import (
     AccountKey,
@@ -168,7 +169,7 @@ class FakeSession:
         self.node.emit(SessionClosed(self, reason))  # type: ignore[arg-type]  # a smaller session
 
 
-class FakeNode(FakeMailing, FakeDevices):
+class FakeNode(FakeMailing, FakeDevices, FakeTopics):
     """What `chat.ports.NodePort` asks for."""
 
     listed = True
@@ -184,7 +185,6 @@ class FakeNode(FakeMailing, FakeDevices):
         self.network: Any = FakeNetwork(name + device)
         self.address = Address(f"10.0.0.{len(world.nodes) + 1}", 4747)
         self.up = False
-        self.invisible = False
         self.dials = 0
         self.watched: set[PeerId] = set()
         self.known: dict[PeerId, PresenceChanged] = {}
@@ -250,11 +250,6 @@ class FakeNode(FakeMailing, FakeDevices):
     def prefer_when(self, known: Callable[[PeerId], bool]) -> None:
         """Only budgets depend on it."""
 
-    async def set_invisible(self, invisible: bool) -> None:
-        self.invisible = invisible
-        for session in list(self.sessions_by_peer.values()) if invisible else []:
-            session.break_off("stopping")
-
     def refuse_when(self, blocked: Callable[[PeerId], bool]) -> None:
         self._blocked = blocked
         for session in self.sessions():
@@ -319,7 +314,7 @@ class FakeWorld:
     streams: list[FakeStream] = field(default_factory=list)
     holders: FakeHolders | None = None
     lists: dict[UserId, DeviceList] = field(default_factory=dict)
-    topics: dict[str | bytes, dict[PeerId, bytes]] = field(default_factory=dict)
+    topics: Topics = field(default_factory=Topics)
 
 
 class Person:
