@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from p2pnode.chat.devices.linking import Linked, link_account
     from p2pnode.chat.files.service import Files, FileSettings
     from p2pnode.chat.inspecting import Inspector, OwnDetails, PathDetails
+    from p2pnode.chat.keeping.exchange import BadLineError, ExportedMessage, markdown_of, read_line
     from p2pnode.chat.language import Command, parse_line
     from p2pnode.chat.model import (
         HALL,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         Member,
         Message,
         MessageReceived,
+        MessagesGone,
         MessagesSynced,
         MessageStateChanged,
         OwnDevicesChanged,
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
         StrangerChanged,
         StrangerSaid,
         TableChanged,
+        TimerChanged,
         Transfer,
     )
     from p2pnode.chat.noticing import Notice, notice_of
@@ -63,6 +66,7 @@ __all__ = [
     "HALL",
     "MAX_TABLE_BYTES",
     "MAX_TEXT_BYTES",
+    "BadLineError",
     "Chat",
     "ChatEvent",
     "ChatSettings",
@@ -73,6 +77,7 @@ __all__ = [
     "ConversationSummary",
     "Device",
     "Directory",
+    "ExportedMessage",
     "FileChanged",
     "FileSettings",
     "Files",
@@ -85,6 +90,7 @@ __all__ = [
     "Message",
     "MessageReceived",
     "MessageStateChanged",
+    "MessagesGone",
     "MessagesSynced",
     "Notice",
     "OwnDetails",
@@ -105,15 +111,22 @@ __all__ = [
     "StrangerSaid",
     "TableChanged",
     "TableRow",
+    "TimerChanged",
     "Transfer",
     "link_account",
+    "markdown_of",
     "notice_of",
     "parse_line",
     "parse_table",
+    "read_line",
 ]
 
 _MODULES = {
+    "BadLineError": "keeping.exchange",
     "Chat": "service",
+    "ExportedMessage": "keeping.exchange",
+    "markdown_of": "keeping.exchange",
+    "read_line": "keeping.exchange",
     "ChatSettings": "service",
     "ChatStore": "store",
     "Command": "language",

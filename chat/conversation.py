@@ -20,6 +20,7 @@ from p2pnode.chat.files.text import remark
 from p2pnode.chat.filing import file_lines
 from p2pnode.chat.gossip.console import STATUS_MACROS, status_lines
 from p2pnode.chat.inspecting import Inspector, search_lines, trace_lines, verify_lines
+from p2pnode.chat.keeping.text import disappear_lines, keep_lines, timer_event_lines
 from p2pnode.chat.language import MACROS, Empty, Macro, Say, SayTo, Unknown, parse_line
 from p2pnode.chat.model import (
     HALL,
@@ -39,6 +40,7 @@ from p2pnode.chat.model import (
     StrangerChanged,
     StrangerSaid,
     TableChanged,
+    TimerChanged,
 )
 from p2pnode.chat.names.console import name_lines
 from p2pnode.chat.people import People
@@ -179,6 +181,8 @@ class Conversation:
             return [(HALL, line) for line in came + left]
         if isinstance(event, MessageStateChanged) and event.state == "refused":
             return [(event.party, f"! {name(event.party)} does not take your messages.")]
+        if isinstance(event, TimerChanged):
+            return [(event.party, line) for line in timer_event_lines(self.chat, event)]
         if isinstance(event, TableChanged):
             return [(event.party or HALL, line) for line in table_event_lines(event)]
         if isinstance(event, RoomChanged):
@@ -252,6 +256,10 @@ class Conversation:
             await self._verify(macro.argument)
         elif macro.name == "ping":
             await self._ping(macro.argument)
+        elif macro.name == "keep":
+            self._lines(await keep_lines(self.chat, self.party, macro.argument))
+        elif macro.name == "disappear":
+            self._lines(await disappear_lines(self.chat, self.party, macro.argument))
         elif macro.name == "table":
             self._lines(table_lines(self.chat))
         elif macro.name == "file":

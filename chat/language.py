@@ -35,6 +35,8 @@ MACROS: dict[str, tuple[str, str]] = {
     "verify": ("NAME [yes]", "the safety number to compare with NAME's; yes: they are the same"),
     "file": ("[NAME] PATH", "send a file or folder; \\file lists all, \\file accept|refuse|cancel ID"),
     "room": ("list|create NAME [open]|join NAME", "group chat; \\room invite|remove [ROOM] WHO, members, leave"),
+    "disappear": ("[1h|1d|1w|off]", "let new messages of this conversation disappear, on both sides"),
+    "keep": ("[DAYS|forever|default]", "how long this conversation is kept here"),
     "search": ("TEXT", "messages of this conversation that contain TEXT"),
     "table": ("", "the people of your table (--peers), and who of them was found"),
     "trace": ("[NAME]", "by which path NAME is reached, how fast, and why so"),

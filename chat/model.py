@@ -30,6 +30,7 @@ __all__ = [
     "MessageReceived",
     "MessageState",
     "MessageStateChanged",
+    "MessagesGone",
     "MessagesSynced",
     "OwnDevicesChanged",
     "Party",
@@ -46,6 +47,7 @@ __all__ = [
     "StrangerSaid",
     "TableChanged",
     "TableState",
+    "TimerChanged",
     "Transfer",
     "party_columns",
     "party_from_columns",
@@ -270,6 +272,25 @@ class HallTold:
 
 
 @dataclass(frozen=True, slots=True)
+class TimerChanged:
+    """Messages of a conversation disappear `seconds` after they were read or handed over; 0: never. `agreed`: the other
+    side's program has it too. `by`: the device that set it, None for us."""
+
+    party: Party
+    seconds: int
+    agreed: bool
+    by: PeerId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MessagesGone:
+    """Messages were removed for good: their time was over. `positions`: their places in the database."""
+
+    party: Party
+    positions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Transfer:
     """A file or folder that is offered, under way or done.
 
@@ -362,4 +383,6 @@ ChatEvent = (
     | StrangerSaid
     | TableChanged
     | RoomChanged
+    | TimerChanged
+    | MessagesGone
 )

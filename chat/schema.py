@@ -325,8 +325,19 @@ _NAMES: Migration = (
     "CREATE TABLE names_claimed (name TEXT PRIMARY KEY, since INTEGER NOT NULL) WITHOUT ROWID",
 )
 
+_HANDED_OVER: Migration = (
+    # The time of a message of ours runs from when it was handed over, not from when it was written.
+    "DROP TRIGGER messages_fleeting",
+    """CREATE TRIGGER messages_fleeting AFTER INSERT ON messages
+        WHEN (SELECT timer FROM conversations WHERE id = NEW.conversation) > 0
+        BEGIN
+            INSERT INTO fleeting (message, seconds)
+            SELECT NEW.position, timer FROM conversations WHERE id = NEW.conversation;
+        END""",
+)
+
 MIGRATIONS: tuple[Migration, ...] = (
-    _FIRST, _SEEN, _SEARCH, _FILES, _MAIL, _STRANGERS, _KEEPING, _ROOMS, DEVICES, _GOSSIP, _NAMES,
+    _FIRST, _SEEN, _SEARCH, _FILES, _MAIL, _STRANGERS, _KEEPING, _ROOMS, DEVICES, _GOSSIP, _NAMES, _HANDED_OVER,
 )  # fmt: skip
 
 

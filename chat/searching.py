@@ -19,7 +19,9 @@ READ_FIRST = 4000  # messages: 10 ms
 MAX_GRAMS = 12  # of the text that is looked for: each makes the candidates fewer, the first ones most
 
 _NEWEST = f"(SELECT position FROM messages AS m WHERE m.conversation = ? {SHOWN_BACKWARDS} LIMIT ?)"  # noqa: S608
-_MATCHING = "(SELECT rowid AS position FROM messages_text WHERE messages_text MATCH ?)"
+# what will disappear is in no index, and never much
+_MATCHING = """(SELECT rowid AS position FROM messages_text WHERE messages_text MATCH ?
+    UNION SELECT message FROM fleeting)"""
 _CONTAINS = f" WHERE m.conversation = ? AND instr(fold(m.text), ?) > 0 {SHOWN_BACKWARDS} LIMIT ?"
 
 

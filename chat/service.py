@@ -43,6 +43,7 @@ from p2pnode.chat.delivery import Deliveries, Delivery
 from p2pnode.chat.devices.service import Devices
 from p2pnode.chat.files.service import Files, FileSettings
 from p2pnode.chat.gossip.service import Gossip
+from p2pnode.chat.keeping.service import Keeping
 from p2pnode.chat.limits import Buckets
 from p2pnode.chat.links import Links
 from p2pnode.chat.mail.service import Mail
@@ -94,6 +95,8 @@ class ChatSettings:
     files: FileSettings = field(default_factory=FileSettings)
     read_receipts: bool = True
     """Tell contacts which of their messages were read."""
+    keep_days: int = 0
+    """How long messages are kept where their conversation says nothing; 0: for ever."""
     table: tuple[TableRow, ...] = ()
     """People at fixed addresses, found without any discovery."""
     claim_name: bool = True
@@ -122,6 +125,7 @@ class Chat(Contacting):
         self.strangers = Strangers(self, store.database)
         self.table = Table(self, self.settings.table)
         self.hall_history = HallHistory(self)
+        self.keeping = Keeping(self, self.settings.keep_days)
         self.gossip = Gossip(self, store.database)
         self.devices = Devices(self)
         self.rooms = Rooms(self)
@@ -133,6 +137,7 @@ class Chat(Contacting):
             self.strangers,
             self.table,
             self.hall_history,
+            self.keeping,
             self.gossip,
             self.rooms,
             self.names,

@@ -8,7 +8,7 @@ puts it just before.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -91,6 +91,8 @@ class ChatStore:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self.seen_changed: Callable[[Party], None] = lambda _party: None
+        """Called when the user has seen more of a conversation."""
 
     @classmethod
     async def open(
@@ -206,6 +208,7 @@ class ChatStore:
     def mark_seen(self, party: Party, position: int) -> None:
         """Note that the user has seen a conversation up to this position; with a later commit."""
         self.database.write_later(lambda c: queries.mark_seen(c, party, position))
+        self.seen_changed(party)
 
     # outbox
 

@@ -151,6 +151,13 @@ def _count(raw: Any) -> int:
     return int(text)
 
 
+def _days(raw: Any) -> int:
+    text = str(raw)
+    if isinstance(raw, bool) or not (text.isascii() and text.isdigit()) or int(text[:9]) > 36_500:
+        raise ValueError(f"{text[:80]!r} is not a number of days (1 to 36,500; 0: for ever)")
+    return int(text)
+
+
 def _bytes(raw: Any) -> int:
     text = str(raw).strip()
     units = {"k": 10**3, "M": 10**6, "G": 10**9}
@@ -258,6 +265,7 @@ OPTIONS: dict[str, Option] = {
         Option("bell", "ring the terminal's bell for what is said to you alone, or names you", True, kind="flag"),
         Option("desktop-notices", "the same on the desktop (extra `desktop`): off, names (who), text (and what)",
                "text", _choice("off", "names", "text")),
+        Option("keep-days", "days after which messages are removed; 0: never", 0, _days),
         Option("plain", "line mode instead of the chat screen", False, kind="flag"),
         Option("headless", "no console; events as JSON lines on stdout", False, kind="flag"),
         Option("json", "results as JSON", False, kind="flag"),

@@ -55,6 +55,7 @@ WITHOUT_IO = tuple(
         "chat/devices": "codes link_wire lists migration sync_wire wire",
         "chat/rooms": "entries log mesh model roll wire",
         "chat/names": "claims",
+        "chat/keeping": "text wire",
         "chat/strangers": "judging lobby receipts seat wire",
         "chat/table": "rows text",
         "chat/told": "text wire",

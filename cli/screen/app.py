@@ -280,8 +280,8 @@ class ChatApp(App[bool]):
             self.rooms.note(message, open_now=here and followed and self.app_focus)
             if here:
                 shown = self.timeline.add(message) or shown
-        if batch.states:
-            timeline_changed = self.timeline.change(batch.states)
+        if batch.states or batch.gone:
+            timeline_changed = self.timeline.change(batch.states, batch.gone)
         if followed:
             self.timeline.trim()
         for event in batch.events:

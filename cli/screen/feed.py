@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from p2pnode.chat import Chat, ChatEvent, Message, MessageReceived, MessageStateChanged, RoomChanged
-from p2pnode.chat.model import HallTold, MessageState
+from p2pnode.chat.model import HallTold, MessagesGone, MessageState
 
 __all__ = ["Batch", "Feed"]
 
@@ -21,11 +21,12 @@ STATES_KEPT = 4096  # of messages that are not shown yet
 @dataclass(slots=True)
 class Batch:
     """`messages`: new in the database, all conversations, in the order of storing. `states`: of own messages, by id.
-    `events`: everything else, in order."""
+    `events`: everything else, in order. `gone`: positions of messages that were removed."""
 
     messages: list[Message] = field(default_factory=list)
     states: dict[str, tuple[MessageState, str]] = field(default_factory=dict)
     events: list[ChatEvent] = field(default_factory=list)
+    gone: set[int] = field(default_factory=set)
 
 
 class Feed:
@@ -37,6 +38,7 @@ class Feed:
         self._events: list[ChatEvent] = []
         self._states: OrderedDict[str, tuple[MessageState, str]] = OrderedDict()
         self._changed: dict[str, tuple[MessageState, str]] = {}
+        self._gone: set[int] = set()
         self._stored = False
         self._news = asyncio.Event()
         self._cancel = chat.subscribe(self._on_event)
@@ -61,6 +63,7 @@ class Feed:
                     self._stored = True
                     self._news.set()
             batch.states, self._changed = self._changed, {}
+            batch.gone, self._gone = self._gone, set()
             for message in batch.messages:
                 if message.outgoing and message.id in self._states:  # it moved on before it was read
                     batch.states[message.id] = self._states[message.id]
@@ -68,7 +71,9 @@ class Feed:
             await asyncio.sleep(PAUSE_S)
 
     def _on_event(self, event: ChatEvent) -> None:
-        if isinstance(event, MessageReceived | HallTold):
+        if isinstance(event, MessagesGone):
+            self._gone.update(event.positions)
+        elif isinstance(event, MessageReceived | HallTold):
             self._stored = True
         elif isinstance(event, MessageStateChanged):
             if event.state == "queued":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from p2pnode.chat import Message, Party
@@ -120,9 +120,12 @@ class Timeline:
             self._positions -= {message.position for message in gone}
             self.at_start = False
 
-    def change(self, states: dict[str, tuple[MessageState, str]]) -> bool:
-        """Give own messages, by id, their new state and reason; whether one is loaded."""
-        wanted, changed = set(states), False
+    def change(self, states: dict[str, tuple[MessageState, str]], gone: Collection[int] = ()) -> bool:
+        """Give own messages, by id, their new state and reason, and drop those that are gone; whether one is loaded."""
+        wanted, changed = set(states), bool(self._positions.intersection(gone))
+        if changed:
+            self._messages = [message for message in self._messages if message.position not in gone]
+            self._positions.difference_update(gone)
         for index in range(len(self._messages) - 1, -1, -1):
             message = self._messages[index]
             if message.outgoing and message.id in wanted:

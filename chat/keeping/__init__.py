@@ -1,0 +1,1 @@
+"""What is kept of the history, and for how long: export and import, retention, disappearing messages."""
