@@ -59,7 +59,8 @@ class Strangers:
         self.relay_only = False
         self.acquaintances = Acquaintances()
         self.patience = Patience()
-        self.reports = Reports(self._make_node)
+        # what carries reports need not be dialled, and tells nobody an address that need not know it
+        self.reports = Reports(lambda: throw_away_node(host.node, relay_only=True))
         self._mask: Mask | None = None
         self._spare: Mask | None = None
         self._talk: Talk | None = None
