@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -43,6 +44,7 @@ log = structlog.get_logger(__name__)
 # Chosen by us.
 OUTSIDERS = 4  # neighbours that are not in the room: they read an open one before they join
 KEYS_AT_ONCE = 256
+MAX_UNKNOWN_FORKS = 16  # proofs of 36 kB, of devices that never were in the room as far as we know
 ASK_KEYS_S = 2.0
 
 
@@ -187,6 +189,10 @@ class Exchange:
         same = (one.entry.device, one.entry.seq, one.room) == (other.entry.device, other.entry.seq, other.room)
         if not same or one.room != room.id or one.id == other.id:
             raise BadPacket("no_fork")
+        known, forks = room.log.roll.users, room.log.roll.forks
+        if one.entry.device not in known and len(forks.keys() - known.keys()) >= MAX_UNKNOWN_FORKS:
+            room.rooms.drops["too_many_forks"] += 1
+            return  # anybody can make devices up that fork; we would keep each proof, and pass it on
         if one.entry.seq < room.log.roll.forks.get(one.entry.device, one.entry.seq + 1):
             one.check_untrusted()
             other.check_untrusted()
@@ -230,12 +236,14 @@ class Exchange:
 
     async def _send_wanted(self, neighbour: Neighbour, frame: Want) -> None:
         room, stored = self._room, self.neighbours.stored
-        found = (
-            (room.log.logs[each.device].depths[seq - 1], each.device, seq)
-            for each in frame.ranges
-            for seq in range(each.first, min(each.last, stored.get(each.device, 0), room.log.length(each.device)) + 1)
-        )
-        first = heapq.nsmallest(MAX_BATCH + 1, found)
+        logs = room.log.logs
+
+        def wanted(each: Range) -> Iterator[tuple[int, bytes, int]]:
+            last = min(each.last, stored.get(each.device, 0), room.log.length(each.device))
+            return ((logs[each.device].depths[seq - 1], each.device, seq) for seq in range(each.first, last + 1))
+
+        # each log is in order: no more of them is looked at than is sent
+        first = list(itertools.islice(heapq.merge(*map(wanted, frame.ranges)), MAX_BATCH + 1))
         raws = await room.rooms.records.raws(room.id, [(device, seq) for _, device, seq in first[:MAX_BATCH]])
         batch = next(iter(_cut_up(raws)), [])
         more = len(first) > MAX_BATCH or len(batch) < len(raws)

@@ -202,7 +202,8 @@ class Room:
             if isinstance(signed.entry.body, Create | Join) and signed.entry.device != own:
                 body = signed.entry.body
                 self.rooms.met(signed.entry.device, body.user, body.own_name)
-                what.names = [*what.names, (signed.device, UserId(body.user), clean_name(body.own_name))]
+                if self.rooms.counts(signed.entry.device, body.user):
+                    what.names = [*what.names, (signed.device, UserId(body.user), clean_name(body.own_name))]
             if isinstance(signed.entry.body, Create):
                 self.create = signed.raw
             if isinstance(signed.entry.body, Create | Join) and signed.entry.device == own:
@@ -249,6 +250,8 @@ class Room:
                 continue
             if not roll.shows(entry.device, entry.seq) or chat.directory.is_blocked(signed.device):
                 continue
+            if not self.rooms.counts(entry.device, user):
+                continue  # a lost device goes on writing
             key = self.keys.get(entry.body.epoch)
             if key is None:
                 self._locked = True

@@ -249,10 +249,14 @@ class Rooms:
 
     def met(self, device: bytes, user: bytes, name: str) -> None:
         """A device of a room proved whose it is."""
-        if device != self.chat.node.peer_id.raw:
+        if device != self.chat.node.peer_id.raw and self.counts(device, user):
             row = DeviceRow(PeerId.from_untrusted(device), UserId.from_untrusted(user), clean_name(name))
             if self.chat.directory.user_of(row.peer) is None:
                 self.chat.directory.learn(row)
+
+    def counts(self, device: bytes, user: bytes) -> bool:
+        """Whether a device was not revoked, as far as we know: its proof stays in the log for ever."""
+        return bool(self.chat.devices.listed(UserId.from_untrusted(user), (PeerId.from_untrusted(device),)))
 
     def wake(self) -> None:
         """Look soon at what is due."""
