@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from p2pnode import P2PError, Trace, __version__
 from p2pnode.api.chat_routes import ROUTES as CHAT_ROUTES
+from p2pnode.api.device_routes import ROUTES as DEVICE_ROUTES
 from p2pnode.api.file_routes import ROUTES as FILE_ROUTES
 from p2pnode.api.guard import MAX_BODY_BYTES, SECURITY_HEADERS, Refusal, judge
 from p2pnode.api.hall_routes import ROUTES as HALL_ROUTES
@@ -48,6 +49,7 @@ ROUTES: list[Route] = [
     *NODE_ROUTES,
     *CHAT_ROUTES,
     *FILE_ROUTES,
+    *DEVICE_ROUTES,
     *HALL_ROUTES,
     *TOPIC_ROUTES,
     *NETCHECK_ROUTES,

@@ -27,6 +27,7 @@ async def send(service: Service, request: t.SendRequest) -> t.SendAnswer:
         seconds=round(service.now - started, 4),
         devices=result.devices,
         reason=result.reason,
+        everywhere=result.everywhere,
     )
 
 
@@ -45,7 +46,7 @@ async def follow_messages(service: Service, request: t.MessagesQuery) -> AsyncIt
     async def stream() -> AsyncIterator[t.Message]:
         nonlocal position
         async for event in feed:
-            if event.event not in ("message", "state", "told"):
+            if event.event not in ("message", "state", "told", "synced"):
                 continue
             names = await people.petnames(service.chat.store)
             for message in await service.chat.store.messages(after=position, party=party):

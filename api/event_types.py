@@ -34,3 +34,4 @@ class Event(Struct, kw_only=True, omit_defaults=True):
     size: int | None = None
     done: int | None = None
     folder: bool | None = None
+    everywhere: bool | None = None

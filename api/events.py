@@ -26,7 +26,9 @@ from p2pnode.chat import (
     HallTold,
     Message,
     MessageReceived,
+    MessagesSynced,
     MessageStateChanged,
+    OwnDevicesChanged,
     PresenceSeen,
     RoomChanged,
     StatusChanged,
@@ -77,8 +79,14 @@ def chat_event(event: ChatEvent, own: PeerId) -> t.Event | None:
     match event:
         case MessageReceived(message):
             return _message(message, own)
-        case MessageStateChanged(message_id, party, state, reason):
-            return t.Event(event="state", id=message_id, to=str(party), state=state, reason=reason or None)
+        case MessageStateChanged(message_id, party, state, reason, everywhere):
+            return t.Event(
+                event="state", id=message_id, to=str(party), state=state, reason=reason or None,
+                everywhere=everywhere or None,
+            )  # fmt: skip
+        case OwnDevicesChanged(devices, revoked):
+            state = "revoked" if revoked else "changed"
+            return t.Event(event="devices", state=state, members=[str(device.peer) for device in devices])
         case PresenceSeen(peer, user, online, age_s, state, evidence):
             return t.Event(
                 event="presence",
@@ -155,6 +163,15 @@ def _message(message: Message, own: PeerId) -> t.Event:
     )
 
 
+def _synced(message: Message, own: PeerId) -> t.Event:
+    """What another device of the user told us of: its own messages, and what came there."""
+    line = _message(message, own)
+    line.event = "synced"
+    line.direction = "out" if message.outgoing else "in"
+    line.to = str(message.party) if message.outgoing else line.to
+    return line
+
+
 class EventFeed:
     """All events of node and chat as an async iterator. Ends with `close`, or when its reader is too slow."""
 
@@ -163,9 +180,16 @@ class EventFeed:
         own = service.node.peer_id
         self._cancels: list[Callable[[], None]] = [
             service.node.subscribe(lambda event: self._put(node_event(event))),
-            service.chat.subscribe(lambda event: self._put(None if _doubled(event) else chat_event(event, own))),
+            service.chat.subscribe(lambda event: self._heard(event, own)),
         ]
         self._ended = False
+
+    def _heard(self, event: ChatEvent, own: PeerId) -> None:
+        if isinstance(event, MessagesSynced):
+            for message in event.messages:
+                self._put(_synced(message, own))
+        elif not _doubled(event):
+            self._put(chat_event(event, own))
 
     def _put(self, line: t.Event | None) -> None:
         if line is None or self._ended:

@@ -63,6 +63,7 @@ def message_answer(message: Message, own: PeerId, names: dict[UserId | PeerId, s
         direction="out" if message.outgoing else "in",
         state=message.state,
         told_by=None if message.told_by is None else str(message.told_by),
+        everywhere=message.everywhere,
     )
 
 

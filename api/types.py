@@ -284,7 +284,8 @@ class SendRequest(Struct):
 
 
 class SendAnswer(Struct, kw_only=True):
-    """`state`: delivered (on the other's disk), stored or queued (on ours). `reason`: why not delivered, a word."""
+    """`state`: delivered (on the other's disk), stored or queued (on ours). `reason`: why not delivered, a word.
+    `devices`: how many of the other side's have it; `everywhere`: all of them."""
 
     id: str
     state: str
@@ -292,11 +293,13 @@ class SendAnswer(Struct, kw_only=True):
     seconds: float
     devices: int
     reason: str = ""
+    everywhere: bool = False
 
 
 class Message(Struct, kw_only=True):
     """A message of the history. `from` and `to` are peer or user ids; `to` is `hall` for the hall, `#ID` for a room.
-    `told_by`: the peer who told us what was said in the hall before we came, where that is not the author."""
+    `told_by`: the peer who told us what was said in the hall before we came, where that is not the author.
+    `everywhere`: all devices that it goes to have it."""
 
     id: str
     from_: str = field(name="from")
@@ -309,6 +312,7 @@ class Message(Struct, kw_only=True):
     direction: str
     state: str
     told_by: str | None = None
+    everywhere: bool = False
 
 
 class Messages(Struct):

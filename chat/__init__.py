@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from p2pnode.chat.contacts import Directory
     from p2pnode.chat.conversation import Conversation
     from p2pnode.chat.devices.codes import LinkCode
+    from p2pnode.chat.devices.console import own_device
     from p2pnode.chat.devices.linking import Linked, link_account
     from p2pnode.chat.files.service import Files, FileSettings
     from p2pnode.chat.inspecting import Inspector, OwnDetails, PathDetails
@@ -116,6 +117,7 @@ __all__ = [
     "link_account",
     "markdown_of",
     "notice_of",
+    "own_device",
     "parse_line",
     "parse_table",
     "read_line",
@@ -147,6 +149,7 @@ _MODULES = {
     "TableRow": "table.rows",
     "notice_of": "noticing",
     "link_account": "devices.linking",
+    "own_device": "devices.console",
     "parse_line": "language",
     "parse_table": "table.rows",
 }

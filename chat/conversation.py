@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 
 from p2pnode import P2PError, PeerOfflineError, WrongKeyError, clean, clean_name
 from p2pnode.chat.adding import add_lines
+from p2pnode.chat.devices.console import device_event_lines, device_lines, last_seen
 from p2pnode.chat.files.text import remark
 from p2pnode.chat.filing import file_lines
 from p2pnode.chat.gossip.console import STATUS_MACROS, status_lines
@@ -32,7 +33,9 @@ from p2pnode.chat.model import (
     HallTold,
     Message,
     MessageReceived,
+    MessagesSynced,
     MessageStateChanged,
+    OwnDevicesChanged,
     Party,
     RequestReceived,
     RoomChanged,
@@ -62,6 +65,7 @@ ADDRESS_TEXTS = {
 }
 """What a reason means, for those who wonder why a message is still queued."""
 
+RECENT_S = 600.0  # what other devices tell of is shown line by line when it is not older
 LEAVE_S = 1.0  # for goodbyes to leave, when the user leaves the hall
 QUEUED_AFTER_S = 3.0  # a message that is delivered sooner needs no remark
 
@@ -158,7 +162,9 @@ class Conversation:
         """Show what an event means to the user, if anything."""
         if isinstance(event, MessageReceived):
             self._show_message(event.message)
-            self.chat.store.mark_seen(event.message.party, event.message.position)
+            self.chat.devices.seen(event.message.party, event.message.position)
+        elif isinstance(event, MessagesSynced):
+            self._show_synced(event)
         elif isinstance(event, HallTold):
             for message in event.messages:
                 self._show_message(message)
@@ -183,6 +189,8 @@ class Conversation:
             return [(event.party, f"! {name(event.party)} does not take your messages.")]
         if isinstance(event, TimerChanged):
             return [(event.party, line) for line in timer_event_lines(self.chat, event)]
+        if isinstance(event, OwnDevicesChanged):
+            return [(HALL, line) for line in device_event_lines(event)]
         if isinstance(event, TableChanged):
             return [(event.party or HALL, line) for line in table_event_lines(event)]
         if isinstance(event, RoomChanged):
@@ -260,6 +268,8 @@ class Conversation:
             self._lines(await keep_lines(self.chat, self.party, macro.argument))
         elif macro.name == "disappear":
             self._lines(await disappear_lines(self.chat, self.party, macro.argument))
+        elif macro.name == "devices":
+            self._lines(await device_lines(self.chat, macro.argument))
         elif macro.name == "table":
             self._lines(table_lines(self.chat))
         elif macro.name == "file":
@@ -352,6 +362,17 @@ class Conversation:
         found = await self.chat.node.hello(host, port)
         self._say(f"* {found.peer_id} answers at {host} port {port} after {found.rtt_s * 1000:.1f} ms.")
         await self.chat.node.join_through(host, port)
+
+    def _show_synced(self, event: MessagesSynced) -> None:
+        """What came by way of another device of ours: what is new is shown, the rest is counted."""
+        now = self.chat.node.network.wall()
+        recent = [message for message in event.messages if now - message.received_at < RECENT_S]
+        for message in recent:
+            self._show_message(message)
+        if older := len(event.messages) - len(recent):
+            self._say(f"* {older} older message{'s' if older > 1 else ''} came from your other devices.")
+        for party, position in last_seen(event).items():
+            self.chat.devices.seen(party, position)
 
     def _show_message(self, message: Message) -> None:
         who = author_label(self.chat, message)

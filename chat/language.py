@@ -40,6 +40,7 @@ MACROS: dict[str, tuple[str, str]] = {
     "search": ("TEXT", "messages of this conversation that contain TEXT"),
     "table": ("", "the people of your table (--peers), and who of them was found"),
     "trace": ("[NAME]", "by which path NAME is reached, how fast, and why so"),
+    "devices": ("[link|revoke ID]", "your devices; link: a code for a new one, revoke: ID is none of yours any more"),
     "ping": ("IP [PORT]", "is there a node, and who; it becomes a way into the network"),
     "random": ("[relay-only]", "talk to a stranger; relay-only hides your address"),
     "next": ("", "another stranger"),

@@ -346,6 +346,12 @@ def devices(connection: sqlite3.Connection) -> list[tuple[PeerId, UserId | None,
     return [(PeerId(peer), UserId(user) if user is not None else None, name) for peer, user, name in rows]
 
 
+def device_count(connection: sqlite3.Connection, party: Party) -> int:
+    if not isinstance(party, UserId):
+        return 1
+    return int(connection.execute("SELECT count(*) FROM devices WHERE user = ?", (party.raw,)).fetchone()[0])
+
+
 def learn_device(connection: sqlite3.Connection, peer: PeerId, user: UserId | None, name: str, now_ms: int) -> None:
     connection.execute(
         "INSERT INTO devices (peer, user, name, seen_at) VALUES (?1, ?2, ?3, ?4)"

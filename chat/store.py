@@ -300,6 +300,10 @@ class ChatStore:
         rows = await self.database.read(queries.devices)
         return [DeviceRow(*row) for row in rows]
 
+    async def device_count(self, party: Party) -> int:
+        """Return how many devices of a user are known; 1 for all else."""
+        return await self.database.read(lambda c: queries.device_count(c, party))
+
     async def learn_device(self, peer: PeerId, user: UserId | None, name: str, *, now_ms: int) -> None:
         """Remember whose device this proved to be. A conversation with the bare device becomes the user's."""
         await self.database.write(lambda c: queries.learn_device(c, peer, user, name, now_ms))

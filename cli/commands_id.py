@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from p2pnode.cli import commands_devices
 from p2pnode.cli.invocation import Invocation, invocation_of
 from p2pnode.cli.options import JsonOption, examples
 
@@ -25,6 +26,7 @@ def add(app: typer.Typer) -> None:
     identity.command(
         "passphrase", epilog=examples("p2pnode id passphrase", "p2pnode id passphrase --remove")
     )(_passphrase)  # fmt: skip
+    commands_devices.add(identity)
     app.add_typer(identity, name="id", help="Show the own ids and safety number; make the keys if there are none.")
     settings = typer.Typer(rich_markup_mode=None, no_args_is_help=True, epilog=examples("p2pnode config show"))
     settings.command("show", epilog=examples("p2pnode config show", "p2pnode config show --json"))(_config_show)

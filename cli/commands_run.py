@@ -134,6 +134,10 @@ def _join(
             "  [env: P2PNODE_ON_MESSAGE]",
         ),
     ] = None,
+    no_read_receipts: Annotated[
+        bool,
+        typer.Option("--no-read-receipts", help="Tell nobody what you have read.  [env: P2PNODE_READ_RECEIPTS]"),
+    ] = False,
     no_bell: Annotated[
         bool, typer.Option("--no-bell", help="Never ring the terminal's bell.  [env: P2PNODE_BELL]")
     ] = False,
@@ -200,6 +204,7 @@ def _join(
         headless=headless or None,
         plain=plain or None,
         on_message=on_message,
+        read_receipts=False if no_read_receipts else None,
         bell=False if no_bell else None,
         desktop_notices=desktop_notices,
         downloads=downloads,

@@ -146,6 +146,7 @@ class _Program:
         self.claim_name: bool = config["claim-name"] and not config["relay-only"]
         self.tell_contacts: bool = config["tell-contacts"]
         self.on_message: str = config["on-message"]
+        self.read_receipts: bool = config["read-receipts"]
         self.bell: bool = config["bell"]
         self.desktop: str = config["desktop-notices"]
         self.invocation = invocation
@@ -206,6 +207,7 @@ class _Program:
             table=self.table if peer else (),
             claim_name=peer and self.claim_name,
             tell_contacts=self.tell_contacts,
+            read_receipts=self.read_receipts,
         )
 
     async def _work(

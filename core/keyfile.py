@@ -55,6 +55,7 @@ __all__ = [
     "load_node_key",
     "load_or_create_account_key",
     "load_or_create_node_key",
+    "store_account_key",
 ]
 
 Passphrase = Callable[[], str]
@@ -157,6 +158,34 @@ def change_passphrase(
     text = _plain_text(key) if new is None else _encrypted_text(path, key, new, token_bytes, cost or KdfCost())
     _parse(path, text, kind, lambda: new or "")  # never replace the only copy by something that cannot be read
     try:
+        replace_file(path, text.encode("ascii"), token_bytes)
+    except OSError as exc:
+        raise _disk_error(path, exc) from exc
+
+
+def store_account_key(
+    path: Path,
+    key: AccountKey,
+    token_bytes: Callable[[int], bytes],
+    passphrase: str | None,
+    *,
+    aside: Path,
+    cost: KdfCost | None = None,
+) -> None:
+    """Put another account's key into `path`, encrypted when there is a `passphrase`; the file that is there goes to
+    `aside` first. After any failure `path` is as it was. Raise KeyFileError, StorageError.
+    """
+    text = (
+        _plain_text(key)
+        if passphrase is None
+        else _encrypted_text(path, key, passphrase, token_bytes, cost or KdfCost())
+    )
+    _parse(path, text, "account", lambda: passphrase or "")
+    try:
+        if os.path.lexists(path):
+            old = _read_text(path).encode("ascii")
+            if not create_file(aside, old, token_bytes) and aside.read_bytes() != old:
+                raise StorageError(f"{aside} is in the way of the old account key; move it elsewhere.", path=str(aside))
         replace_file(path, text.encode("ascii"), token_bytes)
     except OSError as exc:
         raise _disk_error(path, exc) from exc

@@ -261,6 +261,7 @@ OPTIONS: dict[str, Option] = {
         Option("claim-name", "let whoever looks for your name find you", True, kind="flag"),
         Option("tell-contacts", "tell contacts who ask about somebody whether you know that person, too", True,
                kind="flag"),
+        Option("read-receipts", "tell contacts which of their messages were read", True, kind="flag"),
         Option("on-message", "a command for each message that comes, with it as JSON on standard input", "", _text),
         Option("bell", "ring the terminal's bell for what is said to you alone, or names you", True, kind="flag"),
         Option("desktop-notices", "the same on the desktop (extra `desktop`): off, names (who), text (and what)",

@@ -72,6 +72,7 @@ class Owning:
     peer_id: PeerId
     user_id: UserId
     network: Network
+    state: NodeState
     publisher: Publisher | None
     own_devices: OwnDevices
     _finder: Finder
@@ -119,6 +120,10 @@ class Owning:
         if adopted:
             self.devices_changed()
         return adopted
+
+    def remember_account(self, user: UserId, devices: DeviceList) -> None:
+        """Remember the list of an account that this home is going to belong to (linking): of use at the next start."""
+        self.state.keep_own_list(user.raw, encode_devices(devices.devices, devices.number))
 
     def devices_changed(self) -> None:
         """Tell the subscribers."""

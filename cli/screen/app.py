@@ -280,8 +280,7 @@ class ChatApp(App[bool]):
             self.rooms.note(message, open_now=here and followed and self.app_focus)
             if here:
                 shown = self.timeline.add(message) or shown
-        if batch.states or batch.gone:
-            timeline_changed = self.timeline.change(batch.states, batch.gone)
+        timeline_changed = self.timeline.change(batch.states, batch.gone)
         if followed:
             self.timeline.trim()
         for event in batch.events:
@@ -291,6 +290,7 @@ class ChatApp(App[bool]):
                     title = {FileChanged: "Files", RoomChanged: "Rooms"}.get(type(event), "Somebody new")
                     self.notify(clean(line).removeprefix("* "), title=title, markup=False)
         self.rooms.know(self.chat.directory.contacts() if batch.events or batch.messages else ())
+        self.rooms.recount(batch.unread)
         if shown or timeline_changed:
             self._draw_log()
         if shown and followed:
@@ -352,7 +352,7 @@ class ChatApp(App[bool]):
             room = self.rooms[self.timeline.party]
             room.unread = 0
             if self.timeline.messages:
-                self.chat.store.mark_seen(room.party, self.timeline.last_position)
+                self.chat.devices.seen(room.party, self.timeline.last_position)
 
     def _tick(self) -> None:
         """Draw what changes without a message: presence, paths, names."""

@@ -7,11 +7,22 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from p2pnode.chat import Chat, ChatEvent, Message, MessageReceived, MessageStateChanged, RoomChanged
+from p2pnode.chat import (
+    Chat,
+    ChatEvent,
+    Message,
+    MessageReceived,
+    MessagesSynced,
+    MessageStateChanged,
+    Party,
+    RoomChanged,
+)
 from p2pnode.chat.model import HallTold, MessagesGone, MessageState
 
 __all__ = ["Batch", "Feed"]
 
+State = tuple[MessageState, str, bool]
+"""State, reason, whether all devices have it."""
 # Chosen by us.
 PAUSE_S = 0.1  # between two batches
 BATCH_MAX = 50  # messages: 3 ms of layout, so that a key never waits for more
@@ -21,12 +32,14 @@ STATES_KEPT = 4096  # of messages that are not shown yet
 @dataclass(slots=True)
 class Batch:
     """`messages`: new in the database, all conversations, in the order of storing. `states`: of own messages, by id.
-    `events`: everything else, in order. `gone`: positions of messages that were removed."""
+    `events`: everything else, in order. `gone`: positions of messages that were removed. `unread`: what is unread now,
+    where that was counted anew."""
 
     messages: list[Message] = field(default_factory=list)
-    states: dict[str, tuple[MessageState, str]] = field(default_factory=dict)
+    states: dict[str, State] = field(default_factory=dict)
     events: list[ChatEvent] = field(default_factory=list)
     gone: set[int] = field(default_factory=set)
+    unread: dict[Party, int] = field(default_factory=dict)
 
 
 class Feed:
@@ -36,10 +49,10 @@ class Feed:
         self._chat = chat
         self._show = show
         self._events: list[ChatEvent] = []
-        self._states: OrderedDict[str, tuple[MessageState, str]] = OrderedDict()
-        self._changed: dict[str, tuple[MessageState, str]] = {}
+        self._states: OrderedDict[str, State] = OrderedDict()
+        self._changed: dict[str, State] = {}
         self._gone: set[int] = set()
-        self._stored = False
+        self._stored = self._recount = False
         self._news = asyncio.Event()
         self._cancel = chat.subscribe(self._on_event)
 
@@ -62,6 +75,9 @@ class Feed:
                 if len(batch.messages) == BATCH_MAX:
                     self._stored = True
                     self._news.set()
+            if self._recount and not self._stored:
+                self._recount = False
+                batch.unread = {each.party: each.unread for each in await self._chat.store.conversations()}
             batch.states, self._changed = self._changed, {}
             batch.gone, self._gone = self._gone, set()
             for message in batch.messages:
@@ -73,13 +89,14 @@ class Feed:
     def _on_event(self, event: ChatEvent) -> None:
         if isinstance(event, MessagesGone):
             self._gone.update(event.positions)
-        elif isinstance(event, MessageReceived | HallTold):
+        elif isinstance(event, MessageReceived | HallTold | MessagesSynced):
             self._stored = True
+            self._recount |= isinstance(event, MessagesSynced)
         elif isinstance(event, MessageStateChanged):
             if event.state == "queued":
                 self._stored = True
             else:
-                self._states[event.id] = self._changed[event.id] = (event.state, event.reason)
+                self._states[event.id] = self._changed[event.id] = (event.state, event.reason, event.everywhere)
                 if len(self._states) > STATES_KEPT:
                     self._states.popitem(last=False)
             if event.state == "refused":

@@ -38,7 +38,10 @@ INDENT = 6  # as wide as the time before a name
 MIN_WIDTH = 12
 NAME_COLOURS = 6
 MAX_LINES = 400  # of one message: 15,000 line ends are a message, but not a reason to scroll for an hour
-MARKS = {"queued": "\u2026", "stored": "\u25e6", "delivered": "\u2713", "read": "\u2713\u2713", "refused": "\u2717"}
+MARKS = {
+    "queued": "\u2026", "stored": "\u25e6", "delivered": "\u2713", "on all devices": "\u2713\u207a",
+    "read": "\u2713\u2713", "refused": "\u2717",
+}  # fmt: skip
 """What stands behind an own message, by its state."""
 
 _WORDS = re.compile(r" +|[^ ]+")
@@ -54,8 +57,9 @@ def wrap(text: str, width: int, first: int | None = None) -> list[str]:
     return lines
 
 
-def message_lines(message: Message, name: str, colour: int, width: int) -> list[Line]:
-    """Lay a message out. `name`: whose; `colour`: which of NAME_COLOURS, for messages of others."""
+def message_lines(message: Message, name: str, colour: int, width: int, *, several: bool = False) -> list[Line]:
+    """Lay a message out. `name`: whose; `colour`: which of NAME_COLOURS, for messages of others. `several`: the other
+    side has several devices."""
     width = max(width, MIN_WIDTH)
     clock = time.strftime("%H:%M", time.localtime(message.received_at))
     name = clean(name, limit=80)
@@ -79,7 +83,8 @@ def message_lines(message: Message, name: str, colour: int, width: int) -> list[
         else:
             lines.append([(" " * INDENT, "text"), (part, "text")])
     if message.outgoing:
-        mark = f" {MARKS.get(message.state, '')}"
+        state = "on all devices" if several and message.everywhere and message.state == "delivered" else message.state
+        mark = f" {MARKS.get(state, '')}"
         role = "failed" if message.state == "refused" else "mark"
         if sum(cell_len(piece) for piece, _ in lines[-1]) + cell_len(mark) > width:
             lines.append([(" " * (INDENT - 1), "text")])

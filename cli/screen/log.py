@@ -218,8 +218,8 @@ class MessageLog(ScrollView, can_focus=False):
                 if today != day:
                     lines.append(layout.day_line(item.received_at, width))
                     day = today
-                key = (item.position, item.state)
-                laid = before.get(key) or layout.message_lines(item, *self._who(item), width)
+                key = (item.position, item.state, item.everywhere and timeline.several)
+                laid = before.get(key) or layout.message_lines(item, *self._who(item), width, several=timeline.several)
                 starts[item.position] = len(lines)
             self._cache[key] = laid
             lines += laid

@@ -15,6 +15,7 @@ async def read_newest(store: ChatStore, timeline: Timeline, unread: int) -> None
     messages = await store.history(timeline.party, limit=PAGE)
     timeline.load(messages, at_start=len(messages) < PAGE, at_end=True)
     timeline.mark_unread(unread)
+    timeline.several = await store.device_count(timeline.party) > 1
 
 
 async def read_more(store: ChatStore, timeline: Timeline, *, older: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from p2pnode.chat import HALL, Contact, ConversationSummary, Message, Party
@@ -62,6 +62,12 @@ class Rooms:
         room.last_position = message.position
         if not message.outgoing and not open_now:
             room.unread += 1
+
+    def recount(self, unread: Mapping[Party, int]) -> None:
+        """Other devices of the user have seen some."""
+        for party, count in unread.items():
+            if party in self._rooms:
+                self._rooms[party].unread = count
 
     def adopt(self, old: Party, new: Party) -> None:
         """The user of a bare device is known now: their conversations are one."""

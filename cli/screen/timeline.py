@@ -35,6 +35,8 @@ class Timeline:
         self.party = party
         self.at_start = False
         self.at_end = True
+        self.several = False
+        """Whether the other side has several devices."""
         self.unread_after: int | None = None
         """Position behind which the user has seen nothing when the conversation was opened; None: all was seen."""
         self._messages: list[Message] = []
@@ -120,18 +122,18 @@ class Timeline:
             self._positions -= {message.position for message in gone}
             self.at_start = False
 
-    def change(self, states: dict[str, tuple[MessageState, str]], gone: Collection[int] = ()) -> bool:
+    def change(self, states: dict[str, tuple[MessageState, str, bool]], gone: Collection[int] = ()) -> bool:
         """Give own messages, by id, their new state and reason, and drop those that are gone; whether one is loaded."""
         wanted, changed = set(states), bool(self._positions.intersection(gone))
         if changed:
             self._messages = [message for message in self._messages if message.position not in gone]
             self._positions.difference_update(gone)
-        for index in range(len(self._messages) - 1, -1, -1):
+        for index in range(len(self._messages) - 1 if states else -1, -1, -1):
             message = self._messages[index]
             if message.outgoing and message.id in wanted:
                 wanted.discard(message.id)
-                state, reason = states[message.id]
-                self._messages[index] = replace(message, state=state, reason=reason)
+                state, reason, everywhere = states[message.id]
+                self._messages[index] = replace(message, state=state, reason=reason, everywhere=everywhere)
                 changed = True
                 if not wanted:
                     break

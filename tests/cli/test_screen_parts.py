@@ -80,10 +80,10 @@ def test_states_reach_own_messages_only() -> None:
     """By id, wherever they are; ids of others change nothing."""
     line = Timeline(FRIEND)
     line.load([message(1, own=True), message(2), message(3, own=True)], at_start=True, at_end=True)
-    states = {f"{n:032x}": ("delivered", "") for n in (1, 2)}
+    states = {f"{n:032x}": ("delivered", "", False) for n in (1, 2)}
     assert line.change(states)  # type: ignore[arg-type]  # literals
     assert [m.state for m in line.messages] == ["delivered", "received", "queued"]
-    assert not line.change({"f" * 32: ("read", "")})
+    assert not line.change({"f" * 32: ("read", "", True)})
 
 
 def test_remarks_stand_where_they_were_said() -> None:
