@@ -32,6 +32,8 @@ class Directory:
         self._rooms: dict[RoomId, str] = {}
         self.aliases: dict[str, UserId | PeerId | None] = {}
         """Names of the static table, case-folded; None: kept free for somebody who has not answered yet."""
+        self.counts: Callable[[UserId, PeerId], bool] = lambda _user, _device: True
+        """Whether a user's device was not revoked: proofs that it is one stay in rooms' logs and old messages."""
         self.changed: Callable[[], None] = lambda: None
         """Called when a contact or a device became another one."""
 
@@ -56,8 +58,11 @@ class Directory:
 
     def learn(self, device: DeviceRow) -> bool:
         """Note whose device this proved to be and how it calls itself; whether that is news."""
-        before = self._devices.pop(device.peer, None)
+        before = self._devices.get(device.peer)
         user = device.user or (before[0] if before is not None else None)
+        if user is not None and not self.counts(user, device.peer):
+            return False
+        self._devices.pop(device.peer, None)
         self._devices[device.peer] = (user, device.name)
         if before is not None and before[0] is not None and before[0] != user:
             self._unlink(before[0], device.peer)

@@ -56,6 +56,7 @@ class Devices:
         self.receipts = Receipts(chat)
         self.syncing = Syncing(chat)
         self._lists = Lists(self._is_contact)
+        chat.directory.counts = self._lists.counts
         self._own: KnownList | None = None
         self._told: dict[PeerId, SessionPort] = {}
         self._looked: Buckets = Buckets(rate=1 / LOOK_AGAIN_S, burst=1)

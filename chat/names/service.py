@@ -65,7 +65,7 @@ class Names:
         self._database = database
         self._cancel: Cancel = lambda: None
         self._claiming: asyncio.Task[None] | None = None
-        self._found: dict[str, UserId] = {}
+        self._found: dict[str, UserId | None] = {}  # None: several, the last six characters of an id can be made
 
     async def start(self) -> None:
         self._cancel = self._chat.node.subscribe(self._node_event)
@@ -113,16 +113,21 @@ class Names:
         ]
         found.sort(key=lambda each: (each.state != "accepted", -len(each.common)))  # then by age, as they were
         for each in found[:MAX_SHOWN]:
-            self._found[f"{wanted}~{each.fingerprint}"] = each.user
+            self._note(wanted, each.user)
         seconds = chat.node.network.monotonic() - started
         complete = listing.complete and len(found) <= MAX_SHOWN
         return NameListing(wanted, tuple(found[:MAX_SHOWN]), complete, listing.answered, seconds)
 
     def chosen(self, text: str) -> UserId | None:
-        """Return whom `NAME~FINGERPRINT` meant where claimants were shown last."""
+        """Return whom `NAME~FINGERPRINT` meant where claimants were shown; None for nobody, and where it is not one."""
         return self._found.get(folded(text))
 
     # inside
+
+    def _note(self, name: str, user: UserId) -> None:
+        """`NAME~FINGERPRINT` means this user, or nobody where another one was shown under it."""
+        shown = f"{name}~{short_id(user)}"
+        self._found[shown] = user if self._found.get(shown, user) == user else None
 
     def _wanted(self) -> bool:
         chat, settings = self._chat, self._chat.node.settings

@@ -16,6 +16,7 @@ from p2pnode.chat.protocol import device_proof
 from p2pnode.chat.rooms.entries import NO_HASH, Entry, Join, Signed, sign
 from p2pnode.chat.rooms.exchange import MAX_UNKNOWN_FORKS
 from p2pnode.chat.rooms.wire import Fork, Forks, Range, Want
+from p2pnode.chat.store import DeviceRow
 from p2pnode.simulations.virtual import VirtualLoop
 
 
@@ -113,5 +114,22 @@ def test_attack_v3_a_revoked_device_that_was_in_a_room_is_not_learned_again(tmp_
         assert room in owner.chat.rooms.rooms
         assert stolen not in owner.chat.directory.devices_of(user)
         assert await owner.texts(room) == []
+
+    run(main)
+
+
+def test_attack_v3_what_another_device_of_ours_hands_over_brings_no_revoked_device_back() -> None:
+    """An old message of the stolen phone comes from our tablet: the phone is not its user's for that."""
+
+    async def main(world: FakeWorld) -> None:
+        bob, carol = [await Person(world, name).start() for name in ("bob", "carol")]
+        await befriend(bob, carol)
+        await carol.chat.send(bob.node.user_id, "hi", wait=5.0)
+        stolen, user = carol.node.peer_id, carol.node.user_id
+        other = NodeKey.generate(random.Random(3).randbytes).peer_id
+        await bob.chat.devices._take(KnownList.sign(carol.node.account, DeviceList(bob.chat.now_ms(), (other,))))
+        assert not bob.chat.directory.learn(DeviceRow(stolen, user, "carol"))  # as `Syncing._take` does
+        assert stolen not in bob.chat.directory.devices_of(user)
+        assert bob.chat.directory.user_of(stolen) is None
 
     run(main)

@@ -132,3 +132,19 @@ def test_x3_a_contact_cannot_walk_through_our_contacts() -> None:
         assert 10 <= said <= 12
 
     run(main)
+
+
+def test_x3_a_claimant_with_the_same_last_characters_is_not_taken_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six characters can be made at will: whoever is shown under the same ones as another has to be named in full."""
+
+    async def main(world: FakeWorld) -> None:
+        alice = await Person(world, "alice").start()
+        impostor = await Person(world, "alice", device="2", account=AccountKey(bytes(range(32)))).start()
+        carol = await Person(world, "carol").start()
+        await asyncio.sleep(5)
+        monkeypatch.setattr("p2pnode.chat.names.service.short_id", lambda _user: "7x2k9q")
+        found = await carol.chat.names.look_up("alice")
+        assert {each.user for each in found.claimants} == {alice.node.user_id, impostor.node.user_id}
+        assert carol.chat.names.chosen("alice~7x2k9q") is None
+
+    run(main)
