@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from typing import TYPE_CHECKING
 
 import structlog
@@ -41,6 +42,7 @@ log = structlog.get_logger(__name__)
 # Chosen by us.
 MAX_OPEN = 256  # offers of ours that are not over
 AT_ONCE = 64  # segments that a thread hashes before others have a turn: 50 ms
+HASHERS = min(4, os.cpu_count() or 1)
 ANSWER_S = 10.0
 WAITS_S = 60.0  # between two tries where the other side said "not now"
 EXPIRE_MS = 7 * 86_400_000  # an offer that nobody answered
@@ -200,9 +202,7 @@ class Outgoing:
                 tree = await files.run(sources.look, record.source)
             entries, rows, done = [], [], 0
             for found in tree.found:
-                leaves = b""
-                for first in range(0, -(-found.size // SEGMENT), AT_ONCE):
-                    leaves += await files.run(sources.leaves_of, found.source, found.size, found.stamp, first, AT_ONCE)
+                leaves = await self._leaves(found)
                 done += found.size
                 root = b"" if found.stamp < 0 else root_of(found.size, leaves)
                 entries.append(_entry(found, root))
@@ -219,6 +219,23 @@ class Outgoing:
         await files.records.prepared(record, manifest, rows)
         await files.change(job, "offered", "")
         await self._address(job)
+
+    async def _leaves(self, found: sources.Found) -> bytes:
+        """Hash a file, in as many threads as the machine has processors, four at most."""
+        leaves, starts = b"", range(0, -(-found.size // SEGMENT), AT_ONCE)
+        for turn in range(0, len(starts), HASHERS):
+            pieces = await asyncio.gather(
+                *(
+                    self._files.run(sources.leaves_of, found.source, found.size, found.stamp, first, AT_ONCE)
+                    for first in starts[turn : turn + HASHERS]
+                ),
+                return_exceptions=True,  # all have ended then
+            )
+            for piece in pieces:
+                if isinstance(piece, BaseException):
+                    raise piece
+                leaves += piece
+        return leaves
 
     async def _address(self, job: Job) -> None:
         """Find the devices of the other side, for as long as that takes."""
