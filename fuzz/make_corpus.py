@@ -190,6 +190,19 @@ def others(seeds: Seeds) -> None:
         seeds["api_request"].append(bytes([number]) + body)
 
 
+def rooms(seeds: Seeds) -> None:
+    data = vectors("rooms")
+    frames = hexes(each["bytes"] for each in data["frames"].values())
+    seeds["room_frame"] += [frame[4:] for frame in frames]
+    seeds["room_stream"] += [*frames[:3], b"".join(frames[4:])]
+    seeds["room_entry"] += hexes(each["bytes"] for each in data["entries"].values())
+    value = bytes.fromhex(data["announcement"]["value"])
+    seeds["room_announcement"] += [value, value[:33], bytes(32) + "g\u00e4rten".encode()]
+    # who and what, what it answers to: invited, joined, written, forked, removed, written on
+    logs = (21, 0, 1, 0, 1, 4, 1, 3, 30, 8, 1, 0, 1, 3)
+    seeds["room_logs"] += [bytes(range(32)), bytes(logs), bytes((21, 0, 10, 4) * 8)]
+
+
 def files(seeds: Seeds) -> None:
     data = vectors("files")
     frames = hexes(data["frames"].values())
@@ -245,7 +258,7 @@ def linked(seeds: Seeds) -> None:
 def all_seeds() -> Seeds:
     """Return what the vectors give, by target."""
     seeds: Seeds = defaultdict(list)
-    for part in (identity, dht, session, relay, others, files, gateways, linked):
+    for part in (identity, dht, session, relay, others, files, rooms, gateways, linked):
         part(seeds)
     return seeds
 

@@ -115,6 +115,8 @@ class Exchange:
                 return
             user = rooms.chat.directory.user_of(peer)
             neighbour = self.neighbours.add(peer, outsider=user is not None and self._is_outsider(user))
+            neighbour.whole_at = rooms.now
+            rooms.send(peer, self.neighbours.whole())  # it makes us a neighbour there; then it hears the rest
             rooms.send(peer, self.near(peer))
             for one, other in await rooms.records.forks(room.id) if room.log.roll.forks else ():
                 rooms.send(peer, Forks(room.id.raw, [Fork(one, other)]))

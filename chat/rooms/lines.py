@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from p2pnode import Address, BadPacket, P2PError, PeerBlockedError, PeerId
+from p2pnode import Address, BadPacket, P2PError, PeerBlockedError, PeerId, StorageError
 from p2pnode.chat.link import BROKEN
 from p2pnode.chat.ports import SessionPort, StreamPort
 from p2pnode.chat.protocol import Hello
@@ -134,6 +134,9 @@ class Lines:
             rooms.drops[bad.reason] += 1
             log.info("room_stream_dropped", peer=str(peer), reason=bad.reason)
             stream.reset(1)
+        except StorageError as error:
+            log.error("room_not_stored", why=error.message)
+            stream.reset(0)
         except BROKEN:
             stream.reset(0)
         finally:

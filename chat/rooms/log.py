@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from p2pnode import BadPacket
 from p2pnode.chat.places import RoomId
-from p2pnode.chat.rooms.entries import HASH_BYTES, MAX_DEPTH, MAX_LINKS, Create, Join, Link, Signed, Text
+from p2pnode.chat.rooms.entries import HASH_BYTES, MAX_DEPTH, MAX_LINKS, Create, Entry, Join, Link, Signed, Text
 from p2pnode.chat.rooms.roll import Roll
 from p2pnode.chat.rooms.wire import MAX_LOGS, Position, Range
 
@@ -23,7 +23,7 @@ __all__ = ["DeviceLog", "RoomLog", "Taken"]
 MAX_LOG_BYTES = 8 << 20  # of one device: 20,000 lines
 MAX_ROOM_BYTES = 64 << 20  # of all; beyond it those who have less than their share may still write
 MAX_CONTROLS = 64  # entries of one device that are no texts, unless it is the owner's: each makes the list be judged
-MAX_WAITING = 4_096
+MAX_WAITING = 1_024
 MAX_WAITING_BYTES = 8 << 20
 MAX_JUMP = 65_536  # depth over what is known, where something that does not count was answered to
 
@@ -82,6 +82,9 @@ class RoomLog:
         self._waiting_size = 0
         self._for: dict[tuple[bytes, int], set[tuple[bytes, int]]] = {}
         self._needed: dict[bytes, int] = {}
+        self._needs_changed = False
+        self._unheeded: set[tuple[bytes, int]] = set()
+        """What waits, answers to something, and does not count yet."""
 
     # asking
 
@@ -188,11 +191,17 @@ class RoomLog:
                 again = self._waiting.pop(key, None)
                 if again is not None:
                     self._waiting_size -= len(again.raw)
+                    self._unheeded.discard(key)
                     later = Taken(applied=taken.applied)
                     try:
                         self._try(again, later)
                     except BadPacket:
                         continue  # its author's mistake; whoever brought what it waited for is innocent
+        self._needs_changed |= any(not isinstance(each.entry.body, Text) for each in taken.applied)
+        while self._needs_changed:  # somebody else is in, or something else needed: what that answers to is needed now
+            self._needs_changed = False
+            for key in list(self._unheeded):
+                self._need(self._waiting[key])
         return taken
 
     def _try(self, signed: Signed, taken: Taken) -> None:
@@ -234,14 +243,24 @@ class RoomLog:
                 free = True
                 continue
             if link.seq > self.length(link.device):
-                if self.roll.may_write(entry.device):
-                    self._needed[link.device] = max(link.seq, self._needed.get(link.device, 0))
+                self._need(signed)
                 return (link.device, link.seq), None, 0, False
             log = self.logs[link.device]
             if log.hash(link.seq) != link.hash:
                 return None, (link.device, link.seq), 0, False
             depth = max(depth, log.depths[link.seq - 1])
         return None, None, depth, free
+
+    def _need(self, signed: Signed) -> None:
+        """What an entry that counts answers to is needed, whoever wrote it."""
+        entry = signed.entry
+        if self._is_wanted(entry):
+            self._unheeded.discard((entry.device, entry.seq))
+            for link in entry.links:
+                known = link.device in self._needed or len(self._needed) < MAX_LOGS
+                if known and link.seq > max(self.length(link.device), self._needed.get(link.device, 0)):
+                    self._needed[link.device] = link.seq
+                    self._needs_changed = True
 
     def _wait(self, signed: Signed, what: tuple[bytes, int] | None, taken: Taken) -> None:
         if len(self._waiting) >= MAX_WAITING or self._waiting_size + len(signed.raw) > MAX_WAITING_BYTES:
@@ -250,27 +269,35 @@ class RoomLog:
         key = (signed.entry.device, signed.entry.seq)
         self._waiting[key] = signed
         self._waiting_size += len(signed.raw)
+        if signed.entry.links and not self._is_wanted(signed.entry):
+            self._unheeded.add(key)
         if what is not None:
             self._for.setdefault(what, set()).add(key)
 
     def _refusal(self, signed: Signed) -> str:
         """Return why an entry that fits is not taken, or not now."""
-        entry, roll = signed.entry, self.roll
-        body = entry.body
+        entry = signed.entry
         log = self.logs.get(entry.device)
-        if isinstance(body, Create):
+        if isinstance(entry.body, Create):
             return "" if not self.logs else "second_beginning"
         size = (log.size if log is not None else 0) + len(signed.raw)
         if size > MAX_LOG_BYTES or (self.size > MAX_ROOM_BYTES and size * len(self.logs) > MAX_ROOM_BYTES):
             return "log_full"
         if log is None and len(self.logs) >= MAX_LOGS:
             return "room_full"
-        if entry.seq <= self._needed.get(entry.device, 0):
-            return ""  # somebody who is in answered to it, before it knew: it is kept, and counts or does not
-        if isinstance(body, Join):
-            own = roll.users.get(entry.device, body.user) == body.user
-            return "" if own and roll.may_join(body.user) else "not_member"
-        return "" if roll.shows(entry.device, entry.seq) else "not_member"
+        return "" if self._is_wanted(entry) else "not_member"
+
+    def _is_wanted(self, entry: Entry) -> bool:
+        """Whether an entry is kept: its author is in or may come in (what it wrote before that is hidden), or wrote it
+        before it went, or somebody who counts answered to it before knowing better."""
+        user = self.roll.users.get(entry.device)
+        if isinstance(entry.body, Join):
+            if user not in (None, entry.body.user):
+                return False
+            user = entry.body.user
+        seq, roll = entry.seq, self.roll
+        wanted = user is not None and (roll.may_join(user) or seq <= roll.counted(entry.device, user))
+        return wanted or seq <= self._needed.get(entry.device, 0)
 
     def _apply(self, signed: Signed) -> None:
         entry = signed.entry
@@ -296,8 +323,11 @@ class RoomLog:
         if log is not None and there >= seq:
             log.cut(seq - 1)
             self.heads.discard(device)
+            if len(log):
+                self.heads.add(device)  # what is left of it may have had no other answer than its own
         for key in [key for key in self._waiting if key[0] == device and key[1] >= seq]:
             self._waiting_size -= len(self._waiting.pop(key).raw)
+            self._unheeded.discard(key)
         self.roll.forget_from(device, seq)
         if log is not None and not len(log):
             del self.logs[device]
@@ -306,4 +336,5 @@ class RoomLog:
     def again(self) -> list[Signed]:
         """Return what waits, and let it wait no more: after a fork it is to be taken once more."""
         waiting, self._waiting, self._waiting_size, self._for = list(self._waiting.values()), {}, 0, {}
+        self._unheeded.clear()
         return sorted(waiting, key=lambda signed: signed.order)

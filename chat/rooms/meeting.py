@@ -116,7 +116,7 @@ class Meeting:
             wanted = min(MOST, len(neighbours) + 1)
             if len(neighbours) >= MOST - 2:
                 self._drop_one(room)
-        asked = sum(key[0] == room.id for key in self._asked)
+        asked = sum(asked == room.id and peer not in neighbours for asked, peer in self._asked)
         open_places = wanted - len(neighbours) - asked
         if open_places <= 0:
             return

@@ -233,28 +233,23 @@ def _insert_message(connection: sqlite3.Connection, room: RoomId, opened: Opened
     """Show a text; return its position, None when it is there. Its place is the same on every device: by depth, then by
     hash (`Signed.order`)."""
     entry, entry_id = opened.signed.entry, opened.signed.id
-    conversation = queries.conversation_id(connection, room)
-    cursor = connection.execute(
-        "INSERT OR IGNORE INTO messages (id, author, author_user, conversation, ordinal, author_seq, outgoing, text,"
-        " sent_at, received_at, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            entry_id,
-            entry.device,
-            opened.user.raw,
-            conversation,
-            entry.depth << 32 | int.from_bytes(entry_id[:4]),
-            entry.seq,
-            int(opened.outgoing),
-            opened.text,
-            entry.sent_at,
-            opened.received_at_ms,
-            "queued" if opened.outgoing else "received",
-        ),
-    )
-    if not cursor.rowcount or cursor.lastrowid is None:
+    author = opened.signed.device
+    if queries.has_message(connection, author, entry_id):  # or it was removed by the user, and stays so
         return None
-    position = cursor.lastrowid
-    connection.execute("INSERT INTO messages_text (rowid, text) VALUES (?, ?)", (position, opened.text.casefold()))
+    position = queries.insert_message(
+        connection,
+        message_id=entry_id,
+        author=author,
+        author_user=opened.user,
+        conversation=queries.conversation_id(connection, room),
+        sequence=entry.seq,
+        outgoing=opened.outgoing,
+        text=opened.text,
+        sent_at_ms=entry.sent_at,
+        received_at_ms=opened.received_at_ms,
+        state="queued" if opened.outgoing else "received",
+        ordinal=entry.depth << 32 | int.from_bytes(entry_id[:4]),
+    )
     connection.execute(
         "UPDATE room_entries SET message = ? WHERE room = ? AND device = ? AND seq = ?",
         (position, room.raw, entry.device, entry.seq),
@@ -264,17 +259,11 @@ def _insert_message(connection: sqlite3.Connection, room: RoomId, opened: Opened
 
 def _hide(connection: sqlite3.Connection, room: bytes, device: bytes, first: int) -> None:
     """Take the texts of a device from `first` on out of the history."""
-    rows = connection.execute(
-        "SELECT m.position, m.text FROM room_entries AS e JOIN messages AS m ON m.position = e.message"
-        " WHERE e.room = ? AND e.device = ? AND e.seq >= ?",
+    connection.execute(
+        "DELETE FROM messages WHERE position IN"
+        " (SELECT message FROM room_entries WHERE room = ? AND device = ? AND seq >= ? AND message IS NOT NULL)",
         (room, device, first),
-    ).fetchall()
-    for position, text in rows:
-        connection.execute(
-            "INSERT INTO messages_text (messages_text, rowid, text) VALUES ('delete', ?, ?)",
-            (position, text.casefold()),
-        )
-        connection.execute("DELETE FROM messages WHERE position = ?", (position,))
+    )
     connection.execute(
         "UPDATE room_entries SET message = NULL WHERE room = ? AND device = ? AND seq >= ?", (room, device, first)
     )

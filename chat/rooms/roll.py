@@ -51,7 +51,7 @@ class Roll:
         self.epoch: Epoch | None = None
         self.stale = False
         """Whether somebody left and no key was made since."""
-        self._marks: dict[bytes, int] = {}
+        self._marks: dict[bytes, dict[bytes, int]] = {}
 
     # learning
 
@@ -86,7 +86,7 @@ class Roll:
     def _judge(self, signed: Signed) -> None:
         body = signed.entry.body
         user = self.users.get(signed.entry.device)
-        is_owner = user is not None and user == self.owner
+        is_owner = user is not None and user == self.owner and self.states[user] == "member"
         if isinstance(body, Create):
             self.owner, self.name, self.open = body.user, body.name, body.open
             self.states[body.user] = "member"
@@ -98,10 +98,10 @@ class Roll:
             if is_owner and self.states.get(body.user) != "member":
                 self.states[body.user] = "invited"
         elif isinstance(body, Out):
-            if (is_owner and body.user != self.owner) or body.user == user:
-                self.states[body.user] = "left" if body.user == user else "removed"
-                self._marks |= {d: 0 for d, whose in self.users.items() if whose == body.user}
-                self._marks |= {mark.device: mark.seq for mark in body.marks}
+            leaves = body.user == user and self.states.get(body.user) == "member"
+            if (is_owner and body.user != self.owner) or leaves:
+                self.states[body.user] = "left" if leaves else "removed"
+                self._marks[body.user] = {mark.device: mark.seq for mark in body.marks}
                 self.stale = True
                 if is_owner and body.key:
                     self._renew(signed.id, body.key)
@@ -131,11 +131,12 @@ class Roll:
 
     def shows(self, device: bytes, seq: int) -> bool:
         """Whether an entry counts: its author is in, or wrote it before it went."""
-        return self.may_write(device) or seq <= self._marks.get(device, 0)
+        return self.may_write(device) or seq <= self.counted(device)
 
-    def counted(self, device: bytes) -> int:
-        """Return up to which number the entries of a device count that is out; 0 for none."""
-        return self._marks.get(device, 0)
+    def counted(self, device: bytes, user: bytes | None = None) -> int:
+        """Return up to which number the entries of a device count that is out; 0 for none. `user`: whose it says to
+        be, where nothing else of it is there."""
+        return self._marks.get(self.users.get(device, user or b""), {}).get(device, 0)
 
     def devices_of(self, user: bytes) -> list[bytes]:
         return [device for device, whose in self.users.items() if whose == user]

@@ -17,9 +17,9 @@ from p2pnode.chat.protocol import Hello
 from p2pnode.chat.rooms.entries import HASH_BYTES, MAX_ENTRY_BYTES, MAX_SEQ
 
 __all__ = [
-    "BATCH_BYTES", "MAX_FRAME_BYTES", "MAX_LOGS", "ROOM_PROTOCOL", "Ask", "Entries", "Forks", "Frame", "FrameBuffer",
-    "Have",
-    "Invitation", "Keys", "Mesh", "Near", "No", "Noted", "Position", "Range", "Want", "decode_untrusted", "encode",
+    "BATCH_BYTES", "MAX_BATCH", "MAX_FRAME_BYTES", "MAX_LOGS", "MAX_NEAR", "ROOM_PROTOCOL", "Ask", "Entries",
+    "EpochKey", "Fork", "Forks", "Frame", "FrameBuffer", "Have", "Invitation", "Keys", "Mesh", "Near", "No", "Noted",
+    "Position", "Range", "Want", "decode_untrusted", "encode",
 ]  # fmt: skip
 
 # Fixed by this protocol.

@@ -21,6 +21,7 @@ from targets import (
     portmap,
     quic,
     relay,
+    rooms,
     strangers,
 )  # fmt: skip
 from targets.base import Target
@@ -47,6 +48,7 @@ TARGETS: dict[str, Target] = {
         gossip,
         history,
         mail,
+        rooms,
         strangers,
         api,
     )

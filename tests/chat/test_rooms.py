@@ -3,55 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
-from support.chat_fakes import FakeWorld, Person, befriend
+from support.chat_fakes import FakeWorld, Person
+from support.rooms import eventually, garden, run, same_history
 
 from p2pnode import InvalidPeerError, NetworkChanged, NotFoundError, RefusedError
 from p2pnode.chat import MessageReceived, MessageStateChanged
-from p2pnode.chat.model import RoomChanged, RoomId
-from p2pnode.simulations.virtual import VirtualLoop
-
-
-def run(main: Callable[[FakeWorld], Awaitable[None]], until: float = 10_000.0) -> None:
-    VirtualLoop().run(main(FakeWorld()), until=until)  # type: ignore[arg-type]  # async functions give coroutines
-
-
-async def eventually(holds: Callable[[], bool], timeout: float = 30.0) -> None:
-    """Wait in virtual time. Raise TimeoutError."""
-    async with asyncio.timeout(timeout):
-        while not holds():  # noqa: ASYNC110 - virtual time
-            await asyncio.sleep(0.05)
-
-
-async def same_history(room: RoomId, people: Sequence[Person], count: int, timeout: float = 30.0) -> list[str]:
-    """Wait until all show the same `count` texts; return them."""
-    histories: list[list[str]] = []
-    try:
-        async with asyncio.timeout(timeout):
-            while True:
-                histories = [await person.texts(room) for person in people]
-                if all(history == histories[0] and len(history) == count for history in histories):
-                    return histories[0]
-                await asyncio.sleep(0.1)
-    except TimeoutError:
-        raise AssertionError(f"histories: {[len(h) for h in histories]} of {count}") from None
-
-
-async def garden(world: FakeWorld, *names: str, open: bool = False) -> tuple[RoomId, list[Person]]:  # noqa: A002
-    """The first of these owns a room, the others are in."""
-    people = [await Person(world, name).start() for name in names]
-    owner = people[0]
-    room = (await owner.chat.rooms.create("garden", open=open)).id
-    for other in people[1:]:
-        if not open:
-            await befriend(owner, other)
-            await owner.chat.rooms.invite(room, other.node.user_id)
-            await eventually(lambda: any(info.id == room for info in other.chat.rooms.all()))  # noqa: B023
-        await other.chat.rooms.join("garden")
-    return room, people
+from p2pnode.chat.model import RoomChanged
 
 
 def test_three_in_a_room_by_invitation() -> None:
@@ -79,21 +39,21 @@ def test_latecomer_gets_the_whole_history_from_any_member() -> None:
 
     async def main(world: FakeWorld) -> None:
         room, (alice, bob) = await garden(world, "alice", "bob", open=True)
-        for number in range(700):
+        for number in range(540):
             await (alice, bob)[number % 2].chat.send(room, f"text {number}", wait=5.0)
-        before = await same_history(room, [alice, bob], 700)
+        before = await same_history(room, [alice, bob], 540)
         await alice.stop()
         carol = await Person(world, "carol").start()
         info = await carol.chat.rooms.join("garden")
         assert (info.state, info.role, info.members) == ("joined", "member", 3)
-        assert await same_history(room, [bob, carol], 700) == before
+        assert await same_history(room, [bob, carol], 540) == before
         assert not carol.of_type(MessageReceived)
-        assert sum(e.count for e in carol.of_type(RoomChanged) if e.what == "history") == 700
+        assert sum(e.count for e in carol.of_type(RoomChanged) if e.what == "history") == 540
         await bob.chat.send(room, "now", wait=5.0)
         await eventually(lambda: [e.message.text for e in carol.of_type(MessageReceived)] == ["now"])
         [summary] = [s for s in await carol.store.conversations() if s.party == room]
-        assert (summary.messages, summary.unread) == (701, 1)
-        assert [m.text for m in await carol.store.history(room, search="XT 65")][-1] == "text 659"
+        assert (summary.messages, summary.unread) == (541, 1)
+        assert [m.text for m in await carol.store.history(room, search="XT 53")][-1] == "text 539"
 
     run(main)
 
