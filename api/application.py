@@ -22,6 +22,7 @@ from p2pnode.api.file_routes import ROUTES as FILE_ROUTES
 from p2pnode.api.guard import MAX_BODY_BYTES, SECURITY_HEADERS, Refusal, judge
 from p2pnode.api.hall_routes import ROUTES as HALL_ROUTES
 from p2pnode.api.http import REQUEST_S
+from p2pnode.api.keeping_routes import ROUTES as KEEPING_ROUTES
 from p2pnode.api.name_routes import ROUTES as NAME_ROUTES
 from p2pnode.api.netcheck_routes import ROUTES as NETCHECK_ROUTES
 from p2pnode.api.node_routes import ROUTES as NODE_ROUTES
@@ -51,6 +52,7 @@ ROUTES: list[Route] = [
     *FILE_ROUTES,
     *DEVICE_ROUTES,
     *HALL_ROUTES,
+    *KEEPING_ROUTES,
     *TOPIC_ROUTES,
     *NETCHECK_ROUTES,
     *RANDOM_ROUTES,

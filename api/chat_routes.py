@@ -59,6 +59,8 @@ async def follow_messages(service: Service, request: t.MessagesQuery) -> AsyncIt
 async def history(service: Service, request: t.HistoryQuery) -> t.Messages:
     """Return a conversation, optionally only what contains a text."""
     party, _ = await service.conversation(request.peer)
+    if (last := await service.chat.store.history(party, limit=1)) and service.chat.keeping.timer(party).seconds:
+        service.chat.store.mark_seen(party, last[0].position)  # asked for by somebody who reads it: its time runs
     return await people.history_answer(
         service.chat.store, service.node.peer_id, party, search=request.search, limit=request.limit
     )

@@ -26,6 +26,7 @@ from p2pnode.chat import (
     HallTold,
     Message,
     MessageReceived,
+    MessagesGone,
     MessagesSynced,
     MessageStateChanged,
     OwnDevicesChanged,
@@ -35,6 +36,7 @@ from p2pnode.chat import (
     StrangerChanged,
     StrangerSaid,
     TableChanged,
+    TimerChanged,
 )
 from p2pnode.chat.model import Hall
 
@@ -117,6 +119,13 @@ def chat_event(event: ChatEvent, own: PeerId) -> t.Event | None:
                 reason=state if state == "wrong_key" else None,
                 text=why or None,
             )
+        case TimerChanged(party, seconds, agreed, by):
+            return t.Event(
+                event="timer", to=str(party), age_s=float(seconds), state="agreed" if agreed else "waiting",
+                peer=None if by is None else str(by),
+            )  # fmt: skip
+        case MessagesGone(party, positions):
+            return t.Event(event="gone", to=str(party), size=len(positions))
         case HallTold(teller, messages):
             return t.Event(event="told", peer=str(teller), to="hall", size=len(messages))
         case RoomChanged(room, what, user, author, count, name):

@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from p2pnode.chat.devices.linking import Linked, link_account
     from p2pnode.chat.files.service import Files, FileSettings
     from p2pnode.chat.inspecting import Inspector, OwnDetails, PathDetails
-    from p2pnode.chat.keeping.exchange import BadLineError, ExportedMessage, markdown_of, read_line
+    from p2pnode.chat.keeping.exchange import (
+        MAX_LINE_BYTES,
+        BadLineError,
+        ExportedMessage,
+        markdown_of,
+        read_line,
+    )
+    from p2pnode.chat.keeping.moving import export_messages, export_people, import_messages, import_people
+    from p2pnode.chat.keeping.people import ExportedContact, read_contact
     from p2pnode.chat.language import Command, parse_line
     from p2pnode.chat.model import (
         HALL,
@@ -65,6 +73,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HALL",
+    "MAX_LINE_BYTES",
     "MAX_TABLE_BYTES",
     "MAX_TEXT_BYTES",
     "BadLineError",
@@ -78,6 +87,7 @@ __all__ = [
     "ConversationSummary",
     "Device",
     "Directory",
+    "ExportedContact",
     "ExportedMessage",
     "FileChanged",
     "FileSettings",
@@ -114,19 +124,31 @@ __all__ = [
     "TableRow",
     "TimerChanged",
     "Transfer",
+    "export_messages",
+    "export_people",
+    "import_messages",
+    "import_people",
     "link_account",
     "markdown_of",
     "notice_of",
     "own_device",
     "parse_line",
     "parse_table",
+    "read_contact",
     "read_line",
 ]
 
 _MODULES = {
     "BadLineError": "keeping.exchange",
     "Chat": "service",
+    "ExportedContact": "keeping.people",
     "ExportedMessage": "keeping.exchange",
+    "MAX_LINE_BYTES": "keeping.exchange",
+    "export_messages": "keeping.moving",
+    "export_people": "keeping.moving",
+    "import_messages": "keeping.moving",
+    "import_people": "keeping.moving",
+    "read_contact": "keeping.people",
     "markdown_of": "keeping.exchange",
     "read_line": "keeping.exchange",
     "ChatSettings": "service",

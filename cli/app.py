@@ -19,6 +19,7 @@ _MODULES = {
     "commands_id": ("id", "config", "doctor"),
     "commands_net": ("status", "peers", "dht", "find", "connect", "netcheck", "ping"),
     "commands_chat": ("send", "messages", "history", "contacts"),
+    "commands_exchange": ("export", "import"),
     "commands_file": ("file",),
     "commands_presence": ("presence",),
     "commands_names": ("names",),

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from p2pnode.cli.commands_exchange import contacts_export, contacts_import
 from p2pnode.cli.invocation import Invocation, invocation_of
+from p2pnode.cli.offline import offline, party_of
 from p2pnode.cli.options import JsonOption, PeerArgument, examples
 
 if TYPE_CHECKING:
-    from p2pnode import Config, PeerId, UserId
+    from p2pnode import PeerId, UserId
     from p2pnode.api import types as t
-    from p2pnode.chat import ChatStore, Party
+    from p2pnode.chat import ChatStore
 
 __all__ = ["add"]
 
@@ -34,7 +34,14 @@ def add(app: typer.Typer) -> None:
     app.command("messages", epilog=examples("p2pnode messages", "p2pnode messages --follow --with alice --json"))(
         _messages
     )
-    app.command("history", epilog=examples("p2pnode history alice", "p2pnode history alice --search train"))(_history)
+    app.command(
+        "history",
+        epilog=examples(
+            "p2pnode history alice",
+            "p2pnode history alice --search train",
+            "p2pnode history alice --keep 30 --disappear 1w",
+        ),
+    )(_history)
     contacts = typer.Typer(rich_markup_mode=None, no_args_is_help=True, epilog=examples("p2pnode contacts list"))
     contacts.command("list", epilog=examples("p2pnode contacts list", "p2pnode contacts list --json"))(_list)
     contacts.command("add", epilog=examples("p2pnode contacts add p2p1... --name alice"))(_add)
@@ -43,6 +50,8 @@ def add(app: typer.Typer) -> None:
     contacts.command("verify", epilog=examples("p2pnode contacts verify alice", "p2pnode contacts verify alice --yes"))(
         _verify
     )
+    contacts.command("export", epilog=examples("p2pnode contacts export --output people.jsonl"))(contacts_export)
+    contacts.command("import", epilog=examples("p2pnode contacts import people.jsonl"))(contacts_import)
     contacts.command("block", epilog=examples("p2pnode contacts block mallory", "p2pnode contacts block bob --undo"))(
         _block
     )
@@ -118,10 +127,10 @@ def _messages(
     else:
 
         async def read(store: ChatStore, own: PeerId, user: UserId) -> t.Messages:
-            party = None if with_ is None else await _party(store, with_, own, user)
+            party = None if with_ is None else await party_of(store, with_, own, user)
             return await people.messages_answer(store, own, party=party, limit=limit)
 
-        answer = _offline(invocation, read)
+        answer = offline(invocation, read)
     _print_all(invocation, answer)
 
 
@@ -131,10 +140,18 @@ def _history(
     search: Annotated[
         str | None, typer.Option("--search", metavar="TEXT", help="Only messages that contain TEXT.")
     ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option("--keep", metavar="DAYS", help="Keep it so long from now on: days, forever, default."),
+    ] = None,
+    disappear: Annotated[
+        str | None,
+        typer.Option("--disappear", metavar="TIME", help="New messages disappear on both sides: 1h, 1d, 1w, or off."),
+    ] = None,
     last: _Limit = "1000",
     json: JsonOption = None,
 ) -> None:
-    """Show a conversation."""
+    """Show a conversation; or say how long it is kept, and whether its messages disappear."""
     from p2pnode.api import people
     from p2pnode.api import types as t
 
@@ -142,16 +159,19 @@ def _history(
     invocation.config(json=json)
     _check_peer(peer)
     limit = _limit(last)
+    if keep is not None or disappear is not None:
+        _change(invocation, peer, keep, disappear)
+        return
     if invocation.home.holder() is not None:
         answer = invocation.client().get("/v1/history", t.Messages, t.HistoryQuery(peer, search, limit))
     else:
 
         async def read(store: ChatStore, own: PeerId, user: UserId) -> t.Messages:
             return await people.history_answer(
-                store, own, await _party(store, peer, own, user), search=search, limit=limit
+                store, own, await party_of(store, peer, own, user), search=search, limit=limit
             )
 
-        answer = _offline(invocation, read)
+        answer = offline(invocation, read)
     _print_all(invocation, answer)
 
 
@@ -166,7 +186,7 @@ def _list(ctx: typer.Context, json: JsonOption = None) -> None:
     if invocation.home.holder() is not None:
         answer = invocation.client().get("/v1/contacts", t.Contacts)
     else:
-        answer = _offline(invocation, lambda store, _own, _user: people.contacts_answer(store))
+        answer = offline(invocation, lambda store, _own, _user: people.contacts_answer(store))
     rows = [("NAME", "STATE", "VERIFIED", "ID")]
     rows += [(c.name or "-", c.state, "yes" if c.verified else "no", c.user or c.peer or "-") for c in answer.contacts]
     invocation.emit(
@@ -267,6 +287,30 @@ def _block(
 # Parts
 
 
+def _change(invocation: Invocation, peer: str, keep: str | None, disappear: str | None) -> None:
+    """Do `history --keep` and `--disappear`."""
+    from p2pnode.api import keeping_types as k
+    from p2pnode.chat.keeping.text import days_of, keep_text, seconds_of, span_text
+    from p2pnode.cli.output import usage_error
+
+    try:
+        days = None if keep is None else days_of(keep)
+        seconds = None if disappear is None else seconds_of(disappear)
+    except ValueError as exc:
+        raise usage_error(f"{str(exc)[:1].upper()}{str(exc)[1:]}.") from exc
+    wanted = None if keep is None else -1 if days is None else days
+    client = invocation.client()
+    found = client.patch("/v1/conversations", k.ConversationInfo, k.ConversationChange(peer, wanted, seconds))
+    lines = []
+    if keep is not None:
+        default = client.get("/v1/conversations", k.Conversations).keep_days_all
+        lines.append(f"Messages with {found.name} are kept {keep_text(found.keep_days, default)}.")
+    if disappear is not None:
+        rule = f"disappear {span_text(found.disappear_s)} after they were read" if found.disappear_s else "stay"
+        lines.append(f"New messages with {found.name} {rule}{', as agreed' if found.agreed else ''}.")
+    invocation.emit(found, *lines)
+
+
 def _check_peer(peer: str) -> None:
     from p2pnode import parse_peer
 
@@ -288,55 +332,6 @@ def _name(name: str) -> str:
     if name and clean_name(name) != name.strip():
         raise usage_error(f"{clean_name(name)!r} is all that is left of this name: 1 to 32 characters, no / \\ @ :")
     return name.strip()
-
-
-async def _party(store: ChatStore, text: str, own: PeerId, user: UserId) -> Party:
-    """Return whom a PEER means, from the database alone."""
-    from p2pnode import parse_peer
-    from p2pnode.api.service import named
-    from p2pnode.chat import Directory
-    from p2pnode.chat.rooms.records import RoomRecords
-
-    directory = Directory(user, own)
-    directory.replace_contacts(await store.contacts())
-    for device in await store.devices():
-        directory.learn(device)
-    for row in await RoomRecords(store.database).rooms():
-        directory.put_room(row.id, row.name)
-    spec = parse_peer(text)
-    return named(spec, directory) if spec.name is not None else directory.resolve_spec(spec)
-
-
-def _offline(invocation: Invocation, read: Callable[[ChatStore, PeerId, UserId], Awaitable[T]]) -> T:
-    """Read the database while no node runs. Nothing is created: an empty home has no messages."""
-    config = invocation.config(json=invocation.json)
-    invocation.set_up_log(config)
-
-    async def go() -> T:
-        async with _store(invocation) as store:
-            own, user = _own(invocation, config)
-            return await read(store, own, user)
-
-    import asyncio  # a tenth of what `--help` takes
-
-    return asyncio.run(go())
-
-
-@contextlib.asynccontextmanager
-async def _store(invocation: Invocation) -> AsyncIterator[ChatStore]:
-    from p2pnode.chat import ChatStore
-
-    path = invocation.home.chat_db
-    store = await ChatStore.open(path, read_only=True) if path.exists() else await ChatStore.open(None)
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
-def _own(invocation: Invocation, config: Config) -> tuple[PeerId, UserId]:
-    node_key, account = invocation.keys(config)
-    return node_key.peer_id, account.user_id
 
 
 def _print_all(invocation: Invocation, answer: t.Messages) -> None:

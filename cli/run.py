@@ -147,6 +147,7 @@ class _Program:
         self.tell_contacts: bool = config["tell-contacts"]
         self.on_message: str = config["on-message"]
         self.read_receipts: bool = config["read-receipts"]
+        self.keep_days: int = config["keep-days"]
         self.bell: bool = config["bell"]
         self.desktop: str = config["desktop-notices"]
         self.invocation = invocation
@@ -205,6 +206,7 @@ class _Program:
             hall=peer,
             files=files,
             table=self.table if peer else (),
+            keep_days=self.keep_days,
             claim_name=peer and self.claim_name,
             tell_contacts=self.tell_contacts,
             read_receipts=self.read_receipts,

@@ -169,6 +169,17 @@ def others(seeds: Seeds) -> None:
     frames = hexes(vectors("history")["told"].values())
     seeds["told_frame"] += [frame[2:] for frame in frames]
     seeds["told_stream"] += [*frames[:2], b"".join(frames)]
+    frames = hexes(vectors("history")["timer"].values())
+    seeds["timer_frame"] += [frame[2:] for frame in frames]
+    seeds["timer_stream"] += [*frames[:2], b"".join(frames)]
+    ids = vectors("identity")["ids"][0]
+    line = {
+        "with": ids["user_id"], "id": "00" * 16, "from": ids["peer_id"], "from_user": ids["user_id"], "direction": "in",
+        "text": "hello", "sent_at": "2026-01-01T12:00:00.000Z", "received_at": "2026-01-01T12:00:00.000Z",
+        "state": "received", "sequence": 1, "told_by": ids["peer_id"],
+    }  # fmt: skip
+    seeds["export_line"] += [json.dumps(each).encode() for each in (line, {**line, "with": "hall"})]
+    seeds["export_contact"].append(json.dumps({"id": ids["user_id"], "name": "anna", "verified": True}).encode())
     mail = vectors("mail")
     seeds["mail_frame"] += [frame[2:] for frame in hexes(mail["frames"].values())]
     letter = bytes.fromhex(mail["letter"]["bytes"])

@@ -19,11 +19,10 @@ from p2pnode.chat.model import Party, party_columns
 from p2pnode.chat.protocol import MAX_TEXT_BYTES
 
 __all__ = [
-    "FORMAT", "START", "BadLineError", "ExportedMessage", "check", "export_page", "import_lines", "markdown_of",
+    "MAX_LINE_BYTES", "START", "BadLineError", "ExportedMessage", "check", "export_page", "import_lines", "markdown_of",
     "read_line",
 ]  # fmt: skip
 
-FORMAT = 1
 MAX_LINE_BYTES = 256 * 1024  # a message of 15,000 bytes, each of them escaped, and the rest
 CLOCK_MS = 86_400_000  # how far ahead a message's number may be of our clock: ours continue the highest one
 _MAX_INTEGER = 2**63 - 1

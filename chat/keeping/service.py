@@ -13,8 +13,9 @@ import structlog
 
 from p2pnode import BadPacket, InvalidPeerError, NodeEvent, P2PError, PeerId, SessionOpened, UserId
 from p2pnode.chat import queries
-from p2pnode.chat.keeping import exchange, tables
+from p2pnode.chat.keeping import moving, tables
 from p2pnode.chat.keeping.exchange import ExportedMessage
+from p2pnode.chat.keeping.people import ExportedContact
 from p2pnode.chat.keeping.tables import KeepState, Timer
 from p2pnode.chat.keeping.wire import MAX_SECONDS, TIMER_PROTOCOL, FrameBuffer, Have, Set, encode
 from p2pnode.chat.limits import Buckets
@@ -33,7 +34,6 @@ log = structlog.get_logger(__name__)
 RETENTION_S = 3_600.0
 SETTLE_S = 0.5  # what was read, or handed over, is noted with a later commit
 LOOKS, LOOK_S = 3, 5.0  # after that once more, on a busy disk
-PAGE = 500  # messages exported at a time
 EXCHANGE_S = 10.0
 AHEAD_MS = 600_000  # how far a timer's version may be ahead of our clock: no peer can set one for ever
 READ_BYTES = 256
@@ -113,21 +113,27 @@ class Keeping:
         """Return how long each conversation is kept."""
         return {state.party: state for state in await self._chat.store.database.read(tables.keep_states)}
 
-    async def export(self, party: Party | None = None) -> AsyncIterator[ExportedMessage]:
+    def export(self, party: Party | None = None) -> AsyncIterator[ExportedMessage]:
         """Give all messages, or those of one conversation, but none that will disappear."""
-        place: tuple[int, int, int, int] | None = exchange.START
-        while place is not None:
-            page = await self._page(party, place)
-            place = page[1]
-            for message in page[0]:
-                yield message
+        return moving.export_messages(self._chat.store, party)
 
     async def import_(self, messages: Sequence[ExportedMessage]) -> int:
         """Take messages of an export; return how many were not here yet. Raise BadLineError, StorageError."""
-        for message in messages:
-            exchange.check(message)
-        now = self._chat.now_ms()
-        return await self._chat.store.database.write(lambda c: exchange.import_lines(c, messages, now))
+        return await moving.import_messages(self._chat.store, messages, self._chat.now_ms())
+
+    async def export_contacts(self) -> list[ExportedContact]:
+        """Return contacts and blocked people, by name."""
+        return await moving.export_people(self._chat.store)
+
+    async def import_contacts(self, contacts: Sequence[ExportedContact], *, verified: bool = False) -> int:
+        """Add people; what the user decided here stands. `verified`: the file is the user's own, believe it that
+        safety numbers were compared. Return how many are new or changed. Raise BadLineError, StorageError."""
+        chat = self._chat
+        own, now = chat.node.user_id, chat.now_ms()
+        changed = await moving.import_people(chat.store, contacts, now, own=own, verified=verified)
+        chat.directory.replace_contacts(await chat.store.contacts())
+        chat.node.refuse_when(chat.directory.is_blocked)
+        return changed
 
     async def remove_old(self) -> None:
         """Remove what is older than it is kept, now. Raise StorageError."""
@@ -314,11 +320,6 @@ class Keeping:
         self._timers[party] = timer
         self._wake.set()
         self._chat.emit(TimerChanged(party, timer.seconds, timer.agreed, peer))
-
-    async def _page(
-        self, party: Party | None, place: tuple[int, int, int, int]
-    ) -> tuple[list[ExportedMessage], tuple[int, int, int, int] | None]:
-        return await self._chat.store.database.read(lambda c: exchange.export_page(c, party, place, PAGE))
 
 
 async def _one(stream: StreamPort) -> Set | Have:

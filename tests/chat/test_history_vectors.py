@@ -1,4 +1,4 @@
-"""tests/vectors/history.json: frames of `p2pnode/hall-history/1` as bytes. Run this file to write it anew."""
+"""tests/vectors/history.json: what is told of the hall, and timers, as bytes. Run this file to write it anew."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from p2pnode import BadPacket, NodeKey
+from p2pnode.chat.keeping import wire as timer
 from p2pnode.chat.protocol import MAX_TEXT_BYTES
 from p2pnode.chat.told import wire as told
 
@@ -39,11 +40,32 @@ def told_refused() -> dict[str, str]:
     }
 
 
+def timer_examples() -> dict[str, timer.Frame]:
+    return {
+        "set": timer.Set(3_600, 1_700_000_000_000, 1_700_000_000_001),
+        "off": timer.Set(0, 1_700_000_000_002, 1_700_000_000_003),
+        "have": timer.Have(3_600, 1_700_000_000_000),
+    }
+
+
+def timer_refused() -> dict[str, str]:
+    good = timer.encode(timer_examples()["set"])[2:]
+    return {
+        "too_long_a_time": (good[:2] + b"\xce\x01\xe1\x33\x81" + good[5:]).hex(),
+        "negative": (good[:2] + b"\xff" + good[5:]).hex(),
+        "kind_unknown": (b"\x93\x03" + good[2:]).hex(),
+        "element_missing": (b"\x93" + good[1:-9]).hex(),
+        "longer_than_a_frame": (good + bytes(64)).hex(),
+    }
+
+
 def vectors() -> dict[str, Any]:
     return {
         "source": "made by tests/chat/test_history_vectors.py; described in docs/protocol/chat.md",
         "told": {name: told.encode(frame).hex() for name, frame in told_examples().items()},
         "told_refused": told_refused(),
+        "timer": {name: timer.encode(frame).hex() for name, frame in timer_examples().items()},
+        "timer_refused": timer_refused(),
     }
 
 
@@ -56,6 +78,18 @@ def test_told_frames_are_read_as_written() -> None:
     data = b"".join(bytes.fromhex(each) for each in json.loads(PATH.read_text())["told"].values())
     frames = [frame for byte in data for frame in buffer.feed_untrusted(bytes([byte]))]
     assert frames == list(told_examples().values())
+
+
+def test_timer_frames_are_read_as_written() -> None:
+    buffer = timer.FrameBuffer()
+    data = b"".join(bytes.fromhex(each) for each in json.loads(PATH.read_text())["timer"].values())
+    assert [frame for byte in data for frame in buffer.feed_untrusted(bytes([byte]))] == list(timer_examples().values())
+
+
+@pytest.mark.parametrize("name", list(timer_refused()))
+def test_v1_timer_frames_that_break_a_rule_are_refused(name: str) -> None:
+    with pytest.raises(BadPacket):
+        timer.decode_untrusted(bytes.fromhex(timer_refused()[name]))
 
 
 @pytest.mark.parametrize("name", list(told_refused()))

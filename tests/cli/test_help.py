@@ -24,7 +24,7 @@ def test_every_command_of_the_contract_is_there() -> None:
     assert names == {
         "join", "bootstrap", "id", "status", "peers", "dht", "find", "connect", "netcheck", "ping", "send", "messages",
         "history", "contacts", "doctor", "config", "lab", "simulate", "topic", "file", "random",
-        "presence", "names", "rooms",
+        "presence", "names", "rooms", "export", "import",
     }  # fmt: skip
 
 
