@@ -180,6 +180,11 @@ def others(seeds: Seeds) -> None:
     }  # fmt: skip
     seeds["export_line"] += [json.dumps(each).encode() for each in (line, {**line, "with": "hall"})]
     seeds["export_contact"].append(json.dumps({"id": ids["user_id"], "name": "anna", "verified": True}).encode())
+    devices = vectors("devices")
+    seeds["devices_frame"] += [frame[2:] for frame in hexes(devices["devices"].values())]
+    seeds["link_frame"] += [frame[2:] for frame in hexes(devices["link"].values())]
+    seeds["sync_frame"] += [frame[4:] for frame in hexes(devices["sync"].values())]
+    seeds["link_code"] += [devices["code"]["text"].encode()]
     mail = vectors("mail")
     seeds["mail_frame"] += [frame[2:] for frame in hexes(mail["frames"].values())]
     letter = bytes.fromhex(mail["letter"]["bytes"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+import re
 from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidTag
@@ -17,13 +18,14 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from p2pnode import AccountKey, BadPacket, LinkCodeError, P2PError, PeerId, PeerSpec, parse_peer
+from p2pnode import AccountKey, BadPacket, LinkCodeError, P2PError, PeerId, PeerSpec, parse_host_port, parse_peer
 
 __all__ = [
     "NONCE_BYTES",
     "PROOF_BYTES",
     "SECRET_BYTES",
     "LinkCode",
+    "host_port",
     "open_account_untrusted",
     "proof_of",
     "seal_account",
@@ -35,6 +37,7 @@ NONCE_BYTES = 16
 PROOF_BYTES = 32
 MAX_CODE = 1_000  # characters
 _DOMAIN = b"p2pnode/1/link"
+_HOST = re.compile(r"[0-9A-Za-z.:%_-]+")  # of an address or a name
 _SEAL_NONCE = bytes(12)  # each key seals once: both sides put chance into it
 
 
@@ -54,7 +57,7 @@ class LinkCode:
 
     @property
     def text(self) -> str:
-        hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.device.hosts)
+        hosts = ",".join(host_port(host, port) for host, port in self.device.hosts)
         way = f"~{self.way}" if self.way else ""
         secret = base64.b32encode(self.secret).decode().rstrip("=").lower()
         return f"{self.peer}{'@' if hosts else ''}{hosts}{way}#{secret}"
@@ -63,20 +66,27 @@ class LinkCode:
     def parse(cls, text: str) -> LinkCode:
         """Raise LinkCodeError."""
         text = "".join(text.split())  # pasted from a terminal it may have line ends inside
-        where, mark, secret_text = text.rpartition("#")
+        where, _, secret_text = text.partition("#")
         device_text, _, way = where.partition("~")
         try:
-            if not mark or len(text) > MAX_CODE:
-                raise ValueError("no secret")
+            if len(text) > MAX_CODE:
+                raise ValueError("longer than any code")
             secret = base64.b32decode(secret_text.upper() + "=" * (-len(secret_text) % 8))
             device = parse_peer(device_text)
-            if way:
-                parse_peer(f"{device.peer}@{way}")
+            hosts = [*device.hosts, *([parse_host_port(way)] if way else [])]
+            if not all(_HOST.fullmatch(host) for host, _ in hosts):
+                raise ValueError("not a host")
+            way = host_port(*hosts[-1]) if way else ""
         except (ValueError, P2PError):
             device, secret = PeerSpec(text=""), b""
         if device.peer is None or len(secret) != SECRET_BYTES:
             raise LinkCodeError("This is not a code of `p2pnode id link`; copy all of it.")
         return cls(device, way, secret)
+
+
+def host_port(host: str, port: int) -> str:
+    """Return HOST:PORT as it is typed."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def proof_of(secret: bytes, old: PeerId, new: PeerId, nonce: bytes) -> bytes:

@@ -26,12 +26,14 @@ from p2pnode import (
     clean_name,
     decode_devices_untrusted,
     encode_devices,
+    parse_host_port,
     parse_peer,
 )
 from p2pnode.chat.devices.codes import (
     NONCE_BYTES,
     SECRET_BYTES,
     LinkCode,
+    host_port,
     open_account_untrusted,
     proof_of,
     seal_account,
@@ -80,9 +82,9 @@ class Linking:
         chat, node = self._chat, self._chat.node
         chat.devices.ensure_counts()
         self.cancel()
-        hosts = ",".join(str(address) for address in node.addresses()[:ADDRESSES])
-        device = parse_peer(f"{node.peer_id}@{hosts}" if hosts else str(node.peer_id))
-        way = next((f"{_bracketed(h)}:{p}" for spec in node.ways_in(1) for h, p in spec.hosts[:1]), "")
+        where = ",".join(str(address) for address in node.addresses()[:ADDRESSES])
+        device = parse_peer(f"{node.peer_id}@{where}" if where else str(node.peer_id))
+        way = next((host_port(*hosts[0]) for spec in node.ways_in(1) if (hosts := spec.hosts)), "")
         self._code = LinkCode(device, way, node.network.token_bytes(SECRET_BYTES))
         self._until = node.network.monotonic() + seconds
         self._wrong = 0
@@ -163,7 +165,7 @@ async def link_account(
     (the other device cannot be reached).
     """
     addresses = []
-    for host, port in [*code.device.hosts, *(parse_peer(f"{code.peer}@{code.way}").hosts if code.way else ())]:
+    for host, port in [*code.device.hosts, *([parse_host_port(code.way)] if code.way else [])]:
         with contextlib.suppress(P2PError):
             await node.join_through(host, port)
     for host, port in code.device.hosts:
@@ -217,10 +219,6 @@ async def _next(stream: StreamPort, buffer: FrameBuffer) -> Ask | Give | Have:
             raise EOFError("the other side ended the stream")
         buffer.add(data)
     return frame
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _not_good() -> LinkCodeError:
