@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.chat_devices import eventually
 from support.chat_fakes import FakeWorld, Person, befriend
 
 from p2pnode import AccountKey, DeviceRevokedError, LinkCodeError, NotFoundError, P2PError
@@ -37,18 +38,6 @@ async def pair(world: FakeWorld, **settings: Any) -> tuple[Person, Person]:
 async def link(old: Person, new: Person) -> None:
     """What linking leaves behind."""
     new.node.adopt_devices(await old.node.change_devices(add=[new.node.peer_id]))
-
-
-async def eventually(condition: Callable[[], Any], *, timeout: float = 30.0) -> None:
-    """Wait in virtual time until `condition` (may be a coroutine function) holds."""
-    async with asyncio.timeout(timeout):
-        while True:
-            result = condition()
-            if asyncio.iscoroutine(result):
-                result = await result
-            if result:
-                return
-            await asyncio.sleep(0.05)
 
 
 async def stop(*people: Person) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from p2pnode import DeviceList, DevicesChanged, NodeEvent, PeerId, PeerNotFoundError, UserId
@@ -52,3 +52,15 @@ class FakeDevices:
         if not devices:
             raise PeerNotFoundError("Nobody knows this user.")
         return devices
+
+
+async def eventually(condition: Callable[[], Any], *, timeout: float = 30.0) -> None:
+    """Wait in virtual time until `condition` (may be a coroutine function) holds."""
+    async with asyncio.timeout(timeout):
+        while True:
+            result = condition()
+            if asyncio.iscoroutine(result):
+                result = await result
+            if result:
+                return
+            await asyncio.sleep(0.05)
