@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from p2pnode.chat.devices.codes import LinkCode
     from p2pnode.chat.devices.console import own_device
     from p2pnode.chat.devices.linking import Linked, link_account
+    from p2pnode.chat.engine import DatabaseKey, encryption_available
     from p2pnode.chat.files.service import Files, FileSettings
     from p2pnode.chat.inspecting import Inspector, OwnDetails, PathDetails
     from p2pnode.chat.keeping.exchange import (
@@ -85,6 +86,7 @@ __all__ = [
     "Contact",
     "Conversation",
     "ConversationSummary",
+    "DatabaseKey",
     "Device",
     "Directory",
     "ExportedContact",
@@ -124,6 +126,7 @@ __all__ = [
     "TableRow",
     "TimerChanged",
     "Transfer",
+    "encryption_available",
     "export_messages",
     "export_people",
     "import_messages",
@@ -155,6 +158,8 @@ _MODULES = {
     "ChatStore": "store",
     "Command": "language",
     "Conversation": "conversation",
+    "DatabaseKey": "engine",
+    "encryption_available": "engine",
     "Directory": "contacts",
     "FileSettings": "files.service",
     "Files": "files.service",

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 from p2pnode import CorruptFileError, P2PError, StorageError
+from p2pnode.chat import engine
+from p2pnode.chat.engine import DatabaseKey
 from p2pnode.chat.schema import MIGRATIONS, Migration, migrate
 
 __all__ = ["Database", "RunBlocking", "run_inline"]
@@ -29,14 +31,12 @@ T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
 """Runs inside a transaction, perhaps in a thread, perhaps twice; touches nothing but the connection."""
 
-_HEADER = b"SQLite format 3\0"
 # Chosen by us.
 BATCH_MAX = 128  # operations per commit: bounds what one failing operation makes run again, and for how long a thread
 # competes with the loop; 128 are 5,000 messages/s on an ordinary disk
 WAKE_UP = 16  # callers at a time
 LATER_S = 0.1  # how long a write that may be lost waits for company
 CHECK_MAX_BYTES = 32 * 1024 * 1024  # files up to this size are checked page by page at start (about 0.1 s)
-BUSY_MS = 2000  # how long to wait for another process (`history` beside a running node)
 
 
 class RunBlocking(Protocol):
@@ -77,13 +77,15 @@ class Database:
         *,
         read_only: bool = False,
         migrations: Sequence[Migration] = MIGRATIONS,
+        key: DatabaseKey | None = None,
     ) -> Database:
         """Open or create the file (mode 0600); `path` None: in memory. `read_only`: never written, must exist.
+        `key`: of an encrypted file, and whether it is to be one; None: plain.
 
         Raise CorruptFileError when it is damaged (it is left as it is), StorageError when the disk refuses or the
         file is from a newer program.
         """
-        writer, reader = await run_blocking(_connect, path, read_only, migrations)
+        writer, reader = await run_blocking(_connect, path, read_only, migrations, key)
         return cls(writer, reader, run_blocking)
 
     async def write(self, operation: Operation[T]) -> T:
@@ -200,7 +202,7 @@ def _transaction(connection: sqlite3.Connection, operations: list[Operation[Any]
         connection.execute("COMMIT")
     except BaseException:
         # a full disk makes SQLite roll back by itself; the second failure would hide the first
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(*engine.errors()):
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
         raise
@@ -213,15 +215,16 @@ def _run_read(connection: sqlite3.Connection, operation: Operation[T]) -> T:
 
 
 def _connect(
-    path: Path | None, read_only: bool, migrations: Sequence[Migration]
+    path: Path | None, read_only: bool, migrations: Sequence[Migration], key: DatabaseKey | None
 ) -> tuple[sqlite3.Connection, sqlite3.Connection]:
     if path is None:
-        memory = _configure(_raw_connect(":memory:"))
+        memory = _configure(engine.connect(":memory:", None))
         migrate(memory, migrations)
         return memory, memory
     with _mapped_errors(path):
+        raw = engine.prepare(path, key, read_only=read_only)
         if read_only:
-            reader = _configure(_raw_connect(f"{path.absolute().as_uri()}?mode=ro", uri=True))
+            reader = _configure(engine.connect(f"{path.absolute().as_uri()}?mode=ro", raw, uri=True))
             _check(reader, path)
             version = reader.execute("PRAGMA user_version").fetchone()[0]
             if version != len(migrations):
@@ -231,16 +234,16 @@ def _connect(
                 )
             return reader, reader
         if path.exists() and path.stat().st_size > 0:
-            _check_file(path)
+            _check_file(path, raw)
         else:
             # the write-ahead log and its index inherit the mode
             os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        writer = _configure(_raw_connect(path))
+        writer = _configure(engine.connect(path, raw))
         try:
             writer.execute("PRAGMA journal_mode = WAL")
-            _keep_older(writer, path, len(migrations))
+            _keep_older(writer, path, len(migrations), raw)
             migrate(writer, migrations)
-            reader = _configure(_raw_connect(path))
+            reader = _configure(engine.connect(path, raw))
             reader.execute("PRAGMA query_only = ON")
         except BaseException:
             writer.close()
@@ -248,7 +251,7 @@ def _connect(
     return writer, reader
 
 
-def _keep_older(connection: sqlite3.Connection, path: Path, newest: int) -> None:
+def _keep_older(connection: sqlite3.Connection, path: Path, newest: int, raw: bytes | None) -> None:
     """Copy a file that is about to be migrated, to `chat-v1.db` beside `chat.db`: the way back to an older program."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if not 0 < version < newest:
@@ -257,16 +260,12 @@ def _keep_older(connection: sqlite3.Connection, path: Path, newest: int) -> None
     part = copy.with_name(copy.name + ".part")
     part.unlink(missing_ok=True)
     os.close(os.open(part, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-    target = _raw_connect(part)
+    target = engine.connect(part, raw)
     try:
         connection.backup(target)
     finally:
         target.close()
     part.replace(copy)
-
-
-def _raw_connect(target: str | Path, *, uri: bool = False) -> sqlite3.Connection:
-    return sqlite3.connect(target, uri=uri, isolation_level=None, check_same_thread=False, timeout=BUSY_MS / 1000)
 
 
 def _configure(connection: sqlite3.Connection) -> sqlite3.Connection:
@@ -283,11 +282,10 @@ def _fold(text: str) -> str:
     return text.casefold()
 
 
-def _check_file(path: Path) -> None:
-    with path.open("rb") as file:
-        if file.read(len(_HEADER)) != _HEADER:
-            raise _corrupt(path)
-    connection = _raw_connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+def _check_file(path: Path, raw: bytes | None) -> None:
+    if raw is None and not engine.is_plain(path):
+        raise _corrupt(path)
+    connection = engine.connect(f"{path.absolute().as_uri()}?mode=ro", raw, uri=True)
     try:
         _check(connection, path)
     finally:
@@ -303,7 +301,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
 
 def _close(writer: sqlite3.Connection, reader: sqlite3.Connection) -> None:
     # a disk that refuses now has refused before, to somebody who heard of it; the log is folded in at the next start
-    with contextlib.suppress(sqlite3.Error):
+    with contextlib.suppress(*engine.errors()):
         writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     if reader is not writer:
         reader.close()
@@ -320,7 +318,7 @@ def _corrupt(path: Path | None) -> CorruptFileError:
 
 def _translated(exc: BaseException, path: Path | None = None) -> BaseException:
     """Return our error for one of SQLite's; others as they are."""
-    if not isinstance(exc, sqlite3.Error):
+    if not isinstance(exc, engine.errors()):
         return exc
     code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
     translated: P2PError
@@ -344,7 +342,7 @@ def _translated(exc: BaseException, path: Path | None = None) -> BaseException:
 def _mapped_errors(path: Path | None = None) -> Iterator[None]:
     try:
         yield
-    except sqlite3.Error as exc:
+    except engine.errors() as exc:
         raise _translated(exc, path) from exc
     except OSError as exc:
         raise StorageError(f"The message database cannot be opened: {exc.strerror}.", path=str(path)) from exc

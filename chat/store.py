@@ -16,6 +16,7 @@ from typing import Literal
 from p2pnode import NotFoundError, PeerBlockedError, PeerId, UserId
 from p2pnode.chat import queries, searching
 from p2pnode.chat.database import Database, RunBlocking, run_inline
+from p2pnode.chat.engine import DatabaseKey
 from p2pnode.chat.model import HALL, Contact, ContactState, ConversationSummary, Hall, Message, Party, party_columns
 from p2pnode.chat.schema import MIGRATIONS, Migration
 
@@ -102,9 +103,10 @@ class ChatStore:
         run_blocking: RunBlocking = run_inline,
         read_only: bool = False,
         migrations: Sequence[Migration] = MIGRATIONS,
+        key: DatabaseKey | None = None,
     ) -> ChatStore:
         """Open or create the database (None: in memory). Raise CorruptFileError or StorageError, one sentence each."""
-        return cls(await Database.open(path, run_blocking, read_only=read_only, migrations=migrations))
+        return cls(await Database.open(path, run_blocking, read_only=read_only, migrations=migrations, key=key))
 
     async def close(self) -> None:
         await self.database.close()

@@ -83,7 +83,28 @@ def _passphrase(
         new = None if remove else _new_passphrase(invocation)
         change_passphrase(invocation.home.node_key, "node", secrets.token_bytes, old, new)
         change_passphrase(invocation.home.account_key, "account", secrets.token_bytes, old, new)
-    invocation.line("The keys are stored unencrypted now." if remove else "The keys are encrypted now.")
+        messages = _follow_with_messages(invocation, new)
+    invocation.line(f"{'The keys are stored unencrypted now' if remove else 'The keys are encrypted now'}{messages}")
+
+
+def _follow_with_messages(invocation: Invocation, passphrase: str | None) -> str:
+    """Encrypt the message database where the keys are encrypted, or make it plain again; return what to say of it."""
+    import asyncio
+
+    from p2pnode.chat import ChatStore, encryption_available
+    from p2pnode.core.keyfile import load_node_key
+
+    if passphrase is not None and not encryption_available():
+        return "; the messages are not: that needs pip install 'p2pnode[encryption]'."
+    if not invocation.home.chat_db.exists():
+        return "."
+    node_key = load_node_key(invocation.home.node_key, lambda: passphrase or "")
+
+    async def convert() -> None:
+        await (await ChatStore.open(invocation.home.chat_db, key=invocation.database_key(node_key))).close()
+
+    asyncio.run(convert())
+    return ", and so are the messages."
 
 
 def _new_passphrase(invocation: Invocation) -> str:

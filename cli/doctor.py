@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import stat
@@ -123,6 +124,13 @@ def _database(home: Home) -> Finding:
         return Finding("database", True, "chat.db does not exist yet")
     import sqlite3
     from urllib.parse import quote
+
+    from p2pnode.chat.engine import is_plain
+    from p2pnode.core.keyfile import is_encrypted
+
+    with contextlib.suppress(OSError, P2PError):
+        if not is_plain(home.chat_db) and is_encrypted(home.node_key):
+            return Finding("database", None, "chat.db is encrypted; every start looks whether it is whole")
 
     advice = f"restore {home.chat_db} from a backup, or move it away to begin with an empty history; the keys are safe"
     try:

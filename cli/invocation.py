@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from p2pnode import AccountKey, Config, Home, NodeKey
     from p2pnode.api.client import Client
+    from p2pnode.chat import DatabaseKey
     from p2pnode.cli.progress import What
 
 __all__ = ["Invocation", "invocation_of"]
@@ -106,6 +107,13 @@ class Invocation:
         passphrase = self.passphrase(config)
         node_key = load_or_create_node_key(self.home.node_key, secrets.token_bytes, passphrase)
         return node_key, load_or_create_account_key(self.home.account_key, secrets.token_bytes, passphrase)
+
+    def database_key(self, node_key: NodeKey) -> DatabaseKey:
+        """Return the key of the message database: it is encrypted where the keys are."""
+        from p2pnode.chat import DatabaseKey
+        from p2pnode.core.keyfile import is_encrypted
+
+        return DatabaseKey.of(node_key, wanted=is_encrypted(self.home.node_key))
 
     def passphrase(self, config: Config, question: str = "Passphrase: ") -> Callable[[], str]:
         """Return what asks for the passphrase, once: environment, file, or a prompt on a terminal."""

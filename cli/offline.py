@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from p2pnode import Config, PeerId, UserId
+    from p2pnode import NodeKey, PeerId, UserId
     from p2pnode.chat import ChatStore, Party
     from p2pnode.cli.invocation import Invocation
 
@@ -44,9 +44,9 @@ def offline(
     invocation.set_up_log(config)
 
     async def go() -> T:
-        async with _store(invocation, write) as store:
-            own, user = _own(invocation, config)
-            return await work(store, own, user)
+        node_key, account = invocation.keys(config)
+        async with _store(invocation, node_key, write) as store:
+            return await work(store, node_key.peer_id, account.user_id)
 
     import asyncio  # a tenth of what `--help` takes
 
@@ -55,22 +55,17 @@ def offline(
 
 
 @contextlib.asynccontextmanager
-async def _store(invocation: Invocation, write: bool) -> AsyncIterator[ChatStore]:
+async def _store(invocation: Invocation, node_key: NodeKey, write: bool) -> AsyncIterator[ChatStore]:
     from p2pnode.chat import ChatStore
 
-    path = invocation.home.chat_db
+    path, key = invocation.home.chat_db, invocation.database_key(node_key)
     if write:
-        store = await ChatStore.open(path)
+        store = await ChatStore.open(path, key=key)
     elif path.exists():
-        store = await ChatStore.open(path, read_only=True)
+        store = await ChatStore.open(path, read_only=True, key=key)
     else:
         store = await ChatStore.open(None)
     try:
         yield store
     finally:
         await store.close()
-
-
-def _own(invocation: Invocation, config: Config) -> tuple[PeerId, UserId]:
-    node_key, account = invocation.keys(config)
-    return node_key.peer_id, account.user_id

@@ -16,7 +16,7 @@ import structlog
 
 from p2pnode import AccountKey, Config, Node, NodeKey, NodeSettings, P2PError, RealNetwork
 from p2pnode.api.events import chat_event
-from p2pnode.chat import Chat, ChatEvent, ChatSettings, ChatStore
+from p2pnode.chat import Chat, ChatEvent, ChatSettings, ChatStore, DatabaseKey
 from p2pnode.cli.commands_run import settings_of
 from p2pnode.cli.console import run_strangers
 from p2pnode.cli.run import Stop, loop_factory, signals, watchdog_of
@@ -39,18 +39,20 @@ def run_random(invocation: Invocation, config: Config, *, relay_only: bool) -> i
     invocation.home.lock()
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            keys = invocation.keys(config)[0] if invocation.home.node_key.exists() else None
+            key = None if keys is None else invocation.database_key(keys)
             try:
-                return runner.run(_run(invocation, settings))
+                return runner.run(_run(invocation, settings, key))
             except asyncio.CancelledError:
                 return 130
     finally:
         invocation.home.unlock()
 
 
-async def _run(invocation: Invocation, settings: NodeSettings) -> int:
+async def _run(invocation: Invocation, settings: NodeSettings, key: DatabaseKey | None) -> int:
     network, stop = RealNetwork(), Stop()
     with signals(stop):
-        kept = await ChatStore.open(invocation.home.chat_db, run_blocking=network.run_blocking)
+        kept = await ChatStore.open(invocation.home.chat_db, run_blocking=network.run_blocking, key=key)
         store = await ChatStore.open(None, run_blocking=network.run_blocking)  # this node sends no mail of the user's
         node = Node(
             key=NodeKey.generate(network.token_bytes),

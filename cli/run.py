@@ -161,7 +161,11 @@ class _Program:
     async def run(self) -> int:
         stop = Stop()
         with signals(stop):
-            store = await ChatStore.open(self.invocation.home.chat_db, run_blocking=self.network.run_blocking)
+            store = await ChatStore.open(
+                self.invocation.home.chat_db,
+                run_blocking=self.network.run_blocking,
+                key=self.invocation.database_key(self.key),
+            )
             node = Node(
                 key=self.key,
                 account=self.account,
