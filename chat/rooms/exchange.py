@@ -54,6 +54,8 @@ class Exchange:
     def __init__(self, room: Room) -> None:
         self._room = room
         self.neighbours = Neighbours(room.log)
+        self.came = 0
+        """Entries that came, also those that were there already."""
         self._keys_asked_at = float("-inf")
 
     def admits(self, peer: PeerId) -> str:
@@ -151,6 +153,7 @@ class Exchange:
     async def _take(self, neighbour: Neighbour, raw: bytes, applied: list[Signed], *, asked: bool) -> None:
         room = self._room
         signed = read_untrusted(raw)
+        self.came += 1
         device, seq = signed.entry.device, signed.entry.seq
         self.neighbours.heard_entry(neighbour, device, seq)
         if room.log.knows(signed):
