@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 MAX_GIVEN = 4  # chains of one device that are kept: the newest, and older ones that may hold letters
+MAX_UNKNOWN = 128  # chains from, and to, devices that are not among those on the disk
 MAX_MISSING = 64  # skipped slots of a device that are looked for: as many letters of one writer wait at once
 
 
@@ -148,10 +149,17 @@ def retire(connection: sqlite3.Connection, *, before_s: int) -> None:
 
 
 def forget_unknown(connection: sqlite3.Connection) -> None:
-    """Throw away what devices gave and got that we know no more: an account can vouch for any number of them."""
+    """Throw away what devices gave and got that we know no more: an account can vouch for any number of them.
+
+    The newest are kept: not every device that we know is on the disk.
+    """
     known = "SELECT peer FROM devices UNION SELECT key FROM contacts WHERE kind = 'peer'"
-    for table in ("mail_given", "mail_taken"):
-        connection.execute(f"DELETE FROM {table} WHERE device NOT IN ({known})")  # noqa: S608 - literals of ours
+    for table, made in (("mail_given", "made_at"), ("mail_taken", "taken_at")):
+        connection.execute(
+            f"DELETE FROM {table} WHERE device IN (SELECT device FROM {table} WHERE device NOT IN ({known})"  # noqa: S608
+            f" ORDER BY {made} DESC LIMIT -1 OFFSET ?)",
+            (MAX_UNKNOWN,),
+        )
 
 
 def advance(connection: sqlite3.Connection, grant: bytes, base: int, secret: bytes, skipped: Sequence[Missing]) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import shutil
+import sqlite3
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 from support.chat_fakes import FakeWorld, Person, befriend, until
 from support.chat_mail import FakeHolders
 
+from p2pnode import NodeKey
 from p2pnode.chat import MessageReceived, MessageStateChanged
 from p2pnode.chat.mail import tables
 from p2pnode.chat.mail.letters import LetterMessage, Slot, seal
@@ -33,6 +37,13 @@ async def friends(world: FakeWorld, folder: Path) -> tuple[Person, Person]:
     return alice, bob
 
 
+async def again(world: FakeWorld, folder: Path) -> Person:
+    """Start Alice once more; chance goes on, or the fake would draw the same message ids again."""
+    alice = await Person(world, "alice", folder / "alice.db").start()
+    alice.node.network.rng = random.Random(f"again {asyncio.get_running_loop().time()}")
+    return alice
+
+
 def part(world: FakeWorld, one: Person, other: Person) -> None:
     """They reach each other no more, but for mail."""
     world.walls.add(frozenset((one.node, other.node)))
@@ -52,7 +63,7 @@ def test_w1_a_restored_database_takes_no_earlier_letters_removal_for_its_own(tmp
         alice, bob = await friends(world, tmp_path)
         await alice.stop()
         shutil.copy(tmp_path / "alice.db", tmp_path / "backup.db")
-        alice = await Person(world, "alice", tmp_path / "alice.db").start()
+        alice = await again(world, tmp_path)
         part(world, alice, bob)
         for text in ("one", "two", "three"):
             assert (await alice.chat.send(bob.node.user_id, text)).state == "stored"
@@ -60,7 +71,7 @@ def test_w1_a_restored_database_takes_no_earlier_letters_removal_for_its_own(tmp
         assert await bob.texts(alice.node.user_id) == ["first", "one", "two", "three"]
         await alice.stop()
         shutil.copy(tmp_path / "backup.db", tmp_path / "alice.db")
-        alice = await Person(world, "alice", tmp_path / "alice.db").start()
+        alice = await again(world, tmp_path)
         part(world, alice, bob)
         assert world.holders is not None
         holders, honest = world.holders, alice.node.put_mail
@@ -72,7 +83,6 @@ def test_w1_a_restored_database_takes_no_earlier_letters_removal_for_its_own(tmp
                 return done
             return type(done)(12, 20, done.expires)  # most of the holders have not heard of the removal
 
-        alice.node.network.token_bytes(10_000)  # else the fake draws the same message id again
         alice.node.put_mail = put_mail  # type: ignore[method-assign, assignment]
         sent = await alice.chat.send(bob.node.user_id, "after the restore")
         await asyncio.sleep(3 * 3600.0)
@@ -92,7 +102,7 @@ def test_r3_who_lost_count_of_its_slots_gets_others_at_the_next_meeting(tmp_path
         alice, bob = await friends(world, tmp_path)
         await alice.stop()
         shutil.copy(tmp_path / "alice.db", tmp_path / "backup.db")
-        alice = await Person(world, "alice", tmp_path / "alice.db").start()
+        alice = await again(world, tmp_path)
         part(world, alice, bob)
         for text in ("one", "two"):
             await alice.chat.send(bob.node.user_id, text)
@@ -101,8 +111,7 @@ def test_r3_who_lost_count_of_its_slots_gets_others_at_the_next_meeting(tmp_path
         assert first.base == 2
         await alice.stop()
         shutil.copy(tmp_path / "backup.db", tmp_path / "alice.db")
-        alice = await Person(world, "alice", tmp_path / "alice.db").start()
-        alice.node.network.token_bytes(10_000)
+        alice = await again(world, tmp_path)
         assert (await alice.chat.send(bob.node.user_id, "we meet", wait=30.0)).delivered
         await asyncio.sleep(2.0)
         held = await alice.store.database.read(lambda c: tables.taken(c, bob.node.peer_id))
@@ -149,10 +158,22 @@ def test_p2_devices_of_a_contact_that_are_known_no_more_leave_nothing(tmp_path: 
     async def main(world: FakeWorld) -> None:
         alice, bob = await friends(world, tmp_path)
         [given] = await bob.store.database.read(tables.given)
-        gone = tables.Given(b"g" * 8, alice.node.user_id, bytes(32), bytes(32), 0, None, 0)  # type: ignore[arg-type]
-        await bob.store.database.write(lambda c: tables.put_given(c, gone))
+
+        def fill(connection: sqlite3.Connection) -> None:
+            for number in range(3 * tables.MAX_UNKNOWN):
+                device = NodeKey.generate(random.Random(number).randbytes).peer_id
+                tables.put_given(connection, replace(given, id=number.to_bytes(8, "big"), device=device))
+                tables.put_taken(connection, tables.Taken(device, bytes(8), bytes(32), bytes(32), 0), number)
+
+        await bob.store.database.write(fill)
         await bob.chat.mail.fetch()
-        assert await bob.store.database.read(tables.given) == [given]
+        kept = await bob.store.database.read(tables.given)
+        print(f"P2: {len(kept)} of {3 * tables.MAX_UNKNOWN + 1} chains are kept")
+        assert len(kept) == tables.MAX_UNKNOWN + 1
+        assert given in kept
+        held = await bob.store.database.read(lambda c: c.execute("SELECT count(*) FROM mail_taken").fetchone()[0])
+        assert held <= tables.MAX_UNKNOWN + 1
+        assert await bob.store.database.read(lambda c: tables.taken(c, alice.node.peer_id)) is not None
 
     run(main)
 
