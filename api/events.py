@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 from p2pnode import (
     Joined,
+    KeyInUse,
     LanPeerSeen,
     NetworkChanged,
     NodeEvent,
@@ -73,6 +74,8 @@ def node_event(event: NodeEvent) -> t.Event | None:
             return t.Event(event="lan_peer", peer=str(peer), addresses=[str(a) for a in addresses], name=name or None)
         case Joined(realm):
             return t.Event(event="joined", name=realm.value)
+        case KeyInUse():
+            return t.Event(event="key_in_use")
     return None
 
 

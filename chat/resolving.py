@@ -88,8 +88,9 @@ class Resolver:
         whole, reason = False, ""
         if not found:
             try:
-                found |= dict.fromkeys(await self._chat.node.find_user(user, timeout=LOOKUP_TIMEOUT_S))
-                await self._chat.devices.found(user)
+                confirmed = await self._chat.node.find_user(user, timeout=LOOKUP_TIMEOUT_S)
+                found |= dict.fromkeys(confirmed)
+                await self._chat.devices.found(user, confirmed)
                 whole = True
             except P2PError as exc:
                 reason = exc.code

@@ -24,7 +24,10 @@ from p2pnode import (
     Address,
     Config,
     InvalidConfigError,
+    KeyInUse,
+    KeyInUseError,
     Node,
+    NodeEvent,
     NodeSettings,
     P2PError,
     PeerSpec,
@@ -181,6 +184,7 @@ class _Program:
             hook = asyncio.ensure_future(_hook(chat, node, self.on_message)) if self.on_message else None
             watchdog: threading.Timer | None = None
             try:
+                in_use = _stop_when_key_in_use(node, stop)
                 work = asyncio.ensure_future(self._work(service, api, feed, stop, metrics))
                 waiting = asyncio.ensure_future(stop.wanted.wait())
                 await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -191,6 +195,11 @@ class _Program:
                 await asyncio.gather(work, waiting, return_exceptions=True)
                 if not work.cancelled() and (error := work.exception()) is not None:
                     raise error
+                if in_use.is_set():
+                    raise KeyInUseError(
+                        f"Another process has begun to use the key of {node.peer_id}, from a copy of this home perhaps:"
+                        " this one has stopped. Run one of them only; for a further device use p2pnode id link."
+                    )
                 return stop.code or 0
             finally:
                 watchdog = watchdog or watchdog_of(1)
@@ -319,6 +328,19 @@ class _Program:
                 self.invocation.note(f"p2pnode: {error.message}")
             elif isinstance(error, Exception):
                 log.error("stop_failed", exc_info=error)
+
+
+def _stop_when_key_in_use(node: Node, stop: Stop) -> asyncio.Event:
+    """Leave when a newer process has our key; the event says that it was so."""
+    in_use = asyncio.Event()
+
+    def heard(event: NodeEvent) -> None:
+        if isinstance(event, KeyInUse) and stop.code is None:
+            in_use.set()
+            stop.set(1)
+
+    node.subscribe(heard)
+    return in_use
 
 
 async def _hook(chat: Chat, node: Node, command: str) -> None:

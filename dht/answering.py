@@ -72,6 +72,7 @@ class Answerer:
         if not is_hello and frame.receiver != engine.node_id:
             raise BadPacket("other_receiver")
         if frame.sender_key == engine.key.public_raw:
+            self._own_key_untrusted(frame, source, now)
             raise BadPacket("own_key")
         replay_key = frame.nonce + frame.sender_key[:16]
         if replay_key in self._nonces:
@@ -94,6 +95,13 @@ class Answerer:
             self._refuse_clock(peer_id, data, source, wall)
             raise BadPacket("clock")
         self._answer_signed(peer_id, request, frame, data, source, overlay, proven=proven, now=now, wall=wall)
+
+    def _own_key_untrusted(self, frame: SignedRequest, source: Address, now: float) -> None:
+        """Somebody signs with our key, if the signature holds: another process of a copied home. Raise BadPacket."""
+        self._admit_untrusted(frame, source, now)
+        own = PeerId.from_untrusted(frame.sender_key)
+        if self._engine.counters.verified(own.verify, frame.signature, signing_bytes(SIGNED_REQUEST, frame.signed)):
+            self._engine.own_key_used()
 
     def sealed_request_untrusted(
         self, session: Session, payload: bytes, counter: bytes, size: int, source: Address, overlay: Overlay,

@@ -77,6 +77,8 @@ class Engine(Asking):
         """The clocks of the datagram or the timer that is being handled."""
         self.on_relay: RelayHandler | None = None
         """Who joins two nodes that ask for it; None: this node does not relay."""
+        self.own_key_used: Callable[[], None] = lambda: None
+        """Called when a request comes that another process has signed with our key."""
         self._forgot_out = Budget(settings.forgot_rate)
         self.rendezvous = Rendezvous(self)
         self.notices = Notices(self, service.storage)

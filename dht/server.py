@@ -97,6 +97,15 @@ class Dht(Signalling, Topics, Server):
         self._engine.on_observed = callback
 
     @property
+    def on_own_key(self) -> Callable[[], None]:
+        """Called when somebody else signs with our key: another process of a copied home."""
+        return self._engine.own_key_used
+
+    @on_own_key.setter
+    def on_own_key(self, callback: Callable[[], None]) -> None:
+        self._engine.own_key_used = callback
+
+    @property
     def on_contact(self) -> Callable[[Realm], None] | None:
         """Called when a realm gets its first verified contact."""
         return self._members.on_contact

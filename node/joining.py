@@ -26,7 +26,7 @@ FIRST_RETRY_S = 2.0
 LAST_RETRY_S = 60.0
 SAME_MACHINE_S = 0.5  # nothing on this machine is farther away
 MAX_OWN_ADDRESSES = 4  # interfaces that lead anywhere; a machine with dozens of container bridges has no more of those
-SAVE_EVERY_S = 120.0
+FIRST_SAVE_S, SAVE_EVERY_S = 5.0, 120.0
 BLOCKED_S = 1.0  # without any answer by UDP, TLS over TCP is tried as well
 MAX_LINKED = 8  # addresses that are tried so at once
 CHECK_S = 30.0  # how often a joined node looks whether it still knows anybody
@@ -184,8 +184,10 @@ class Joiner:
 
     async def keep_state(self) -> None:
         """Save every two minutes what a warm start needs, for ever; what is in memory only needs no saving."""
+        pause = FIRST_SAVE_S  # that a node runs on it, a copy of it should say soon
         while self._state.is_on_disk:
-            await asyncio.sleep(SAVE_EVERY_S)
+            await asyncio.sleep(pause)
+            pause = SAVE_EVERY_S
             try:
                 await self.save()
             except P2PError as exc:

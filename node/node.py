@@ -25,6 +25,7 @@ from p2pnode.dialing import Dialer, OnFound
 from p2pnode.events import (
     EventBus,
     Joined,
+    KeyInUse,
     NetworkChanged,
     NodeEvent,
     PresenceChanged,
@@ -41,6 +42,7 @@ from p2pnode.measuring import Measuring
 from p2pnode.membership import Membership
 from p2pnode.nat import Connection, QuicEndpoint, Stream, UdpMux
 from p2pnode.other_network import NetworkQuestions
+from p2pnode.other_process import OtherProcess
 from p2pnode.owning import OwnDevices
 from p2pnode.presence import FindResult
 from p2pnode.publisher import Publisher
@@ -163,13 +165,19 @@ class Node(Measuring, Visible):
         self.endpoint.accepts = self._accepts
         await self.dht.start()
         self.dht.tls443 = await self.links.server.start(self.settings.tcp, public=self.settings.role == "bootstrap")
+        self.other_process = OtherProcess(
+            peer=self.peer_id, run=int(self.network.wall() * 1000), dht=self.dht, network=self.network,
+            allow_documentation=self.settings.allow_documentation, found_newer=lambda: self.emit(KeyInUse()),
+            own_addresses=lambda: [own for some in self.addresses_by_realm().values() for own in some],
+        )  # fmt: skip
         self.publisher = Publisher(
             key=self.key, account=self.account, settings=self.settings, network=self.network, network_tag=self.tag,
             dht=self.dht, state=self.state, addresses=self.published_addresses,
             rendezvous=lambda: self.reaching.rendezvous, outside=lambda: self.reaching.outside,
             own_devices=lambda: self.own_devices.current, adopt_devices=self.adopt_devices,
-            invisible=lambda: self.invisible,
+            invisible=lambda: self.invisible, other_process=self.other_process, look_first=self.state.begin(),
         )  # fmt: skip
+        self.dht.on_own_key = self.publisher.own_key_used
         self._last_addresses = self.addresses_by_realm()
         self._unwatch = self.network.watch_interfaces(self._interfaces_changed)
         if not self.invisible:
@@ -205,7 +213,9 @@ class Node(Measuring, Visible):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(GOODBYE_S):
                     await asyncio.gather(self.publisher.unpublish(), self.dht.unannounce_all())
-        self._sessions.close()
+            if not self.other_process.superseded:
+                self.state.end()
+        self._sessions.close("stopping" if self.publisher is None or not self.other_process.superseded else "replaced")
         self.endpoint.close()
         await self._joiner.save()
         await self.dht.stop()

@@ -46,6 +46,7 @@ class _Wire(msgspec.Struct, array_like=True, frozen=True):
         list[Annotated[bytes, msgspec.Meta(max_length=NODE_ID_BYTES + 18)]], msgspec.Meta(max_length=MAX_RENDEZVOUS)
     ] = []  # absent before it was appended
     outside: Annotated[list[Annotated[bytes, msgspec.Meta(max_length=18)]], msgspec.Meta(max_length=MAX_OUTSIDE)] = []
+    run: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -58,6 +59,7 @@ class Presence:
 
     `rendezvous`: at most 4 nodes that forward offers to it, best first; only their node ids are known (`peer_id` None).
     `outside`: where its router shows it, one address of each family at most; nobody can dial it there unasked.
+    `run`: when the process began that says so, Unix milliseconds; 0: it does not say.
     """
 
     addresses: tuple[Address, ...]
@@ -67,6 +69,7 @@ class Presence:
     capabilities: int = 0
     rendezvous: tuple[KnownContact, ...] = ()
     outside: tuple[Address, ...] = ()
+    run: int = 0
 
     @property
     def online(self) -> bool:
@@ -74,18 +77,17 @@ class Presence:
 
     def encode(self) -> bytes:
         """Below 550 bytes with 8 addresses, a name of 64 bytes and 4 rendezvous nodes, all IPv6."""
-        return _encoder.encode(
-            _Wire(
-                VERSION,
-                [a.pack() for a in self.addresses[:MAX_ADDRESSES]],
-                self.x25519,
-                self.user.raw if self.user else b"",
-                self.name,
-                self.capabilities,
-                [contact.node_id + contact.address.pack() for contact in self.rendezvous[:MAX_RENDEZVOUS]],
-                [a.pack() for a in self.outside[:MAX_OUTSIDE]],
-            )
+        fields = (
+            VERSION,
+            [a.pack() for a in self.addresses[:MAX_ADDRESSES]],
+            self.x25519,
+            self.user.raw if self.user else b"",
+            self.name,
+            self.capabilities,
+            [contact.node_id + contact.address.pack() for contact in self.rendezvous[:MAX_RENDEZVOUS]],
+            [a.pack() for a in self.outside[:MAX_OUTSIDE]],
         )
+        return _encoder.encode((*fields, self.run) if self.run else fields)
 
     @classmethod
     def decode_untrusted(cls, data: bytes, realm: Realm, *, allow_documentation: bool = False) -> Presence:
@@ -120,6 +122,7 @@ class Presence:
             wire.capabilities,
             tuple(dict.fromkeys(through)),
             tuple(a for a in outside if realm_of(a.ip, allow_documentation=allow_documentation) is realm),
+            wire.run,
         )
 
 

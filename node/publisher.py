@@ -15,7 +15,9 @@ from p2pnode.core.devices import DeviceList, decode_devices_untrusted, encode_de
 from p2pnode.core.errors import BadPacket
 from p2pnode.core.keys import AccountKey, NodeKey, SigningKey
 from p2pnode.core.network import Network
+from p2pnode.core.tasks import TaskSet
 from p2pnode.dht import Dht, KnownContact, PutResult, SignedRecord
+from p2pnode.other_process import OtherProcess
 from p2pnode.presence import Presence, presence_salt
 from p2pnode.read_back import PublishedRecord, ReadBacks
 from p2pnode.settings import NodeSettings
@@ -66,11 +68,14 @@ class Publisher:
         outside: Callable[[], tuple[Address, ...]],
         own_devices: Callable[[], DeviceList],
         adopt_devices: Callable[[DeviceList], bool],
+        other_process: OtherProcess,
+        look_first: bool = False,
         invisible: Callable[[], bool] = lambda: False,
     ) -> None:
         """`rendezvous`: the nodes that forward offers to us in the public realm; `outside`: where routers show us in
         it to those who make them. `invisible`: no presence is published; the devices are, since letters and devices
-        are looked for by them. `own_devices`: the newest list that we know of; `adopt_devices`: takes a newer one."""
+        are looked for by them. `own_devices`: the newest list that we know of; `adopt_devices`: takes a newer one.
+        `look_first`: another process with our key may be published; look before it is replaced."""
         self._key = key
         self._account = account
         self._settings = settings
@@ -82,6 +87,9 @@ class Publisher:
         self._rendezvous = rendezvous
         self._outside = outside
         self._invisible = invisible
+        self._other = other_process
+        self._to_look: set[Realm] = set(Realm) if look_first else set()
+        self._tasks = TaskSet()
         self._own_devices = own_devices
         self._adopt_devices = adopt_devices
         self._wake = asyncio.Event()
@@ -124,6 +132,8 @@ class Publisher:
     async def publish_due(self) -> bool:
         """Publish in every realm where it is due or an address has changed, read back where that is due; return whether
         anything was published, or a network has grown."""
+        if self._other.superseded:
+            return False
         now = self._network.monotonic()
         wall_ahead_s = self._network.wall() - now
         if self._slept():
@@ -151,11 +161,24 @@ class Publisher:
         return bool(due) or grown
 
     async def unpublish(self) -> None:
-        """Say goodbye in every realm where we are published."""
+        """Say goodbye in every realm where we are published; not when a newer process is published there."""
+        await self._tasks.cancel()
+        if self._other.superseded:
+            self._published.clear()
         realms = [realm for realm, where in self._published.items() if where.addresses or where.rendezvous]
         self._published.clear()
         await self._read_backs.stop()
         await asyncio.gather(*(self._put_presence(realm, _Where((), ()), leaving=True) for realm in realms))
+
+    def own_key_used(self) -> None:
+        """Somebody uses our key: who is newer?"""
+        if self._other.may_look():
+            self._tasks.spawn(self._look_at_other())
+
+    async def _look_at_other(self) -> None:
+        if not await self._other.look(list(self._dht.realms())):
+            self._due_at = dict.fromkeys(self._due_at, 0.0)  # an older one has replaced what we said
+            self.wake()
 
     def resume(self) -> None:
         """Publish again after `unpublish`."""
@@ -174,11 +197,17 @@ class Publisher:
             await asyncio.gather(self._publish_presence(realm, where), self._publish_devices(realm))
 
     async def _publish_presence(self, realm: Realm, where: _Where) -> None:
+        if realm in self._to_look:
+            await self._other.look([realm])
+            self._to_look.discard(realm)
+        if self._other.superseded:
+            return
         now = self._network.monotonic()
         if await self._put_presence(realm, where):
             self._published[realm] = where
             refresh = self._settings.presence_refresh
             self._due_at[realm] = now + refresh * (1 - JITTER * self._network.rng.random())
+            self._tasks.spawn(self._other.wake_older())
         else:
             self._due_at[realm] = now + RETRY_S
 
@@ -231,6 +260,7 @@ class Publisher:
             self._devices_due_at[realm] = 0.0  # with the next presence
         else:
             self._due_at[realm] = min(self._due_at.get(realm, float("inf")), now + RETRY_S)
+            self.own_key_used()
             self.wake()
 
     async def _put_presence(self, realm: Realm, where: _Where, *, leaving: bool = False) -> int:
@@ -241,6 +271,7 @@ class Publisher:
             self._settings.name,
             rendezvous=where.rendezvous,
             outside=where.outside,
+            run=self._other.run,
         )
         lifetime = self._settings.presence_lifetime
         return await self._put(self._key, presence_salt(realm), presence.encode(), lifetime, realm, leaving=leaving)

@@ -119,9 +119,9 @@ class SessionTable:
             if meant(session.peer):
                 session.close(reason)
 
-    def close(self) -> None:
+    def close(self, reason: str = "stopping") -> None:
         """Close all, for good."""
-        self.close_those(lambda _peer: True, "stopping")
+        self.close_those(lambda _peer: True, reason)
         for handle in [*self._timers.values(), *self._lingering.values()]:
             handle.cancel()
         self._timers.clear()

@@ -50,6 +50,7 @@ class _File(msgspec.Struct, array_like=True):
     own_seq: dict[bytes, int] = {}
     seen_seq: Annotated[dict[bytes, int], msgspec.Meta(max_length=MAX_SEEN)] = {}
     own_lists: Annotated[dict[bytes, bytes], msgspec.Meta(max_length=MAX_ACCOUNTS)] = {}
+    running: bool = False
 
 
 class NodeState:
@@ -100,6 +101,17 @@ class NodeState:
     def seen_seq(self, key: bytes) -> int:
         """Return the highest `seq` accepted under `key`, 0 when there is none."""
         return self._file.seen_seq.get(key, 0)
+
+    def begin(self) -> bool:
+        """Note that a node runs on this state; return whether the last one ended without saying goodbye."""
+        before, self._file.running = self._file.running, True
+        self.dirty = True
+        return before
+
+    def end(self) -> None:
+        """Note that the node has said goodbye."""
+        self._file.running = False
+        self.dirty = True
 
     def own_list(self, user: bytes) -> bytes:
         """Return the value of the account's newest device list that we know of, empty when there is none."""

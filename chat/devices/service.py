@@ -4,6 +4,7 @@ the own devices tell each other. The decisions are those of docs/design.md, "Dev
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -30,6 +31,7 @@ from p2pnode.chat.limits import Buckets
 from p2pnode.chat.link import BROKEN
 from p2pnode.chat.model import Device, OwnDevicesChanged, Party
 from p2pnode.chat.ports import Cancel, SessionPort, StreamPort
+from p2pnode.chat.store import DeviceRow
 
 if TYPE_CHECKING:
     from p2pnode.chat.service import Chat
@@ -170,11 +172,17 @@ class Devices:
         """Return those of `devices` that the newest list names."""
         return tuple(device for device in devices if self._lists.counts(user, device))
 
-    async def found(self, user: UserId) -> None:
-        """The network was asked for the user's devices: take its list, if it is newer."""
-        devices = self._chat.node.device_list(user)
-        if devices is not None and user != self._chat.node.user_id:
-            await self._take(KnownList(user, devices))
+    async def found(self, user: UserId, confirmed: Sequence[PeerId] = ()) -> None:
+        """The network was asked for the user's devices: take its list, if it is newer. `confirmed`: those listed that
+        name no other user as theirs; messages go to them before we have met them."""
+        devices, directory = self._chat.node.device_list(user), self._chat.directory
+        if devices is None or user == self._chat.node.user_id:
+            return
+        await self._take(KnownList(user, devices))
+        if devices.number:
+            for device in self.listed(user, tuple(confirmed)):
+                if directory.user_of(device) is None:
+                    directory.learn(DeviceRow(device, user, directory.name_of(device)))
 
     # inside
 
@@ -182,6 +190,7 @@ class Devices:
         this = peer == chat.node.peer_id
         name = chat.node.settings.name if this else chat.directory.name_of(peer)
         presence = None if this else chat.node.presence(peer)
+        name = name or (presence.name if presence is not None else "")
         online = this or chat.node.session(peer) is not None or (presence is not None and presence.online)
         return Device(peer, name, this, online)
 
@@ -194,10 +203,9 @@ class Devices:
     async def _look_up(self, user: UserId) -> None:
         """Somebody speaks for the user: is it still one of its devices?"""
         try:
-            await self._chat.node.find_user(user, timeout=LOOKUP_TIMEOUT_S)
+            await self.found(user, await self._chat.node.find_user(user, timeout=LOOKUP_TIMEOUT_S))
         except P2PError as exc:
             log.debug("device_list_not_found", user=str(user), reason=exc.code)
-        await self.found(user)
 
     def _node_event(self, event: NodeEvent) -> None:
         if isinstance(event, SessionOpened):
@@ -218,6 +226,9 @@ class Devices:
         await chat.store.database.write(lambda c: tables.put_list(c, own))
         for gone in set(before) - {*devices.devices, chat.node.peer_id}:
             await self._drop(chat.node.user_id, gone, ())
+        for peer in devices.devices:
+            if peer != chat.node.peer_id:
+                chat.directory.learn(DeviceRow(peer, chat.node.user_id, chat.directory.name_of(peer)))
         await self.syncing.peers_changed([peer for peer in devices.devices if peer != chat.node.peer_id])
         chat.attention.look()
         for session in chat.node.sessions():

@@ -26,6 +26,8 @@ __all__ = ["Applied", "apply", "batch", "end_of_log", "got", "log_id", "sent", "
 
 HISTORY = 10_000  # of messages that a new device gets
 SEEN_LOOK_BACK = 256  # messages in which the authors are looked for whose messages were seen
+_DECISION = {"request": 0, "removed": 1, "accepted": 2, "blocked": 3}
+"""Of two changes of a contact at the same time the greater wins: what the user decided before what came by itself."""
 _RANK = {"queued": 0, "refused": 1, "stored": 1, "delivered": 2, "read": 3}
 
 
@@ -241,8 +243,8 @@ def _apply_contact(connection: sqlite3.Connection, entry: ContactEntry) -> bool:
     return True
 
 
-def _ordered(entry: ContactEntry) -> tuple[str, bool, str]:
-    return (entry.state, entry.verified, entry.petname)
+def _ordered(entry: ContactEntry) -> tuple[int, bool, str]:
+    return (_DECISION[entry.state], entry.verified, entry.petname)
 
 
 def _apply_message(connection: sqlite3.Connection, own: UserId, entry: MessageEntry, applied: Applied) -> None:

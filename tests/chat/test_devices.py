@@ -238,6 +238,28 @@ def test_a_message_is_on_all_devices_once_the_last_one_has_it() -> None:
     run_virtual(main)
 
 
+def test_messages_go_to_devices_that_we_have_not_met() -> None:
+    """The list names the phone, which never wrote to Bob: it gets his messages itself, also while the laptop is off."""
+
+    async def main(_: Any) -> None:
+        world = FakeWorld()
+        laptop, phone = await pair(world)
+        bob = await Person(world, "bob").start()
+        await befriend(laptop, bob)
+        await bob.chat.send(laptop.node.user_id, "first", wait=20.0)
+        await eventually(lambda: len(bob.chat.directory.devices_of(laptop.node.user_id)) == 2)
+        await eventually(has(phone, bob.node.user_id, ["first"]))
+        await eventually(lambda: phone.chat.directory.state_of(bob.node.user_id) == "accepted")
+        assert laptop.chat.directory.state_of(bob.node.user_id) == "accepted"  # the phone took it for a request
+        laptop.node.go_down()
+        result = await bob.chat.send(laptop.node.user_id, "second", wait=20.0)
+        assert (result.delivered, result.devices) == (True, 1)
+        assert await phone.texts(bob.node.user_id) == ["first", "second"]
+        await stop(phone, bob)
+
+    run_virtual(main)
+
+
 def test_linking_hands_over_the_account_once() -> None:
     """The code works once, for the one who has it; its text survives copying; a wrong or old one is refused."""
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support.processes import LAUNCH, QUIET, Peer, environment, eventually, processes, run
 
 from p2pnode import Home
@@ -45,19 +47,22 @@ def link(old: Peer, home: Path) -> dict[str, Any]:
     return answer
 
 
+@pytest.mark.long
 def test_a_second_device_is_linked_shares_everything_and_is_revoked(tmp_path: Path) -> None:
     """One code, once; messages reach both and what one sends the other shows; a lost one gets nothing any more."""
     with processes(tmp_path) as running:
         boot = running.bootstrap("boot")
+        boot.ready(timeout=60.0)
         laptop = running.join("laptop", bootstrap=[boot])
         bert = running.join("bert", bootstrap=[boot])
-        laptop.ready()
-        bert.ready()
+        laptop.ready(timeout=60.0)
+        bert.ready(timeout=60.0)
         answer = link(laptop, tmp_path / "phone")
         assert (answer["user_id"], answer["devices"]) == (laptop.user, 2)
         assert bert.cli("contacts", "add", laptop.user, "--name", "anna").code == 0
         assert laptop.cli("contacts", "add", bert.user, "--name", "bert").code == 0
         phone = running.join("phone", bootstrap=[boot])
+        phone.ready(timeout=60.0)
         assert phone.user == laptop.user
         listed = laptop.cli("id", "devices", "--json").json["devices"]
         assert {device["peer"] for device in listed} == {laptop.id, phone.id}
@@ -85,3 +90,22 @@ def test_a_second_device_is_linked_shares_everything_and_is_revoked(tmp_path: Pa
             timeout=90.0, what="one device only",
         )  # fmt: skip
         assert ("in", "secret") not in texts(phone, "bert")
+
+
+def test_the_older_process_of_a_copied_home_stops_and_says_so(tmp_path: Path) -> None:
+    """The copy is joined; the first one ends with exit 1 and one sentence, the copy stays."""
+    with processes(tmp_path) as running:
+        boot = running.bootstrap("boot")
+        boot.ready(timeout=60.0)
+        first = running.join("first", bootstrap=[boot])
+        first.ready(timeout=60.0)
+        eventually((first.home / "state.msgpack").exists, timeout=60.0, what="its state on the disk")
+        (tmp_path / "copy").mkdir(mode=0o700)
+        for name in ("node.key", "account.key", "state.msgpack"):
+            shutil.copy2(first.home / name, tmp_path / "copy" / name)
+        copy = running.join("copy", bootstrap=[boot])
+        copy.ready(timeout=60.0)
+        assert copy.id == first.id
+        assert first.process.wait(60) == 1
+        assert "from a copy of this home" in first.log()
+        assert copy.process.poll() is None
