@@ -168,6 +168,8 @@ class Exchange:
             await self._conflict(neighbour, signed, taken, applied)
         elif taken.refused:
             room.rooms.drops[taken.refused] += 1
+            if not room.rooms.junk.take(neighbour.peer, room.rooms.now):
+                raise BadPacket("flood")  # each costs us a signature
 
     async def _conflict(self, neighbour: Neighbour, signed: Signed, taken: Taken, applied: list[Signed]) -> None:
         room = self._room
@@ -263,6 +265,14 @@ class Exchange:
         keys = [EpochKey(epoch, room.keys[epoch]) for epoch in frame.epochs if epoch in room.keys]
         if keys:
             room.rooms.send(peer, Keys(room.id.raw, keys))
+
+    def share_keys(self, keys: Sequence[tuple[bytes, bytes]]) -> None:
+        """Hand new keys to the neighbours that are in, so that nobody has to ask: each hands them on."""
+        room = self._room
+        for peer in self.neighbours.all:
+            user = room.rooms.chat.directory.user_of(peer)
+            if user is not None and room.log.roll.is_member(user.raw):
+                room.rooms.send(peer, Keys(room.id.raw, [EpochKey(*pair) for pair in keys[:KEYS_AT_ONCE]]))
 
     def tick(self, now: float) -> float:
         """Send what is due; return when to come again (monotonic seconds)."""

@@ -29,6 +29,7 @@ HELLO_TIMEOUT_S = 10.0
 WAITING_BYTES = 4 << 20  # for one device; who is further behind is told everything anew, over a new stream
 IDLE_S = 20.0  # after which a stream that no room needs is ended
 STREAMS = 2  # that one device may have open to us: an old one may not have ended yet
+SHORT_S = 5.0  # a stream that ends sooner is no better than none: the next one waits
 READ_BYTES = 65_536
 AT_ONCE = 8  # frames, a few milliseconds each: others want the loop too
 
@@ -42,7 +43,7 @@ class Line:
         self.waiting: deque[bytes] = deque()
         self.size = 0
         self.wake = asyncio.Event()
-        self.open = False
+        self.opened_at: float | None = None
 
 
 class Lines:
@@ -78,7 +79,8 @@ class Lines:
         finally:
             if self._lines.get(line.peer) is line:
                 del self._lines[line.peer]
-        self._rooms.line_lost(line.peer, opened=line.open)
+        lived = line.opened_at is not None and self._rooms.now - line.opened_at > SHORT_S
+        self._rooms.line_lost(line.peer, opened=lived)
 
     async def _converse(self, line: Line) -> None:
         """One stream, from its opening until it breaks or nobody needs it. Raise what BROKEN names."""
@@ -94,7 +96,7 @@ class Lines:
         watch.add_done_callback(lambda _: line.wake.set())
         try:
             await stream.write(encode(chat.links.own_hello(line.peer)))
-            line.open = True
+            line.opened_at = self._rooms.now
             while not watch.done():
                 if line.waiting:
                     data = b"".join(line.waiting)

@@ -26,6 +26,7 @@ ANSWER_S = 20.0  # how long one that was asked may take
 SOON_S = 1.0  # pause after a stream that worked
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 600.0
 REFUSED_S = {"full": 60.0, "not_member": 60.0, "unknown_room": 60.0}
+SETTLED_MS = 60_000  # after joining: another device of the owner's may not know of that yet
 MAX_KEPT = 4_096  # devices that are left alone for a while, about 200 bytes each
 MAX_HINTS = 64  # devices of a room that we only heard of
 
@@ -73,6 +74,11 @@ class Meeting:
         self._asked.pop((room.id, peer), None)
         self._pause(peer, REFUSED_S.get(code, 60.0))
         room.refused = room.refused or code == "not_member"
+        user = self._rooms.chat.directory.user_of(peer)
+        is_owner = user is not None and user.raw == room.log.roll.owner
+        settled = self._rooms.chat.now_ms() - room.row.made_at_ms > SETTLED_MS
+        if code == "not_member" and is_owner and settled and room.active and room.joined.is_set():
+            self._rooms.chat.start_task(self._rooms.expelled(room, peer), "room-expelled")
         self._look_at.pop(room.id, None)
 
     def lost(self, peer: PeerId, *, failed: bool) -> None:

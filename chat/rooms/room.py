@@ -126,7 +126,10 @@ class Room:
                 raise RefusedError("The room does not take this any more.", reason=taken.refused or "log_full")
             keys = [(signed.id, key[1])] if key is not None else []
             self.keys |= dict(keys)
-            return await self.applied(taken.applied, None, keys=keys)
+            messages = await self.applied(taken.applied, None, keys=keys)
+            if keys:
+                self.exchange.share_keys(keys)
+            return messages
 
     def _sign(self, body: Body) -> Signed:
         node, own, there = self.rooms.chat.node, self._own.raw, self.log.logs.get(self._own.raw)
@@ -293,6 +296,7 @@ class Room:
             await self.rooms.records.store(Stored(self.id, keys=new))
             self.keys |= dict(new)
             self._key_came.set()
+            self.exchange.share_keys(new)
             await self.unlock()
 
     def confirmed(self, peer: PeerId, seq: int) -> None:

@@ -32,6 +32,7 @@ from p2pnode import (
     clean_name,
 )
 from p2pnode.chat.delivery import Delivery
+from p2pnode.chat.limits import Buckets
 from p2pnode.chat.model import Party, RoomChanged, RoomId, RoomInfo, RoomMember
 from p2pnode.chat.ports import Cancel
 from p2pnode.chat.protocol import Hello
@@ -77,6 +78,8 @@ class Rooms:
         self.rooms: dict[RoomId, Room] = {}
         self.drops: Counter[str] = Counter()
         """What was not taken, by reason."""
+        self.junk = Buckets(rate=50.0, burst=4_096.0, capacity=1_024)
+        """Per device: entries that were signed, and not taken all the same."""
         self.lines = Lines(self)
         self.meeting = Meeting(self)
         self.finding = Finding(self)
@@ -279,6 +282,13 @@ class Rooms:
         """We left, or were removed."""
         self.finding.withdraw(room.row)
         room.exchange.neighbours.all.clear()
+
+    async def expelled(self, room: Room, peer: PeerId) -> None:
+        """A device of the owner says that we are not in: we were away when that happened."""
+        room.row.state = "removed"
+        await self.records.put_room(room.row)
+        self.ended(room)
+        self.tell(RoomChanged(room.id, "removed", self.chat.node.user_id, peer))
 
     async def put_invited(self, row: RoomRow) -> None:
         """Note an invitation. Raise StorageError."""

@@ -117,6 +117,27 @@ def test_removed_member_reads_nothing_later_and_is_not_heard() -> None:
     run(main)
 
 
+def test_who_was_away_when_removed_is_told_by_the_owner() -> None:
+    async def main(world: FakeWorld) -> None:
+        room, (alice, bob, carol) = await garden(world, "alice", "bob", "carol")
+        await carol.chat.send(room, "all here", wait=5.0)
+        await same_history(room, [alice, bob, carol], 1)
+        await asyncio.sleep(90.0)
+        walls = {frozenset((bob.node, other.node)) for other in (alice, carol)}
+        world.walls |= walls
+        for session in bob.node.sessions():
+            session.break_off("lost")
+        await alice.chat.rooms.remove(room, bob.node.user_id)
+        await carol.chat.send(room, "without bob", wait=20.0)
+        world.walls -= walls
+        bob.node.emit(NetworkChanged((bob.node.address,), "unknown"))
+        await eventually(lambda: bob.chat.rooms.all()[0].state == "removed")
+        assert await bob.texts(room) == ["all here"]
+        assert [e.user for e in bob.of_type(RoomChanged) if e.what == "removed"] == [bob.node.user_id]
+
+    run(main)
+
+
 def test_leaver_is_out_and_the_key_is_renewed() -> None:
     async def main(world: FakeWorld) -> None:
         room, (alice, bob, carol) = await garden(world, "alice", "bob", "carol")
