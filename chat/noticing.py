@@ -35,7 +35,8 @@ def notice_of(event: ChatEvent, directory: Directory, own_name: str) -> Notice |
         if not alone and not _names(message.text, own_name):
             return None
         who = directory.display_name(message.author_user or message.author)
-        title = who if alone else f"{who} in the {message.party}" if message.party is HALL else who
+        room = "the hall" if message.party is HALL else directory.display_name(message.party)
+        title = who if alone else f"{who} in {room}"
         return Notice(message.party, clean(title, limit=80), clean(message.text, limit=MAX_TEXT))
     if isinstance(event, FileChanged):
         transfer = event.transfer

@@ -125,12 +125,16 @@ def _database(home: Home) -> Finding:
     import sqlite3
     from urllib.parse import quote
 
-    from p2pnode.chat.engine import is_plain
+    from p2pnode.chat.engine import encryption_available, is_plain
     from p2pnode.core.keyfile import is_encrypted
 
     with contextlib.suppress(OSError, P2PError):
-        if not is_plain(home.chat_db) and is_encrypted(home.node_key):
+        plain, locked = is_plain(home.chat_db), is_encrypted(home.node_key)
+        if not plain and locked:
             return Finding("database", None, "chat.db is encrypted; every start looks whether it is whole")
+        if plain and locked and not encryption_available():
+            return Finding("database", None, "the keys are encrypted, the messages are not",
+                           "pip install 'p2pnode[encryption]'; the next start encrypts them")  # fmt: skip
 
     advice = f"restore {home.chat_db} from a backup, or move it away to begin with an empty history; the keys are safe"
     try:

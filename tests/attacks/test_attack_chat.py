@@ -150,7 +150,7 @@ def test_v1_hostile_stream_changes_nothing(data: bytes, reason: str | None) -> N
         await asyncio.sleep(30)
         assert sum(bob.chat.drops.values()) == (0 if reason is None else bob.chat.drops[reason])
         assert await bob.store.conversations() == []
-        assert not bob.chat._inbound, "a stream that says nothing is not kept"
+        assert not bob.chat.reception._streams, "a stream that says nothing is not kept"
 
     run(main)
 
@@ -284,7 +284,7 @@ def test_x3_streams_per_peer_are_bounded() -> None:
         for _ in range(50):
             await session.open_stream(wire.CHAT_PROTOCOL)
         await asyncio.sleep(0.1)
-        assert bob.chat._inbound[mallory.peer_id] == 4
+        assert bob.chat.reception._streams[mallory.peer_id] == 4
         assert bob.chat.drops["too_many_streams"] == 46
 
     run(main)

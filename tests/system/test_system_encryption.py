@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from support.processes import run
 from support.require import require
 
@@ -16,6 +17,7 @@ LINE = (
 )
 
 
+@pytest.mark.long
 def test_a_passphrase_encrypts_keys_and_messages_and_its_removal_ends_it(tmp_path: Path) -> None:
     require(encryption_available(), "sqlcipher3 is not installed (extra `encryption`)")
     home, export = tmp_path / "home", tmp_path / "export.jsonl"
