@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from support.chat_fakes import FakeWorld, Person, befriend, until
 from support.chat_mail import FakeHolders
 
@@ -125,6 +126,7 @@ def test_r3_who_lost_count_of_its_slots_gets_others_at_the_next_meeting(tmp_path
     run(main)
 
 
+@pytest.mark.long
 def test_p2_a_contact_that_leaves_out_slots_makes_nobody_look_for_thousands(tmp_path: Path) -> None:
     """A letter in each second slot: of the slots between them so many are looked for as letters may wait."""
 

@@ -60,7 +60,6 @@ def test_x3_who_hangs_up_at_once_keeps_nobody_from_others() -> None:
             async with enemies(home, 3, serve=serve, opened=opened):
                 await one.strangers.begin()
                 await asyncio.sleep(30.0)
-                assert mask_of(one)._seat.free
                 await other.strangers.begin()
                 found = await one.until("found", timeout=60.0)
                 print(f"X3: met {found.seconds - 30:.1f} s after the other came")
