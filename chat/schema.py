@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from p2pnode import StorageError
 from p2pnode.chat.devices.migration import DEVICES
+from p2pnode.chat.mail.migration import CARRIED
 
 __all__ = ["MIGRATIONS", "Migration", "migrate"]
 
@@ -338,6 +339,7 @@ _HANDED_OVER: Migration = (
 
 MIGRATIONS: tuple[Migration, ...] = (
     _FIRST, _SEEN, _SEARCH, _FILES, _MAIL, _STRANGERS, _KEEPING, _ROOMS, DEVICES, _GOSSIP, _NAMES, _HANDED_OVER,
+    CARRIED,
 )  # fmt: skip
 
 

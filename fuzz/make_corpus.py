@@ -189,6 +189,7 @@ def others(seeds: Seeds) -> None:
     seeds["mail_frame"] += [frame[2:] for frame in hexes(mail["frames"].values())]
     letter = bytes.fromhex(mail["letter"]["bytes"])
     seeds["mail_letter"] += [letter, b"\0" * 512, b"\0" * 40 + b"\x01"]
+    seeds["carry_frame"] += [frame[2:] for frame in hexes(mail["carry_frames"].values())]
     seeds["mail_parts"] += [letter, b"\x01" + b"\0" * 2047]
     gossip = vectors("gossip")
     seeds["gossip_frame"] += [frame[2:] for frame in hexes(gossip["frames"].values())]

@@ -50,7 +50,8 @@ WITHOUT_IO = tuple(
         "node": "addresses events evidence fair_share interfaces lan_machine lan_wire link_gate netcheck_advice "
         "netcheck_judge netcheck_report offer offer_guard peerspec port_votes presence proxy reachability relay_choice "
         "relay_parties relay_table relay_wire settings trace vouches",
-        "chat": "contacts framing hall language limits model mail/frames mail/letters noticing outbox places protocol",
+        "chat": "contacts framing hall language limits model mail/carry_wire mail/frames mail/letters noticing outbox "
+        "places protocol",
         "chat/gossip": "book statements wire",
         "chat/devices": "codes link_wire lists migration sync_wire wire",
         "chat/rooms": "entries log mesh model roll wire",

@@ -72,6 +72,11 @@ class Book:
         known = self._newest.get(device)
         return known is not None and known.body.at >= at
 
+    def holds(self, device: PeerId, packed: bytes) -> bool:
+        """Whether the newest statement of `device` is this one, byte for byte."""
+        known = self._newest.get(device)
+        return known is not None and known.packed == packed
+
     def told(self, device: PeerId, now_ms: int) -> Told | None:
         """Return what a contact's device said last."""
         statement = self._newest.get(device)

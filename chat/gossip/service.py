@@ -23,7 +23,7 @@ from p2pnode import (
     clean,
     clean_name,
 )
-from p2pnode.chat.gossip.book import Book, Told
+from p2pnode.chat.gossip.book import MAX_DEVICES, Book, Told
 from p2pnode.chat.gossip.statements import (
     MAX_ADDRESSES,
     MAX_TEXT,
@@ -52,6 +52,7 @@ log = structlog.get_logger(__name__)
 REVIEW_S = 1.0  # changes that come together are one statement
 LEAVE_S = 0.5  # of the two seconds that leaving may take
 RATE, BURST = 1.0, 300.0  # statements of one device that are looked at, per second: two signatures each
+MAX_TELLERS = 16  # that are remembered of each device
 QUESTIONS_RATE, QUESTIONS_BURST = 1 / 30, 10.0  # that a contact may ask whom we know: not to walk through our contacts
 
 
@@ -70,6 +71,7 @@ class Gossip:
         self._budget = Buckets(rate=RATE, burst=BURST)
         self._questions = Buckets(rate=QUESTIONS_RATE, burst=QUESTIONS_BURST)
         self._asking: dict[int, tuple[set[PeerId], dict[UserId, list[UserId | PeerId]], asyncio.Event]] = {}
+        self._tellers: dict[PeerId, dict[PeerId, None]] = {}
         self._cancels: list[Cancel] = []
         self._stopping = False
 
@@ -152,6 +154,11 @@ class Gossip:
         """Return what is known of a user just now: `online`, `last_seen`, `offline`, or "" for nothing."""
         told = self.told_of(user)
         return told.state if told is not None else ""
+
+    def friends_of(self, device: PeerId) -> list[PeerId]:
+        """Return the devices that are here and told us of a contact's device: their users know it, as we do."""
+        tellers = self._tellers.get(device, {})
+        return [peer for peer in tellers if self._chat.node.session(peer) is not None]
 
     async def who_knows(self, users: Sequence[UserId], timeout: float) -> dict[UserId, list[UserId | PeerId]]:
         """Ask the contacts who are here which of these users (the first 50) are contacts of theirs. Return whom each is
@@ -298,13 +305,18 @@ class Gossip:
         if not self._budget.take(teller, self._chat.node.network.monotonic()):
             raise BadPacket("too_fast")
         peeked = Statement.peek_untrusted(packed)
-        if peeked.device == self._chat.node.peer_id or self._book.knows(peeked.device, peeked.body.at):
-            return  # no signature is checked for what is known
+        if peeked.device == self._chat.node.peer_id:
+            return
+        if self._book.knows(peeked.device, peeked.body.at):  # no signature is checked for what is known
+            if self._book.holds(peeked.device, packed):
+                self._note_teller(peeked.device, teller)
+            return
         statement = Statement.check_untrusted(packed)
         now_ms = self._chat.now_ms()
         before = self._book.told(statement.device, now_ms)
         if not self._book.put(statement, now_ms):
             return
+        self._note_teller(statement.device, teller)
         self._store.heard(statement)
         for gone in self._book.take_gone():
             self._store.forget(gone)
@@ -316,6 +328,16 @@ class Gossip:
         self._emit(before, statement, teller)
         if before is None:
             self.people_changed()  # one more who may hear us, and whom we ask for
+
+    def _note_teller(self, device: PeerId, teller: PeerId) -> None:
+        """Who has what a contact said to its contacts is one of them."""
+        if device != teller:
+            tellers = self._tellers.setdefault(device, {})
+            tellers[teller] = None
+            if len(tellers) > MAX_TELLERS:
+                del tellers[next(iter(tellers))]
+            if len(self._tellers) > MAX_DEVICES:
+                del self._tellers[next(iter(self._tellers))]
 
     def _emit(self, before: Told | None, statement: Statement, teller: PeerId) -> None:
         told = self._book.told(statement.device, self._chat.now_ms())

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from p2pnode import BadPacket, PeerId
 from p2pnode.chat.mail import tables
+from p2pnode.chat.mail.carry_wire import LATER, NO, YES
 from p2pnode.chat.mail.letters import LetterMessage, Slot, open_untrusted
 from p2pnode.chat.mail.postbox import GONE, Postbox
 
@@ -25,6 +26,8 @@ log = structlog.get_logger(__name__)
 
 AHEAD = 2  # slots looked at behind the last letter: one that was lost hides none behind it
 MAX_AT_ONCE = 256  # letters of one chain in one round
+HANDED_AHEAD = 32  # slots in which a carried letter may stand: 50 us each
+MAX_HANDED = 64
 MISSING_S = 8 * 86_400  # a skipped slot is looked for so long: no letter waits longer
 
 
@@ -36,6 +39,7 @@ class Fetching:
         self._box = box
         self._granting = granting
         self._busy: set[bytes] = set()
+        self._handed: dict[bytes, bytes] = {}  # by the slot's public key: a letter that somebody carried to us
         self._removing: set[asyncio.Task[None]] = set()
         self.letters = 0
         """Read since the start."""
@@ -65,6 +69,33 @@ class Fetching:
             await self._fetch_new(grant, ahead)
         finally:
             self._busy.discard(grant.id)
+
+    async def take_handed(self, giver: PeerId, public: bytes, letter: bytes) -> int:
+        """Read a letter of `giver` that somebody carried to us, and what stands before it in its chain. `public`: of
+        its slot. Return `YES` when its messages are on the disk, `LATER`, or `NO`: it is for no slot that is open."""
+        for grant in await self._chat.store.database.read(tables.given):
+            if grant.device != giver:
+                continue
+            slot = Slot(grant.secret)
+            for step in range(HANDED_AHEAD):
+                if slot.public == public:
+                    return await self._fetch_handed(grant, step + 1, public, letter)
+                slot = slot.next()
+            for each in await self._chat.store.database.read(lambda c, id_=grant.id: tables.missing(c, id_)):  # type: ignore[misc]
+                if Slot(each.secret).public == public:
+                    return await self._fetch_handed(grant, AHEAD, public, letter)
+        return NO
+
+    async def _fetch_handed(self, grant: tables.Given, ahead: int, public: bytes, letter: bytes) -> int:
+        if grant.id in self._busy or len(self._handed) >= MAX_HANDED:
+            return LATER
+        before = self.letters
+        self._handed[public] = letter
+        try:
+            await self.fetch(grant, ahead=ahead)
+        finally:
+            unread = self._handed.pop(public, None)
+        return YES if unread is None and self.letters > before else LATER if unread is not None else NO
 
     async def _fetch_new(self, grant: tables.Given, ahead: int) -> None:
         base, secret = grant.base, grant.secret
@@ -98,6 +129,9 @@ class Fetching:
 
     async def _read(self, grant: tables.Given, slot: Slot) -> bytes | None:
         """Return a letter, `GONE`, or None: nothing is there."""
+        handed = self._handed.pop(slot.public, None) if self._handed else None
+        if handed is not None:
+            return handed
         try:
             return await self._box.fetch(slot)
         except BadPacket as bad:  # only its writer can have put that there
@@ -116,8 +150,9 @@ class Fetching:
         except BadPacket as bad:
             self._drop(grant.device, bad)
             return True
-        self.letters += 1
-        return await self._receive(author, messages)
+        done = await self._receive(author, messages)
+        self.letters += done
+        return done
 
     async def _receive(self, author: PeerId, messages: list[LetterMessage]) -> bool:
         for message in messages:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
-from p2pnode import MailRecord, P2PError, PeerId
+from p2pnode import AccountKey, MailRecord, P2PError, PeerId
 from p2pnode.chat.mail import tables
 from p2pnode.chat.mail.letters import MAX_MESSAGES, LetterMessage, Slot, fits, is_final, read_mark, seal, split
 from p2pnode.chat.mail.postbox import Postbox
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Sending"]
 
+Give = Callable[[PeerId, bytes, bytes], Awaitable[bool]]
+
 log = structlog.get_logger(__name__)
 
 MAX_LETTERS = 64  # to one device that nobody has read yet (1 MB); what is beyond stays queued here
@@ -27,15 +30,18 @@ RENEW_S = 86_400  # a letter of ours that waits for so long is stored anew, for 
 FIRST_CHECK_S, LAST_CHECK_S = 60, 3_600  # between two looks whether it was read, doubling
 RETRY_S = 60  # after a store that failed
 DUE_AT_ONCE = 32
+CARRIED_S = 7 * 86_400  # how long carriers keep a letter
 MAX_SPENT = 8  # slots passed over in one go because they were used before: a reader who fills all of them costs no more
 
 
 class Sending:
     """Writes letters and keeps them alive."""
 
-    def __init__(self, chat: Chat, box: Postbox) -> None:
+    def __init__(self, chat: Chat, box: Postbox, give: Give) -> None:
+        """`give(reader, slot, letter)`: leave a letter with contacts that carry it; whether anybody has it."""
         self._chat = chat
         self._box = box
+        self._give = give
         self._busy: dict[PeerId, asyncio.Task[None]] = {}
         self._again: dict[PeerId, str] = {}
         self._spent: dict[PeerId, int] = {}
@@ -94,7 +100,10 @@ class Sending:
 
     async def _store(self, letter: tables.StoredLetter, reason: str = "offline") -> None:
         chat, now = self._chat, self._chat.now_ms() // 1000
-        expires = await self._box.store(letter.seed, letter.letter)
+        expires = await self._box.store(letter.seed, letter.letter) if chat.node.mail_ready() else 0
+        slot = AccountKey(letter.seed).public_raw
+        if not expires and await self._give(letter.device, slot, letter.letter):
+            expires = now + CARRIED_S
         if not expires:
             if await self._is_over(letter, await self._box.look(letter.seed), reason):
                 return

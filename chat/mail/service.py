@@ -14,6 +14,7 @@ import structlog
 
 from p2pnode import Joined, NodeEvent, P2PError, PeerId, SessionOpened
 from p2pnode.chat.mail import tables
+from p2pnode.chat.mail.carrying import Carrying
 from p2pnode.chat.mail.fetching import Fetching
 from p2pnode.chat.mail.granting import Granting
 from p2pnode.chat.mail.postbox import Postbox
@@ -43,8 +44,9 @@ class Mail:
         self._chat = chat
         box = Postbox(chat.node)
         self._granting = Granting(chat)
-        self._sending = Sending(chat, box)
         self.fetching = Fetching(chat, box, self._granting)
+        self._carrying = Carrying(chat, self._granting, self.fetching)
+        self._sending = Sending(chat, box, self._carrying.give)
         self._cancels: list[Cancel] = []
         self._impatient: dict[PeerId, asyncio.TimerHandle] = {}
         self._reasons: dict[PeerId, str] = {}
@@ -54,6 +56,7 @@ class Mail:
 
     async def start(self) -> None:
         self._granting.start()
+        self._carrying.start()
         self._cancels = [self._chat.subscribe(self._chat_event), self._chat.node.subscribe(self._node_event)]
         for session in self._chat.node.sessions():
             self.look(session.peer)
@@ -73,10 +76,11 @@ class Mail:
     def look(self, peer: PeerId) -> None:
         """A device is here, or was accepted: give it the means to leave us mail."""
         self._granting.look(peer)
+        self._carrying.look(peer)
 
     def attempt_failed(self, peer: PeerId, reason: str) -> bool:
         """A device cannot be reached; return whether letters are tried, whose outcome the message waits for."""
-        if not self._chat.node.mail_ready() or not self._granting.is_friend(peer):
+        if not self._may_write(peer):
             return False
         if reason == "peer_offline":
             self._sending.write(peer, reason)  # it said goodbye, or nobody has heard of it for long
@@ -103,6 +107,11 @@ class Mail:
 
     # inside
 
+    def _may_write(self, device: PeerId) -> bool:
+        """Whether somebody may take letters for a device: the network, or contacts who carry them."""
+        ready = self._chat.node.mail_ready() or self._carrying.carriers(device)
+        return bool(ready) and self._granting.is_friend(device)
+
     def _be_patient(self, device: PeerId) -> None:
         if device not in self._impatient:
             loop = asyncio.get_running_loop()
@@ -113,7 +122,7 @@ class Mail:
         reason = self._reasons.pop(device, "timeout")
         if self._chat.node.session(device) is not None or not self._chat.links.get(device).pending:
             return
-        if self._chat.node.mail_ready() and self._granting.is_friend(device):
+        if self._may_write(device):
             self._sending.write(device, reason)
 
     def _chat_event(self, event: ChatEvent) -> None:

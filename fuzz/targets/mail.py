@@ -6,6 +6,7 @@ import contextlib
 import random
 
 from p2pnode import BadPacket, NodeKey, PeerId
+from p2pnode.chat.mail import carry_wire
 from p2pnode.chat.mail.frames import decode_untrusted, encode
 from p2pnode.chat.mail.letters import (
     LetterMessage,
@@ -53,6 +54,7 @@ def hold_parts(data: bytes, letter: bytes) -> None:
 
 
 TARGETS = [
+    frame_target("carry_frame", carry_wire.decode_untrusted, carry_wire.encode, head=2, max_bytes=600),
     frame_target("mail_frame", decode_untrusted, encode, head=2, max_bytes=300),
     Target("mail_letter", read_letter, hold_letter, max_bytes=2_100),
     Target("mail_parts", read_parts, hold_parts, max_bytes=17_000),

@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from p2pnode import BadPacket, NodeKey
+from p2pnode.chat.mail import carry_wire
 from p2pnode.chat.mail import frames as wire
 from p2pnode.chat.mail.letters import (
     MAX_MESSAGES,
@@ -62,6 +63,15 @@ def examples() -> dict[str, wire.MailFrame]:
     }
 
 
+def carry_examples() -> dict[str, carry_wire.CarryFrame]:
+    case = Case()
+    return {
+        "carry": carry_wire.Carry(case.reader.public_raw, case.slot.public, case.letter()),
+        "hand": carry_wire.Hand(case.author.public_raw, case.slot.public, case.letter()),
+        "outcome": carry_wire.Outcome(carry_wire.LATER),
+    }
+
+
 def vectors() -> dict[str, Any]:
     case = Case()
     return {
@@ -72,6 +82,7 @@ def vectors() -> dict[str, Any]:
         ],
         "grant_id": wire.grant_id(case.slot.secret).hex(),
         "frames": {name: wire.encode(frame).hex() for name, frame in examples().items()},
+        "carry_frames": {name: carry_wire.encode(frame).hex() for name, frame in carry_examples().items()},
         "letter": {
             "slot_secret": case.slot.secret.hex(),
             "author_seed": case.author.seed.hex(),
@@ -98,6 +109,15 @@ def test_frame_of_the_vectors_reads_back(name: str) -> None:
     data = bytes.fromhex(json.loads(PATH.read_text())["frames"][name])
     assert wire.decode_untrusted(data[2:]) == examples()[name]
     assert int.from_bytes(data[:2], "big") == len(data) - 2
+
+
+@pytest.mark.parametrize("name", list(carry_examples()))
+def test_carried_frame_of_the_vectors_reads_back(name: str) -> None:
+    data = bytes.fromhex(json.loads(PATH.read_text())["carry_frames"][name])
+    assert carry_wire.decode_untrusted(data[2:]) == carry_examples()[name]
+    for cut in (data[2:-1], data[2:] + b"\0", data[3:]):
+        with pytest.raises(BadPacket):
+            carry_wire.decode_untrusted(cut)
 
 
 def test_letter_of_the_vectors_opens() -> None:

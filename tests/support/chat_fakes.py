@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -182,7 +183,8 @@ class FakeNode(FakeMailing, FakeDevices, FakeTopics):
         self.peer_id: PeerId = self.key.peer_id
         self.user_id: UserId = self.account.user_id
         self.settings = NodeSettings(name=name)
-        self.network: Any = FakeNetwork(name + device)
+        world.made[name + device] += 1  # after a restart, others are drawn
+        self.network: Any = FakeNetwork(name + device + "'" * (world.made[name + device] - 1))
         self.address = Address(f"10.0.0.{len(world.nodes) + 1}", 4747)
         self.up = False
         self.dials = 0
@@ -315,6 +317,7 @@ class FakeWorld:
     holders: FakeHolders | None = None
     lists: dict[UserId, DeviceList] = field(default_factory=dict)
     topics: Topics = field(default_factory=Topics)
+    made: Counter[str] = field(default_factory=Counter)
 
 
 class Person:
