@@ -98,6 +98,7 @@ class Conversation:
         self._strangers = StrangerConsole(chat)
         self._before_stranger: Party = HALL
         self._only_strangers = only_strangers
+        self._last_sent = ""
         self._echo = not listen
         self._in_background: set[asyncio.Task[None]] = set()
         self._cancel = chat.subscribe(self.on_event) if listen else lambda: None
@@ -169,6 +170,9 @@ class Conversation:
             for message in event.messages:
                 self._show_message(message)
             self.chat.store.mark_seen(HALL, event.messages[-1].position)
+        elif isinstance(event, MessageStateChanged) and event.state == "read" and event.id == self._last_sent:
+            self._last_sent = ""
+            self._say(f"  (read by {self.chat.display_name(event.party)})")
         for _, line in self.remarks(event):
             self._say(line)
 
@@ -210,6 +214,7 @@ class Conversation:
             await self._strangers.say(text)
             return
         delivery = await self.chat.post(party, text)
+        self._last_sent = delivery.id
         task = asyncio.get_running_loop().create_task(self._remark_on(delivery.id, party), name="console-remark")
         self._in_background.add(task)
         task.add_done_callback(self._in_background.discard)

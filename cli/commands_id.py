@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from p2pnode.cli import commands_devices
+from p2pnode.cli import commands_backup, commands_devices
 from p2pnode.cli.invocation import Invocation, invocation_of
 from p2pnode.cli.options import JsonOption, examples
 
@@ -27,6 +27,7 @@ def add(app: typer.Typer) -> None:
         "passphrase", epilog=examples("p2pnode id passphrase", "p2pnode id passphrase --remove")
     )(_passphrase)  # fmt: skip
     commands_devices.add(identity)
+    commands_backup.add(identity)
     app.add_typer(identity, name="id", help="Show the own ids and safety number; make the keys if there are none.")
     settings = typer.Typer(rich_markup_mode=None, no_args_is_help=True, epilog=examples("p2pnode config show"))
     settings.command("show", epilog=examples("p2pnode config show", "p2pnode config show --json"))(_config_show)
@@ -80,7 +81,7 @@ def _passphrase(
     with invocation.home.locked():
         invocation.keys(config)
         old = invocation.passphrase(config, "Old passphrase: ")
-        new = None if remove else _new_passphrase(invocation)
+        new = None if remove else commands_backup.new_passphrase(invocation)
         change_passphrase(invocation.home.node_key, "node", secrets.token_bytes, old, new)
         change_passphrase(invocation.home.account_key, "account", secrets.token_bytes, old, new)
         messages = _follow_with_messages(invocation, new)
@@ -105,22 +106,6 @@ def _follow_with_messages(invocation: Invocation, passphrase: str | None) -> str
 
     asyncio.run(convert())
     return ", and so are the messages."
-
-
-def _new_passphrase(invocation: Invocation) -> str:
-    given = invocation.environ.get("P2PNODE_NEW_PASSPHRASE", "")
-    if given:
-        return given
-    from p2pnode import KeyFileError
-
-    if not invocation.stdin.isatty():
-        raise KeyFileError("No new passphrase: run this on a terminal, or set P2PNODE_NEW_PASSPHRASE.")
-    import getpass
-
-    first = getpass.getpass("New passphrase: ", stream=invocation.stderr)
-    if not first or first != getpass.getpass("Once more: ", stream=invocation.stderr):
-        raise KeyFileError("The new passphrase is empty or the two differ; nothing was changed.")
-    return first
 
 
 def _config_show(ctx: typer.Context, json: JsonOption = None) -> None:

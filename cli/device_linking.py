@@ -13,7 +13,8 @@ from p2pnode import AccountKey, Config, LinkCodeError, Node, NodeKey, NodeSettin
 from p2pnode.chat import LinkCode, Linked, link_account
 from p2pnode.cli.commands_run import settings_of
 from p2pnode.cli.run import loop_factory
-from p2pnode.core.keyfile import is_encrypted, store_account_key
+from p2pnode.core.backup import replace_key
+from p2pnode.core.keyfile import is_encrypted
 
 if TYPE_CHECKING:
     from p2pnode.cli.invocation import Invocation
@@ -67,7 +68,7 @@ async def _link(
             return  # it was one of the account's devices before
         passphrase = invocation.passphrase(config)() if is_encrypted(home.account_key) else None
         aside = home.account_key.with_name(f"account-{str(account.user_id)[-6:]}.key")
-        store_account_key(home.account_key, linked.account, secrets.token_bytes, passphrase, aside=aside)
+        replace_key(home.account_key, linked.account, secrets.token_bytes, passphrase, aside=aside)
         kept = aside.name
 
     await node.start()

@@ -51,11 +51,13 @@ __all__ = [
     "KdfCost",
     "change_passphrase",
     "is_encrypted",
+    "key_text",
     "load_account_key",
     "load_node_key",
     "load_or_create_account_key",
     "load_or_create_node_key",
-    "store_account_key",
+    "parse_key",
+    "read_key_text",
 ]
 
 Passphrase = Callable[[], str]
@@ -163,32 +165,21 @@ def change_passphrase(
         raise _disk_error(path, exc) from exc
 
 
-def store_account_key(
-    path: Path,
-    key: AccountKey,
-    token_bytes: Callable[[int], bytes],
-    passphrase: str | None,
-    *,
-    aside: Path,
-    cost: KdfCost | None = None,
-) -> None:
-    """Put another account's key into `path`, encrypted when there is a `passphrase`; the file that is there goes to
-    `aside` first. After any failure `path` is as it was. Raise KeyFileError, StorageError.
-    """
-    text = (
-        _plain_text(key)
-        if passphrase is None
-        else _encrypted_text(path, key, passphrase, token_bytes, cost or KdfCost())
-    )
-    _parse(path, text, "account", lambda: passphrase or "")
-    try:
-        if os.path.lexists(path):
-            old = _read_text(path).encode("ascii")
-            if not create_file(aside, old, token_bytes) and aside.read_bytes() != old:
-                raise StorageError(f"{aside} is in the way of the old account key; move it elsewhere.", path=str(aside))
-        replace_file(path, text.encode("ascii"), token_bytes)
-    except OSError as exc:
-        raise _disk_error(path, exc) from exc
+def read_key_text(path: Path) -> str:
+    """Return the file's text after all checks that need no passphrase. Raise KeyFileError."""
+    return _read_text(path)
+
+
+def key_text(
+    path: Path, key: SigningKey, token_bytes: Callable[[int], bytes], passphrase: str | None, *, cost: KdfCost
+) -> str:
+    """Return what a key file holds, encrypted when there is a passphrase. Raise KeyFileError when that is empty."""
+    return _plain_text(key) if passphrase is None else _encrypted_text(path, key, passphrase, token_bytes, cost)
+
+
+def parse_key(path: Path, text: str, kind: Kind, passphrase: Passphrase | None) -> SigningKey:
+    """Read a key file's text. Raise KeyFileError, which names `path`."""
+    return _parse(path, text, kind, passphrase)
 
 
 def _load_or_create(

@@ -13,9 +13,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from p2pnode.core.atomic import replace_file
 from p2pnode.core.errors import HomeInUseError, StorageError
+
+if TYPE_CHECKING:
+    from p2pnode.core.ids import PeerId, UserId
 
 if sys.platform != "win32":
     import fcntl
@@ -59,6 +63,15 @@ class Home:
             raise StorageError(f"The home {self.path} is not a directory; choose another with --home.") from exc
         except OSError as exc:
             raise self._unwritable(exc) from exc
+
+    def restored(self, user: UserId, device: PeerId) -> None:
+        """Keys came from a backup: which devices the account has, the network knows better. Raise StorageError."""
+        from p2pnode.core.devices import encode_devices  # hardly anybody restores; every command has a home
+        from p2pnode.state import NodeState
+
+        state = NodeState(self.state, secrets.token_bytes)
+        state.keep_own_list(user.raw, encode_devices([device], number=1))  # any list that was ever made is newer
+        state.write(state.encode())
 
     def lock(self) -> None:
         """Take the home for this process until `unlock` or its end.
