@@ -165,8 +165,9 @@ class Node(Measuring, Visible):
         self.endpoint.accepts = self._accepts
         await self.dht.start()
         self.dht.tls443 = await self.links.server.start(self.settings.tcp, public=self.settings.role == "bootstrap")
+        run, unfinished = self.state.begin(self.network.wall())
         self.other_process = OtherProcess(
-            peer=self.peer_id, run=int(self.network.wall() * 1000), dht=self.dht, network=self.network,
+            peer=self.peer_id, run=run, dht=self.dht, network=self.network,
             allow_documentation=self.settings.allow_documentation, found_newer=lambda: self.emit(KeyInUse()),
             own_addresses=lambda: [own for some in self.addresses_by_realm().values() for own in some],
         )  # fmt: skip
@@ -175,7 +176,7 @@ class Node(Measuring, Visible):
             dht=self.dht, state=self.state, addresses=self.published_addresses,
             rendezvous=lambda: self.reaching.rendezvous, outside=lambda: self.reaching.outside,
             own_devices=lambda: self.own_devices.current, adopt_devices=self.adopt_devices,
-            invisible=lambda: self.invisible, other_process=self.other_process, look_first=self.state.begin(),
+            invisible=lambda: self.invisible, other_process=self.other_process, look_first=unfinished,
         )  # fmt: skip
         self.dht.on_own_key = self.publisher.own_key_used
         self._last_addresses = self.addresses_by_realm()

@@ -51,6 +51,7 @@ class _File(msgspec.Struct, array_like=True):
     seen_seq: Annotated[dict[bytes, int], msgspec.Meta(max_length=MAX_SEEN)] = {}
     own_lists: Annotated[dict[bytes, bytes], msgspec.Meta(max_length=MAX_ACCOUNTS)] = {}
     running: bool = False
+    last_run: int = 0
 
 
 class NodeState:
@@ -102,11 +103,13 @@ class NodeState:
         """Return the highest `seq` accepted under `key`, 0 when there is none."""
         return self._file.seen_seq.get(key, 0)
 
-    def begin(self) -> bool:
-        """Note that a node runs on this state; return whether the last one ended without saying goodbye."""
+    def begin(self, now_wall: float) -> tuple[int, bool]:
+        """Note that a node runs on this state. Return (when it began, Unix milliseconds, above every earlier one, also
+        where the clock went back; whether the last one ended without saying goodbye)."""
         before, self._file.running = self._file.running, True
+        self._file.last_run = max(self._file.last_run + 1, int(now_wall * 1000))
         self.dirty = True
-        return before
+        return self._file.last_run, before
 
     def end(self) -> None:
         """Note that the node has said goodbye."""

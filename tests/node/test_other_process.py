@@ -15,6 +15,7 @@ from p2pnode.core.address import Realm
 from p2pnode.core.errors import BadPacket
 from p2pnode.presence import Presence
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
+from p2pnode.state import NodeState
 
 
 def noted(node: Node) -> list[Any]:
@@ -80,6 +81,18 @@ def test_a_node_that_crashed_and_starts_again_is_nobody_elses_copy(tmp_path: Pat
             await node.stop()
 
     run_virtual(main, until=None, keep_trace=False)
+
+
+def test_a_clock_that_went_back_makes_no_later_run_older(tmp_path: Path) -> None:
+    """The number rises with each start, and says whether the last one was ended."""
+    state = NodeState(tmp_path / "state", bytes)
+    assert state.begin(2_000.0) == (2_000_000, False)
+    state.write(state.encode())
+    again = NodeState(tmp_path / "state", bytes)
+    assert again.begin(1_000.0) == (2_000_001, True)
+    again.end()
+    again.write(again.encode())
+    assert NodeState(tmp_path / "state", bytes).begin(3_000.0) == (3_000_000, False)
 
 
 def test_a_presence_says_when_its_process_began() -> None:

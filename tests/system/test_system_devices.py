@@ -92,6 +92,7 @@ def test_a_second_device_is_linked_shares_everything_and_is_revoked(tmp_path: Pa
         assert ("in", "secret") not in texts(phone, "bert")
 
 
+@pytest.mark.long
 def test_the_older_process_of_a_copied_home_stops_and_says_so(tmp_path: Path) -> None:
     """The copy is joined; the first one ends with exit 1 and one sentence, the copy stays."""
     with processes(tmp_path) as running:
