@@ -102,9 +102,9 @@ def keep_states(connection: sqlite3.Connection) -> list[KeepState]:
 def begin(connection: sqlite3.Connection, now_ms: int) -> int:
     """Let the time run of what was read here, or handed over; return how many have not begun."""
     connection.execute(
-        "UPDATE fleeting SET ends_at = ?1 + 1000 * seconds WHERE ends_at IS NULL AND message IN"
-        " (SELECT m.position FROM messages AS m JOIN conversations AS c ON c.id = m.conversation"
-        " WHERE CASE WHEN m.outgoing THEN m.state IN ('delivered', 'read', 'refused') ELSE m.position <= c.seen END)",
+        "UPDATE fleeting SET ends_at = ?1 + 1000 * seconds WHERE ends_at IS NULL AND EXISTS"
+        " (SELECT 1 FROM messages AS m JOIN conversations AS c ON c.id = m.conversation WHERE m.position = message AND"
+        " CASE WHEN m.outgoing THEN m.state IN ('delivered', 'read', 'refused') ELSE m.position <= c.seen END)",
         (now_ms,),
     )
     return int(connection.execute("SELECT count(*) FROM fleeting WHERE ends_at IS NULL").fetchone()[0])
@@ -134,7 +134,8 @@ def remove_old(connection: sqlite3.Connection, keep_days: int, now_ms: int) -> l
     if not days:
         return []
     rows = connection.execute(
-        "SELECT m.position FROM messages AS m JOIN conversations AS c ON c.id = m.conversation"
+        "SELECT m.position FROM messages AS m INDEXED BY messages_by_age"
+        " CROSS JOIN conversations AS c ON c.id = m.conversation"
         " WHERE m.received_at < ?2 - ?3 * ?4 AND coalesce(c.keep, ?1) > 0"
         " AND m.received_at < ?2 - ?3 * coalesce(c.keep, ?1)"
         " AND NOT EXISTS (SELECT 1 FROM outbox WHERE message = m.position) ORDER BY m.received_at LIMIT ?5",

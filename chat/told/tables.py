@@ -14,9 +14,12 @@ from p2pnode.chat.told.wire import Told
 __all__ = ["answer", "store"]
 
 _LAST = """
-    SELECT m.id, m.author, coalesce(d.name, t.name, ''), m.author_seq, m.sent_at, m.text FROM messages AS m
+    SELECT m.id, m.author, coalesce(d.name, t.name, ''), m.author_seq, m.sent_at, m.text FROM
+        (SELECT position FROM messages WHERE conversation = (SELECT id FROM conversations WHERE kind = 'hall')
+         ORDER BY ordinal DESC, author_seq DESC, position DESC LIMIT 1000) AS s
+    CROSS JOIN messages AS m ON m.position = s.position
     LEFT JOIN devices AS d ON d.peer = m.author LEFT JOIN told AS t ON t.message = m.position
-    WHERE m.conversation = (SELECT id FROM conversations WHERE kind = 'hall') AND m.received_at >= ? AND m.author != ?
+    WHERE m.received_at >= ? AND m.author != ?
     ORDER BY m.ordinal DESC, m.author_seq DESC, m.position DESC LIMIT ?
 """
 
