@@ -28,6 +28,7 @@ AHEAD = 2  # slots looked at behind the last letter: one that was lost hides non
 MAX_AT_ONCE = 256  # letters of one chain in one round
 HANDED_AHEAD = 32  # slots in which a carried letter may stand: 50 us each
 MAX_HANDED = 64
+MAX_AHEAD = 128  # chains whose next slots' keys are remembered, 2 kB each
 MISSING_S = 8 * 86_400  # a skipped slot is looked for so long: no letter waits longer
 
 
@@ -40,6 +41,7 @@ class Fetching:
         self._granting = granting
         self._busy: set[bytes] = set()
         self._handed: dict[bytes, bytes] = {}  # by the slot's public key: a letter that somebody carried to us
+        self._ahead: dict[bytes, tuple[int, list[bytes]]] = {}  # by grant: base, public keys of the slots from there
         self._removing: set[asyncio.Task[None]] = set()
         self.letters = 0
         """Read since the start."""
@@ -76,20 +78,35 @@ class Fetching:
         for grant in await self._chat.store.database.read(tables.given):
             if grant.device != giver:
                 continue
-            slot = Slot(grant.secret)
-            for step in range(HANDED_AHEAD):
-                if slot.public == public:
-                    return await self._fetch_handed(grant, step + 1, public, letter)
-                slot = slot.next()
+            if (step := self._step_of(grant, public)) is not None:
+                return await self._fetch_handed(grant, Slot(grant.secret).next(step), step + 1, letter)
             for each in await self._chat.store.database.read(lambda c, id_=grant.id: tables.missing(c, id_)):  # type: ignore[misc]
                 if Slot(each.secret).public == public:
-                    return await self._fetch_handed(grant, AHEAD, public, letter)
+                    return await self._fetch_handed(grant, Slot(each.secret), AHEAD, letter)
         return NO
 
-    async def _fetch_handed(self, grant: tables.Given, ahead: int, public: bytes, letter: bytes) -> int:
+    def _step_of(self, grant: tables.Given, public: bytes) -> int | None:
+        """Return how far ahead in a chain a slot is. Its 32 keys cost 2 ms, so they are made once for each base."""
+        known = self._ahead.get(grant.id)
+        if known is None or known[0] != grant.base:
+            slot, keys = Slot(grant.secret), list[bytes]()
+            for _ in range(HANDED_AHEAD):
+                keys.append(slot.public)
+                slot = slot.next()
+            known = self._ahead[grant.id] = grant.base, keys
+            if len(self._ahead) > MAX_AHEAD:
+                del self._ahead[next(iter(self._ahead))]
+        return known[1].index(public) if public in known[1] else None
+
+    async def _fetch_handed(self, grant: tables.Given, slot: Slot, ahead: int, letter: bytes) -> int:
         if grant.id in self._busy or len(self._handed) >= MAX_HANDED:
             return LATER
-        before = self.letters
+        try:
+            self._open_untrusted(grant, slot, letter)
+        except BadPacket as bad:  # whoever carried it changed it: the slot still waits for the letter
+            self._drop(grant.device, bad)
+            return NO
+        before, public = self.letters, slot.public
         self._handed[public] = letter
         try:
             await self.fetch(grant, ahead=ahead)
@@ -142,17 +159,22 @@ class Fetching:
         """Store what is in a letter; return whether it is done with."""
         if letter == GONE:
             return True
-        private = X25519PrivateKey.from_private_bytes(grant.private)
         try:
-            author, messages = open_untrusted(slot, self._chat.node.peer_id, private, letter)
-            if author != grant.device:
-                raise BadPacket("wrong_author")
+            messages = self._open_untrusted(grant, slot, letter)
         except BadPacket as bad:
             self._drop(grant.device, bad)
             return True
-        done = await self._receive(author, messages)
+        done = await self._receive(grant.device, messages)
         self.letters += done
         return done
+
+    def _open_untrusted(self, grant: tables.Given, slot: Slot, letter: bytes) -> list[LetterMessage]:
+        """Return what is in a letter. Raise BadPacket: as `open_untrusted`, or `wrong_author`."""
+        private = X25519PrivateKey.from_private_bytes(grant.private)
+        author, messages = open_untrusted(slot, self._chat.node.peer_id, private, letter)
+        if author != grant.device:
+            raise BadPacket("wrong_author")
+        return messages
 
     async def _receive(self, author: PeerId, messages: list[LetterMessage]) -> bool:
         for message in messages:

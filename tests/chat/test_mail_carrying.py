@@ -11,6 +11,7 @@ from support.chat_mail import FakeHolders
 
 from p2pnode import NodeKey, P2PError
 from p2pnode.chat import MessageReceived, MessageStateChanged
+from p2pnode.chat.mail import tables
 from p2pnode.chat.mail.carry_wire import (
     CARRY_PROTOCOL,
     LATER,
@@ -151,6 +152,12 @@ def test_attack_m1_a_carrier_that_lies_changes_nothing(tmp_path: Path) -> None:
         giver = alice.node.peer_id.raw
         assert await ask(bob, carol, Hand(giver, bytes(32), letter)) == NO  # no slot of hers
         assert await ask(bob, carol, Hand(bob.node.peer_id.raw, slot, letter)) == NO  # not Bob's
+        before = await carol.store.database.read(tables.given)
+        for at in (0, 1, 40, len(letter) - 1):  # changed: it costs the true one nothing
+            changed = bytearray(letter)
+            changed[at] ^= 1
+            assert await ask(bob, carol, Hand(giver, slot, bytes(changed))) == NO
+        assert await carol.store.database.read(tables.given) == before
         assert carol.of_type(MessageReceived) == []
         assert await ask(bob, carol, Hand(giver, slot, letter)) == YES
         assert await carol.texts(alice.node.user_id) == ["hi", "hi", "one"]
