@@ -383,6 +383,8 @@ class Conversation:
         who = author_label(self.chat, message)
         clock = time.strftime("%H:%M", time.localtime(message.received_at))
         where = "" if isinstance(message.party, Hall) else " (to you)"
+        if message.outgoing:  # written on another device
+            who, where = "you", f" (to {self.chat.display_name(message.party)})"
         if isinstance(message.party, RoomId) and message.party != self.party:
             where = f" ({self.chat.display_name(message.party)})"
         first, *others = message.text.split("\n") or [""]

@@ -15,6 +15,7 @@ from support.chat_fakes import FakeWorld, Person, befriend
 from p2pnode import AccountKey, DeviceRevokedError, LinkCodeError, NotFoundError, P2PError
 from p2pnode.chat import (
     ChatSettings,
+    Conversation,
     LinkCode,
     Linked,
     MessagesSynced,
@@ -342,6 +343,51 @@ def test_a_revoked_device_gets_nothing_and_speaks_for_nobody() -> None:
         await asyncio.sleep(60)
         assert "secret" not in await phone.texts(bob.node.user_id)
         assert "also secret" not in await phone.texts(bob.node.user_id)
+        await stop(laptop, phone, bob)
+
+    run_virtual(main)
+
+
+def test_what_the_user_types_and_sees_of_several_devices() -> None:
+    """`\\devices` lists, links and revokes; what was sent elsewhere is shown as one's own; `read` is said once."""
+
+    async def main(_: Any) -> None:
+        world = FakeWorld()
+        laptop, phone = await pair(world)
+        bob = await Person(world, "bob").start()
+        await befriend(laptop, bob)
+        await laptop.chat.add_contact(bob.node.user_id, "bob")
+        shown: dict[str, list[str]] = {"laptop": [], "phone": []}
+        at_laptop = Conversation(laptop.chat, own_port=4747, show=shown["laptop"].append)
+        at_phone = Conversation(phone.chat, own_port=4747, show=shown["phone"].append)
+        await at_phone.handle("\\devices")
+        assert [line.split()[-1] for line in shown["phone"]] == [str(phone.node.peer_id), str(laptop.node.peer_id)]
+        assert "this one" in shown["phone"][0]
+        await at_laptop.handle("\\devices link")
+        code = next(line.split()[-1] for line in shown["laptop"] if "id link 12D3" in line)
+        assert LinkCode.parse(code).peer == laptop.node.peer_id
+
+        await at_laptop.handle("bob/hello from the laptop")
+        await eventually(lambda: any("hello from the laptop" in line for line in shown["phone"]))
+        line = next(line for line in shown["phone"] if "hello from the laptop" in line)
+        assert "you (to bob)" in line
+        await eventually(has(bob, laptop.node.user_id, ["hello from the laptop"]))
+        bob.chat.devices.seen(laptop.node.user_id, (await bob.store.history(laptop.node.user_id))[-1].position)
+        await eventually(lambda: any("(read by bob)" in line for line in shown["laptop"]))
+        await bob.chat.send(laptop.node.user_id, "an answer", wait=20.0)
+        for lines in shown.values():
+            await eventually(lambda lines=lines: sum("an answer" in line for line in lines) == 1)
+        await asyncio.sleep(10)
+        assert all(sum("an answer" in line for line in lines) == 1 for lines in shown.values())
+
+        await at_laptop.handle("\\devices revoke nobody")
+        assert shown["laptop"][-1].startswith("! 'nobody' is not one of your devices")
+        await at_laptop.handle(f"\\devices revoke {str(phone.node.peer_id)[-8:]}")
+        await eventually(lambda: any("was removed from your account" in line for line in shown["phone"]))
+        await at_phone.handle("bob/am I still here?")
+        assert shown["phone"][-1].startswith("! This device was removed")
+        at_laptop.close()
+        at_phone.close()
         await stop(laptop, phone, bob)
 
     run_virtual(main)
