@@ -143,6 +143,8 @@ class Table:
                 await entry.tried.wait()
         if entry.state == "wrong_key":
             raise WrongKeyError(entry.why)
+        if entry.party is None and self._chat.node.settings.relay_only and entry.why:
+            raise PeerOfflineError(entry.why)
         if entry.party is None:
             raise PeerOfflineError(
                 f"{row.name} does not answer at {row.place} yet, and its key is not known: nothing was sent."
@@ -183,18 +185,20 @@ class Table:
 
     async def _greet(self, entry: TableEntry) -> None:
         """Ask who is there, prove it, and make a contact of it. Raise P2PError (WrongKeyError), TimeoutError."""
-        chat, row = self._chat, entry.row
-        found = await chat.node.hello(row.host, row.port, timeout=HELLO_S)
-        expected, peer = entry.peer, found.peer_id
-        if peer == chat.node.peer_id:
-            entry.state = "self"
-            return
-        if expected is not None and peer != expected:
-            raise self._wrong_key(row, peer)
-        entry.addresses = tuple(await chat.node.network.resolve(row.host, row.port))[:MAX_ADDRESSES]
-        chat.links.hint(peer, entry.addresses)
-        with contextlib.suppress(P2PError):
-            await chat.node.join_through(row.host, row.port)  # a way into the network, where there is one
+        chat, row, expected = self._chat, entry.row, entry.peer
+        if chat.node.settings.relay_only:
+            peer = await self._device_of(entry)  # whoever is dialled would learn our address
+        else:
+            peer = (await chat.node.hello(row.host, row.port, timeout=HELLO_S)).peer_id
+            if peer == chat.node.peer_id:
+                entry.state = "self"
+                return
+            if expected is not None and peer != expected:
+                raise self._wrong_key(row, peer)
+            entry.addresses = tuple(await chat.node.network.resolve(row.host, row.port))[:MAX_ADDRESSES]
+            chat.links.hint(peer, entry.addresses)
+            with contextlib.suppress(P2PError):
+                await chat.node.join_through(row.host, row.port)  # a way into the network, where there is one
         party = await self._introduced(row, peer)
         if row.user is not None and party != row.user:
             raise self._wrong_key(row, party)
@@ -205,6 +209,18 @@ class Table:
         entry.peer = peer
         await self._meet(entry, party)
         self._turn(entry, "known")
+
+    async def _device_of(self, entry: TableEntry) -> PeerId:
+        """Return the device of a key that is known without dialling an address. Raise PeerOfflineError, P2PError."""
+        row = entry.row
+        if entry.peer is not None:
+            return entry.peer
+        if row.user is not None:
+            return (await self._chat.node.find_user(row.user))[0]
+        raise PeerOfflineError(
+            f"{row.name} has no key in the table, and with --relay-only nobody is dialled who would see this computer's"
+            " address: write the key behind the line."
+        )
 
     async def _introduced(self, row: TableRow, peer: PeerId) -> UserId | PeerId:
         """Open a session, so that the other side meets us too, and return whose device it is. Raise P2PError."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.chat_fakes import FakeWorld, Person, until
 
-from p2pnode import AccountKey, InvalidConfigError, NotFoundError, PeerOfflineError, WrongKeyError
+from p2pnode import AccountKey, HelloResult, InvalidConfigError, NotFoundError, PeerOfflineError, WrongKeyError
 from p2pnode.chat import ChatSettings, Conversation, MessageReceived, RequestReceived, TableChanged, TableRow
 from p2pnode.chat.table.rows import MAX_ROWS, parse_table
 from p2pnode.simulations.virtual import VirtualLoop
@@ -185,6 +186,31 @@ def test_v3_a_stranger_cannot_take_a_name_of_the_table() -> None:
         await talk.handle("bert/secret")
         assert "does not answer" in lines[-1]
         assert not mallory.of_type(MessageReceived)
+
+    run(main)
+
+
+def test_relay_only_dials_no_address_of_the_table() -> None:
+    """Whoever sits there would learn ours; a key in the table is found through the network."""
+
+    async def main(world: FakeWorld) -> None:
+        anna, bert, cora = alone(world, "anna"), alone(world, "bert"), alone(world, "cora")
+        asked: list[str] = []
+
+        async def hello(host: str, port: int, *, timeout: float = 3.0) -> HelloResult:
+            asked.append(host)
+            raise PeerOfflineError("not to be asked")
+
+        anna.node.hello = hello  # type: ignore[method-assign]
+        anna.node.settings = replace(anna.node.settings, relay_only=True)
+        for person in (bert, cora):
+            await person.start()
+        place = cora.node.address
+        await with_table(anna, (*rows(bert), TableRow("cora", place.ip, place.port, peer=cora.node.peer_id))).start()
+        await until(anna, lambda: states(anna) == {"bert": "waiting", "cora": "known"}, 60)
+        assert asked == []
+        with pytest.raises(PeerOfflineError, match="write the key"):
+            await anna.chat.table.resolve("bert")
 
     run(main)
 
