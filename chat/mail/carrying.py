@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -116,7 +117,8 @@ class Carrying:
         if directory.party_of(reader) == directory.party_of(giver):
             return NO
         now_s = self._chat.now_ms() // 1000
-        kept = await self._chat.store.database.write(lambda c: _keep(c, giver, reader, frame, now_s))
+        givers = {giver, *directory.devices_of(directory.party_of(giver))}  # an account has any number of devices
+        kept = await self._chat.store.database.write(lambda c: _keep(c, giver, givers, frame, now_s))
         if kept and self._chat.node.session(reader) is not None:
             self.look(reader)
         return YES if kept else LATER
@@ -193,17 +195,23 @@ def _drop(connection: sqlite3.Connection, slot: bytes) -> None:
     connection.execute("DELETE FROM mail_carried WHERE slot = ?", (slot,))
 
 
-def _keep(connection: sqlite3.Connection, giver: PeerId, reader: PeerId, frame: Carry, now_s: int) -> bool:
-    """Whether there is room for it; what is older than a week makes some."""
+def _keep(connection: sqlite3.Connection, giver: PeerId, givers: Collection[PeerId], frame: Carry, now_s: int) -> bool:
+    """Whether there is room for it; what is older than a week makes some. `givers`: all devices of the giver's user."""
     connection.execute("DELETE FROM mail_carried WHERE taken_at < ?", (now_s - LIFE_S,))
-    for column, value, most in (("giver", giver.raw, PER_GIVER), ("reader", reader.raw, PER_READER)):
-        query = f"SELECT count(*) FROM mail_carried WHERE {column} = ? AND slot != ?"  # noqa: S608 - one of these two
-        if connection.execute(query, (value, frame.slot)).fetchone()[0] >= most:
-            return False
+    given = sum(_count(connection, "giver", device.raw, frame.slot) for device in givers)
+    if given >= PER_GIVER or _count(connection, "reader", frame.reader, frame.slot) >= PER_READER:
+        return False
     if connection.execute("SELECT count(*) FROM mail_carried").fetchone()[0] >= IN_ALL:
         return False
     connection.execute(
         "INSERT OR IGNORE INTO mail_carried (slot, giver, reader, letter, taken_at) VALUES (?, ?, ?, ?, ?)",
-        (frame.slot, giver.raw, reader.raw, frame.letter, now_s),
+        (frame.slot, giver.raw, frame.reader, frame.letter, now_s),
     )
     return True
+
+
+def _count(connection: sqlite3.Connection, column: str, device: bytes, but_slot: bytes) -> int:
+    """Return how many letters `giver` or `reader` (`column`) has here."""
+    query = f"SELECT count(*) FROM mail_carried WHERE {column} = ? AND slot != ?"  # noqa: S608 - one of these two
+    count: int = connection.execute(query, (device, but_slot)).fetchone()[0]
+    return count
