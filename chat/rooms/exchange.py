@@ -243,6 +243,8 @@ class Exchange:
 
     async def _send_wanted(self, neighbour: Neighbour, frame: Want) -> None:
         room, stored = self._room, self.neighbours.stored
+        if room.rooms.lines.is_behind(neighbour.peer):
+            return
         logs = room.log.logs
 
         def wanted(each: Range) -> Iterator[tuple[int, bytes, int]]:

@@ -52,10 +52,16 @@ class Invitations:
                 self._rooms.chat.start_task(self._tell(invited), "room-invite")
             return
         user = self._rooms.chat.user_of(peer)
-        if user == self._rooms.chat.node.user_id:
+        if user == self._rooms.chat.node.user_id or self._rooms.chat.devices.is_own(peer):
             self._share(peer)
         elif user is not None and user in self._untold:
             self._send(peer, user)
+
+    def entered(self) -> None:
+        """We are in one more room: our other devices that are connected follow."""
+        for session in self._rooms.chat.node.sessions():
+            if self._rooms.chat.devices.is_own(session.peer):
+                self._share(session.peer)
 
     def _share(self, peer: PeerId) -> None:
         """Our own other device takes part in what we take part in."""
@@ -96,7 +102,6 @@ class Invitations:
         body = signed.entry.body
         if not isinstance(body, Create):
             raise BadPacket("no_invitation")
-        signed.check_untrusted()
         rooms, chat = self._rooms, self._rooms.chat
         user, target = chat.user_of(peer), signed.room
         own = user == chat.node.user_id
@@ -111,6 +116,7 @@ class Invitations:
         if not own and (waiting >= MAX_INVITATIONS or not self._taken.take(user, rooms.now)):
             rooms.drops["too_many_invitations"] += 1
             return  # it says so again
+        signed.check_untrusted()
         row = RoomRow(target, label(body.name), body.open, "invited", peer, chat.now_ms())
         await rooms.put_invited(row)
         rooms.send(peer, Noted(target.raw))

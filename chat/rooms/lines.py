@@ -14,7 +14,7 @@ from p2pnode import Address, BadPacket, P2PError, PeerBlockedError, PeerId, Stor
 from p2pnode.chat.link import BROKEN
 from p2pnode.chat.ports import SessionPort, StreamPort
 from p2pnode.chat.protocol import Hello
-from p2pnode.chat.rooms.wire import ROOM_PROTOCOL, Frame, FrameBuffer, encode
+from p2pnode.chat.rooms.wire import ROOM_PROTOCOL, Frame, FrameBuffer, No, encode
 
 if TYPE_CHECKING:
     from p2pnode.chat.rooms.service import Rooms
@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 CONNECT_TIMEOUT_S = 15.0
 HELLO_TIMEOUT_S = 10.0
 WAITING_BYTES = 4 << 20  # for one device; who is further behind is told everything anew, over a new stream
+BEHIND_BYTES = 256 << 10  # from which questions are not answered; they are asked again
 IDLE_S = 20.0  # after which a stream that no room needs is ended
 STREAMS = 2  # that one device may have open to us: an old one may not have ended yet
 SHORT_S = 5.0  # a stream that ends sooner is no better than none: the next one waits
@@ -61,6 +62,8 @@ class Lines:
         """Send a frame as soon as that is possible; it is lost with its stream (`Rooms.line_lost` says so)."""
         line = self._lines.get(peer)
         if line is None:
+            if isinstance(frame, No) and self._rooms.chat.node.session(peer) is None:
+                return  # nobody makes us dial by asking and going away
             line = self._lines[peer] = Line(peer, addresses)
             self._rooms.chat.start_task(self._run(line), f"room-line {peer}")
         data = encode(frame)
@@ -70,6 +73,11 @@ class Lines:
         line.waiting.append(data)
         line.size += len(data)
         line.wake.set()
+
+    def is_behind(self, peer: PeerId) -> bool:
+        """Whether much waits for a device already."""
+        line = self._lines.get(peer)
+        return line is not None and line.size > BEHIND_BYTES
 
     async def _run(self, line: Line) -> None:
         try:

@@ -69,8 +69,9 @@ class Neighbours:
     def heard_have(self, neighbour: Neighbour, frame: Have, now: float) -> None:
         """It told what it has."""
         for position in frame.positions:
-            if position.device in neighbour.told or len(neighbour.told) < MAX_LOGS:
-                neighbour.told[position.device] = max(position.seq, neighbour.told.get(position.device, 0))
+            if position.device not in neighbour.told and len(neighbour.told) >= MAX_LOGS:
+                continue
+            neighbour.told[position.device] = max(position.seq, neighbour.told.get(position.device, 0))
             if position.seq > self._log.length(position.device):
                 self._behind_since.setdefault(position.device, now)
         neighbour.heard = neighbour.heard or frame.whole

@@ -31,12 +31,13 @@ class RoomRow:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A text that is to be shown. `user`: its author's. `outgoing`: ours."""
+    """A text that is to be shown. `user`: its author's. `outgoing`: our user's. `state`: as of a message."""
 
     signed: Signed
     user: UserId
     text: str
     outgoing: bool
+    state: str
     received_at_ms: int
 
 
@@ -247,7 +248,7 @@ def _insert_message(connection: sqlite3.Connection, room: RoomId, opened: Opened
         text=opened.text,
         sent_at_ms=entry.sent_at,
         received_at_ms=opened.received_at_ms,
-        state="queued" if opened.outgoing else "received",
+        state=opened.state,
         ordinal=entry.depth << 32 | int.from_bytes(entry_id[:4]),
     )
     connection.execute(

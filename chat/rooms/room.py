@@ -11,7 +11,15 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from p2pnode import BadPacket, P2PError, PeerId, RefusedError, UserId, clean, clean_name
-from p2pnode.chat.model import Message, MessageReceived, MessageStateChanged, RoomChanged, RoomInfo, RoomMember
+from p2pnode.chat.model import (
+    Message,
+    MessageReceived,
+    MessagesSynced,
+    MessageStateChanged,
+    RoomChanged,
+    RoomInfo,
+    RoomMember,
+)
 from p2pnode.chat.protocol import MAX_TEXT_BYTES
 from p2pnode.chat.rooms.entries import (
     MAX_MARKS,
@@ -265,7 +273,9 @@ class Room:
                 self.rooms.drops["bad_seal"] += 1
                 continue
             text = clean(text, limit=MAX_TEXT_BYTES, newline=True)
-            yield Opened(signed, UserId(user), text, user == chat.node.user_id.raw, chat.now_ms())
+            ours = user == chat.node.user_id.raw
+            state = "received" if not ours else "queued" if signed.entry.device == self._own.raw else "delivered"
+            yield Opened(signed, UserId(user), text, ours, state, chat.now_ms())
 
     async def unlock_if_due(self) -> None:
         """Look again at what did not count when it came, if the members changed since."""
@@ -299,9 +309,15 @@ class Room:
             self.exchange.share_keys(new)
             await self.unlock()
 
+    def waits(self, seq: int) -> bool:
+        """Whether nobody else is known to have this text of ours."""
+        return seq in self._unconfirmed
+
     def confirmed(self, peer: PeerId, seq: int) -> None:
-        """A device has our entries up to this one."""
+        """A device has our entries up to this one. Another one of ours is not whom we write to."""
         chat = self.rooms.chat
+        if chat.user_of(peer) == chat.node.user_id:
+            return
         done = [each for each in self._unconfirmed if each <= seq]
         for each in done:
             message_id, _ = self._unconfirmed[each]
@@ -340,6 +356,8 @@ class Room:
                     chat.emit(MessageStateChanged(message.id, self.id, "queued"))
             elif self._join_depth is None or message.ordinal >> 32 < self._join_depth:
                 old += 1
+            elif message.outgoing:
+                chat.emit(MessagesSynced((message,)))
             else:
                 chat.emit(MessageReceived(message))
         if old:

@@ -128,6 +128,7 @@ class Rooms:
         room = self.rooms[row.id] = Room(self, row)
         self.chat.directory.put_room(row.id, name)
         await room.begin(signed, key)
+        self.invitations.entered()
         announced = self.finding.announce(row)
         if announced is not None:
             await asyncio.wait({announced}, timeout=ANNOUNCED_S)
@@ -166,6 +167,7 @@ class Rooms:
                 "Nobody of this room could be reached yet; you are in as soon as somebody is there."
             ) from exc
         self.finding.announce(room.row)
+        self.invitations.entered()
         return room.info()
 
     async def invite(self, target: RoomId, party: Party) -> RoomInfo:
@@ -222,6 +224,9 @@ class Rooms:
         message = await room.say(text)
         neighbours = tuple(room.exchange.neighbours.all)
         delivery = self.chat.deliveries.begin(message.id, target, neighbours)
+        if message.state == "delivered" or not room.waits(message.sequence):
+            for peer in neighbours[:1]:  # it was told to have come while it was written
+                self.chat.deliveries.delivered(message.id, peer)
         if not neighbours:
             self.chat.deliveries.looked_up(target, (), "peer_offline")
         return delivery

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from pathlib import Path
 
 import pytest
-from support.chat_fakes import FakeWorld, Person
+from support.chat_fakes import FakeWorld, Person, befriend
 from support.rooms import eventually, garden, run, same_history
 
-from p2pnode import InvalidPeerError, NetworkChanged, NotFoundError, RefusedError
-from p2pnode.chat import MessageReceived, MessageStateChanged
+from p2pnode import AccountKey, InvalidPeerError, NetworkChanged, NotFoundError, RefusedError
+from p2pnode.chat import MessageReceived, MessagesSynced, MessageStateChanged
 from p2pnode.chat.model import RoomChanged
 
 
@@ -204,5 +205,37 @@ def test_names_of_rooms() -> None:
         for name in ("", "two words", "a/b", "#x", "12", "x" * 25):
             with pytest.raises(InvalidPeerError):
                 await alice.chat.rooms.create(name)
+
+    run(main)
+
+
+def test_all_devices_of_a_user_are_in_the_room() -> None:
+    """One joins, the other follows; each writes, both read; one leaves, both are out."""
+
+    async def main(world: FakeWorld) -> None:
+        account = AccountKey.generate(random.Random("two devices").randbytes)
+        laptop = await Person(world, "alice", account=account, device="laptop").start()
+        phone = await Person(world, "alice", account=account, device="phone").start()
+        phone.node.adopt_devices(await laptop.node.change_devices(add=[phone.node.peer_id]))
+        bob = await Person(world, "bob").start()
+        await befriend(bob, laptop)
+        room = (await bob.chat.rooms.create("garden")).id
+        await bob.chat.rooms.invite(room, account.user_id)
+        await eventually(lambda: bool(laptop.chat.rooms.all()))
+        await laptop.node.connect(phone.node.peer_id)
+        await laptop.chat.rooms.join("garden")
+        await eventually(lambda: [info.state for info in phone.chat.rooms.all()] == ["joined"])
+        await phone.chat.send(room, "from the phone", wait=5.0)
+        await laptop.chat.send(room, "from the laptop", wait=5.0)
+        assert await same_history(room, [laptop, phone, bob], 2) == ["from the phone", "from the laptop"]
+        assert [message.outgoing for message in await phone.store.history(room)] == [True, True]
+        await asyncio.sleep(1.0)
+        assert [m.state for m in await laptop.store.history(room)] == ["delivered", "delivered"]
+        assert [m.text for e in laptop.of_type(MessagesSynced) for m in e.messages] == ["from the phone"]
+        assert not laptop.of_type(MessageReceived)
+        assert len(bob.chat.rooms.members(room)) == 2
+        await phone.chat.rooms.leave(room)
+        await eventually(lambda: laptop.chat.rooms.all()[0].state == "left")
+        await eventually(lambda: [m.state for m in bob.chat.rooms.members(room)] == ["member", "left"])
 
     run(main)
