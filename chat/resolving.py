@@ -45,14 +45,17 @@ class Resolver:
 
     def begin(self, user: UserId, *, unaddressed: bool = False) -> None:
         """Look the user's devices up unless that was done lately. `unaddressed`: a message waits for any device."""
-        now = self._chat.node.network.monotonic()
         if user in self._running:
             self._again |= {user} if unaddressed else set()
             return
-        if not unaddressed and now < self._fresh_until.get(user, -1.0):
+        if not unaddressed and self.is_fresh(user):
             return
         self._running.add(user)
         self._chat.start_task(self._run(user), f"chat-resolve {user}")
+
+    def is_fresh(self, user: UserId) -> bool:
+        """Whether the list of the user's devices was looked up lately."""
+        return self._chat.node.network.monotonic() < self._fresh_until.get(user, -1.0)
 
     def begin_anew(self, user: UserId) -> None:
         """The user has other devices than we knew."""

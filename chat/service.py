@@ -223,7 +223,7 @@ class Chat(Contacting):
             self.resolver.hint(party, addresses)
             if isinstance(party, PeerId) and addresses:
                 self.links.hint(party, tuple(addresses))
-        devices = self.hall.peers() if isinstance(party, Hall) else self.directory.devices_of(party)
+        devices = self.hall.peers() if isinstance(party, Hall) else self.devices.addressees(party)
         if isinstance(party, Hall) and not devices:
             raise InvalidPeerError(self.hall.nobody())
         self.table.check(devices)

@@ -172,6 +172,14 @@ class Devices:
         """Return those of `devices` that the newest list names."""
         return tuple(device for device in devices if self._lists.counts(user, device))
 
+    def addressees(self, party: UserId | PeerId) -> tuple[PeerId, ...]:
+        """Return the devices that a message goes to at once; none: they are looked up first. So it is with somebody who
+        has several, when that was not done lately: one of them may have been revoked."""
+        known = self._lists.of(party) if isinstance(party, UserId) else None
+        if isinstance(party, UserId) and known is not None and not self._chat.resolver.is_fresh(party):
+            return ()
+        return self._chat.directory.devices_of(party)
+
     async def found(self, user: UserId, confirmed: Sequence[PeerId] = ()) -> None:
         """The network was asked for the user's devices: take its list, if it is newer. `confirmed`: those listed that
         name no other user as theirs; messages go to them before we have met them."""

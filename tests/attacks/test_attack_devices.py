@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,6 +79,39 @@ def test_v3_a_revoked_device_with_the_old_list_is_refused_by_all_who_could_know(
             await say(phone, bob, CHAT_PROTOCOL, encode(hello) + encode(text))
         assert bob.chat.drops["not_listed"] == 1
         assert len(await bob.texts(ALICE.user_id)) == before
+        for person in (laptop, phone, bob):
+            await person.stop()
+
+    run_virtual(main)
+
+
+def test_v3_nothing_is_sent_to_a_device_that_was_revoked_while_the_sender_was_away(tmp_path: Path) -> None:
+    """Bob knew both devices. The phone is revoked while he is off; the thief waits for what he writes next."""
+
+    async def main(_: Any) -> None:
+        world = FakeWorld()
+        laptop = await Person(world, "alice", account=ALICE, device="laptop").start()
+        phone = await Person(world, "alice", account=ALICE, device="phone").start()
+        phone.node.adopt_devices(await laptop.node.change_devices(add=[phone.node.peer_id]))
+        bob = await Person(world, "bob", tmp_path / "bob").start()
+        await befriend(laptop, bob)
+        await befriend(phone, bob)
+        for person in (phone, laptop):
+            await person.chat.send(bob.node.user_id, "hello", wait=20.0)
+        both = (await bob.chat.send(ALICE.user_id, "to both", wait=20.0)).devices
+        await bob.stop()
+        world.walls.add(frozenset((laptop.node, phone.node)))
+        for session in phone.node.sessions():
+            session.break_off("lost")
+        await laptop.chat.devices.revoke(phone.node.peer_id)
+        bob = await Person(world, "bob", tmp_path / "bob").start()
+        assert len(bob.chat.directory.devices_of(ALICE.user_id)) == 2  # as far as he knows
+        result = await bob.chat.send(ALICE.user_id, "the secret", wait=20.0)
+        assert (result.delivered, result.everywhere, result.devices) == (True, True, 1)
+        await asyncio.sleep(120)
+        assert "the secret" in await laptop.texts(bob.node.user_id)
+        assert "the secret" not in await phone.texts(bob.node.user_id)
+        print(f"devices before: {both}, after: {result.devices}")
         for person in (laptop, phone, bob):
             await person.stop()
 
