@@ -78,6 +78,13 @@ class Terminal:
         """What the user sees, with what scrolled away."""
         return self._terminals._tmux("capture-pane", "-p", "-J", "-S", "-200", "-t", self.name)
 
+    def wait_for_bell(self, timeout: float = 20.0) -> None:
+        """Return once the terminal's bell has rung."""
+        deadline = time.monotonic() + timeout
+        while self._terminals._tmux("display-message", "-p", "-t", self.name, "#{window_bell_flag}").strip() != "1":
+            assert time.monotonic() < deadline, f"{self.name} never rang"
+            time.sleep(0.05)
+
     def wait_for(self, pattern: str, timeout: float = 20.0) -> str:
         """Return the screen once the regular expression is found on it."""
         deadline = time.monotonic() + timeout
