@@ -146,5 +146,5 @@ TARGETS = [
     stream_target("room_stream", FrameBuffer, max_bytes=4_000),
     Target("room_entry", read_entry, hold_entry, max_bytes=2_000),
     Target("room_announcement", read_announcement, hold_announcement, max_bytes=200),
-    Target("room_logs", read_logs, hold_logs, (), 32, 0.5),
+    Target("room_logs", read_logs, hold_logs, (), 24, 0.5),
 ]

@@ -94,7 +94,7 @@ def test_v2_entry_in_anothers_name_is_refused() -> None:
     with pytest.raises(BadPacket, match="bad_proof"):
         read_untrusted(stolen.raw).check_untrusted()
     raw = alice.made[-1].raw
-    for at in range(len(raw)):
+    for at in range(0, len(raw), 3):
         changed = bytearray(raw)
         changed[at] ^= 1
         with pytest.raises(BadPacket):
