@@ -6,7 +6,7 @@ from p2pnode import NotFoundError, P2PError
 from p2pnode.chat.model import Party, RoomChanged, RoomId, RoomInfo, RoomMember
 from p2pnode.chat.service import Chat
 
-__all__ = ["describe", "member_lines", "remark", "room_macro"]
+__all__ = ["describe", "member_lines", "members_text", "remark", "room_macro"]
 
 _USAGE = (
     "! \\room list | create NAME [open] | join NAME | invite [ROOM] WHO | remove [ROOM] WHO | members [ROOM] |"
@@ -34,7 +34,7 @@ async def room_macro(chat: Chat, party: Party, argument: str) -> tuple[list[str]
         return [f"* You are in {chat.display_name(info.id)}; {how}. \\chat leads back to the hall."], info.id
     if word == "join" and rest:
         info = await rooms.join(rest, wait=JOIN_S)
-        return [f"* You are in {chat.display_name(info.id)}, {_count(info.members)}."], info.id
+        return [f"* You are in {chat.display_name(info.id)}, {members_text(info.members)}."], info.id
     if word in ("invite", "remove") and rest:
         room, who = _room_and_person(chat, party, rest)
         name = chat.display_name(who)
@@ -74,7 +74,7 @@ def _room_and_person(chat: Chat, party: Party, text: str) -> tuple[RoomId, Party
 
 def describe(chat: Chat, info: RoomInfo) -> str:
     """Return a room in one line."""
-    about = [_count(info.members), "open" if info.open else "by invitation"]
+    about = [members_text(info.members), "open" if info.open else "by invitation"]
     if info.state == "invited":
         by = f" by {chat.display_name(info.by)}" if info.by is not None else ""
         about = [f"you are invited{by}: \\room join {info.name}"]
@@ -125,5 +125,5 @@ def remark(chat: Chat, event: RoomChanged) -> str | None:
     return None
 
 
-def _count(members: int) -> str:
+def members_text(members: int) -> str:
     return f"{members} member{'' if members == 1 else 's'}"

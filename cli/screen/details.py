@@ -10,7 +10,7 @@ from textual.widgets import Static
 from p2pnode import PeerId, UserId, clean
 from p2pnode.chat import Chat, Inspector, Party, PathDetails
 from p2pnode.chat.model import STRANGER, Hall, RoomId, short_id
-from p2pnode.chat.rooms.console import member_lines
+from p2pnode.chat.rooms.console import member_lines, members_text
 from p2pnode.chat.strangers.console import status_of
 from p2pnode.cli.screen.sidebar import PRESENCE
 
@@ -131,7 +131,7 @@ def _room(chat: Chat, party: RoomId) -> list[Piece]:
         (f"{chat.display_name(party)}\n", "bold"),
         (f"{info.state}{', yours' if info.role == 'owner' else ''}\n", "$foreground-muted"),
         (f"{kind}\n", "$foreground-muted"),
-        (f"{info.members} members, {info.neighbours} devices connected\n", "$foreground-muted"),
+        (f"{members_text(info.members)}, {info.neighbours} devices connected\n", "$foreground-muted"),
     ]
     if info.state == "joined":
         lines = member_lines(chat, party)

@@ -7,6 +7,7 @@ from textual.content import Content
 from p2pnode import clean
 from p2pnode.chat import Chat, Party
 from p2pnode.chat.model import STRANGER, Hall, RoomId
+from p2pnode.chat.rooms.console import members_text
 from p2pnode.chat.strangers.console import status_of
 from p2pnode.cli.screen.sidebar import PRESENCE
 
@@ -33,8 +34,9 @@ def title(
         about = f"# {status_of(chat.strangers)}"
     elif isinstance(party, RoomId):
         info = next((info for info in chat.rooms.all() if info.id == party), None)
-        in_it = f": {info.members} members, {info.neighbours} connected" if info is not None else ""
-        about = f"{clean(chat.display_name(party), limit=60)}{in_it}"
+        about = clean(chat.display_name(party), limit=60)
+        if info is not None:
+            about += f": {members_text(info.members)}, {info.neighbours} connected"
     elif isinstance(party, Hall):
         count = len(chat.members())
         about = f"# hall: {count} other{'' if count == 1 else 's'}" if count else "# hall: nobody else yet"
