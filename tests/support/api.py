@@ -75,6 +75,7 @@ class FakeChat:
     def __init__(self, node: FakeNode, store: ChatStore) -> None:
         self.store = store
         self.directory = Directory(node.user_id, node.peer_id)
+        self.table = SimpleNamespace(wait_for=self._nobody)
         self.subscribers: list[Callable[[Any], None]] = []
 
     def subscribe(self, callback: Callable[[Any], None]) -> Callable[[], None]:
@@ -83,6 +84,9 @@ class FakeChat:
 
     def user_of(self, peer: PeerId) -> UserId | None:
         return None
+
+    async def _nobody(self, name: str) -> None:
+        """There is no static table."""
 
     async def add_contact(self, party: Any, name: str | None) -> Any:
         contact = await self.store.put_contact(party, "accepted", now_ms=1000, petname=name)
