@@ -15,7 +15,7 @@ from p2pnode import Home, NotRunningError, P2PError, P2PTimeoutError
 __all__ = ["Client"]
 
 T = TypeVar("T", bound=msgspec.Struct)
-_BY_CODE = {cls.code: cls for cls in P2PError.__subclasses__()}
+_BY_CODE = {cls.code: cls for cls in P2PError.__subclasses__() if "code" in vars(cls)}  # others have one per object
 _GRACE_S = 5.0  # beyond the time that the node was given: it answers a time-out itself, with a better sentence
 
 

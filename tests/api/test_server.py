@@ -104,6 +104,16 @@ def test_failure_is_json_with_a_stable_code(
     assert headers["content-type"] == "application/json"
 
 
+def test_an_error_without_a_class_of_its_own_is_a_plain_one() -> None:
+    """Classes whose objects bear different codes (what cannot be sent) are nobody's answer to `failed`."""
+    from p2pnode.api.client import _BY_CODE
+    from p2pnode.chat.files.sources import SourceError
+
+    assert "failed" not in _BY_CODE
+    assert SourceError not in _BY_CODE.values()
+    assert _BY_CODE["peer_not_found"] is PeerNotFoundError
+
+
 def test_client_reads_answers_and_raises_the_nodes_errors(api: Api) -> None:
     """The client gives structs, and the error class that belongs to the code."""
     client = Client(api.home)

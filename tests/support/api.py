@@ -69,8 +69,17 @@ class FakeNode:
         raise RuntimeError("a mistake of ours")
 
 
+class FakeTable:
+    """Nobody is at a fixed address."""
+
+    async def wait_for(self, name: str) -> None:
+        return
+
+
 class FakeChat:
     """A chat with an empty database in memory."""
+
+    table = FakeTable()
 
     def __init__(self, node: FakeNode, store: ChatStore) -> None:
         self.store = store
