@@ -8,9 +8,10 @@ import random
 import pytest
 from support.strangers import Someone, lobby_of
 
-from p2pnode import NodeKey
+from p2pnode import NodeKey, P2PError
 from p2pnode.chat.database import Database
 from p2pnode.chat.strangers import judging
+from p2pnode.chat.strangers.lobby import Patience
 from p2pnode.chat.strangers.mask import Mask
 from p2pnode.chat.strangers.ports import throw_away_node
 from p2pnode.chat.strangers.receipts import EPOCH_S, Receipt, device_key, epoch_of, report_value, reports_topic
@@ -29,7 +30,8 @@ def mask_of(person: Someone) -> Mask:
 
 
 async def ask(asker: Someone, asked: Someone, at: int, seed: int, patience: float = 4.0) -> list[Frame]:
-    """Ask as somebody with another id each time would, sign nothing; return what comes."""
+    """Ask as somebody with another id, and from another place, each time would, sign nothing; return what comes."""
+    asked.strangers.patience = Patience()
     node = throw_away_node(asker.node, relay_only=False)
     await node.start()
     try:
@@ -42,7 +44,7 @@ async def ask(asker: Someone, asked: Someone, at: int, seed: int, patience: floa
             async with asyncio.timeout(patience):
                 while True:
                     frames.append(await pipe.read())
-        except (TimeoutError, EOFError):
+        except (TimeoutError, EOFError, P2PError):
             return frames
     finally:
         await node.stop()
