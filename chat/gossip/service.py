@@ -128,6 +128,7 @@ class Gossip:
         await self._store.put_own(self._text, invisible=invisible)
         if invisible:
             await self._chat.names.withdraw()
+            await self._chat.rooms.finding.hide()
             await self._chat.hall.leave(LEAVE_S)
             await self._take_leave()
         self._invisible = invisible
@@ -135,6 +136,7 @@ class Gossip:
         if not invisible:
             self._chat.links.came(None)
             self._chat.names.renew()
+            self._chat.rooms.finding.show()
 
     def told_of(self, party: UserId | PeerId) -> Told | None:
         """Return what a contact said last of itself, by one of its devices: one that is here before one that is not."""

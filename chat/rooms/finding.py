@@ -63,9 +63,19 @@ class Finding:
 
     def announce(self, row: RoomRow) -> asyncio.Task[None] | None:
         """Let others find an open room through us, for as long as this node runs."""
-        if not row.open or row.state != "joined":
+        if not row.open or row.state != "joined" or self._rooms.chat.gossip.invisible:
             return None
         return self._rooms.chat.start_task(self._announce(row), "room-announce")
+
+    def show(self) -> None:
+        """Announce all; after `hide`."""
+        for room in self._rooms.rooms.values():
+            self.announce(room.row)
+
+    async def hide(self) -> None:
+        """Announce none: we look offline. The members whom we are connected with see that we are not."""
+        rows = [room.row for room in self._rooms.rooms.values() if room.active and room.row.open]
+        await asyncio.gather(*(self._withdraw(row) for row in rows))
 
     def withdraw(self, row: RoomRow) -> None:
         if row.open:

@@ -356,6 +356,8 @@ class Rooms:
             self.meeting.came(event.peer)
             self.invitations.came(event.peer)
         elif isinstance(event, Joined | NetworkChanged):
+            if isinstance(event, Joined):
+                self.finding.show()
             self.meeting.came(None)
             self.invitations.came(None)
 

@@ -239,3 +239,19 @@ def test_all_devices_of_a_user_are_in_the_room() -> None:
         await eventually(lambda: [m.state for m in bob.chat.rooms.members(room)] == ["member", "left"])
 
     run(main)
+
+
+def test_invisible_members_do_not_announce_a_room() -> None:
+    async def main(world: FakeWorld) -> None:
+        room, (alice, bob) = await garden(world, "alice", "bob", open=True)
+        await asyncio.sleep(1.0)
+        announced = world.topics.entries["room/garden"]
+        assert set(announced) == {alice.node.peer_id, bob.node.peer_id}
+        await bob.chat.gossip.set_invisible(True)
+        assert set(announced) == {alice.node.peer_id}
+        await alice.chat.send(room, "can you read this?", wait=5.0)
+        await same_history(room, [alice, bob], 1)
+        await bob.chat.gossip.set_invisible(False)
+        await eventually(lambda: bob.node.peer_id in announced)
+
+    run(main)
