@@ -144,7 +144,13 @@ class Linking:
                 self.cancel()
             raise BadPacket("wrong_code")
         self._code = None  # good once, whatever comes of it
-        devices = await node.change_devices(add=[peer])
+        try:
+            devices = await node.change_devices(add=[peer])
+        except P2PError as exc:  # too many; this device was revoked
+            if not outcome.done():
+                outcome.set_exception(exc)
+                outcome.exception()  # whether anybody waits for it or not
+            raise
         value = encode_devices(devices.devices, devices.number)
         nonce = node.network.token_bytes(NONCE_BYTES)
         sealed = seal_account(code.secret, node.peer_id, peer, ask.nonce + nonce, node.account)

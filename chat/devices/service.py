@@ -88,7 +88,7 @@ class Devices:
         chat.node.handle(LINK_PROTOCOL, self.linking.serve)
         own = chat.node.device_list(chat.node.user_id)
         if own is not None and own.number:
-            await self._take_own(own)
+            await self._take_own(own, is_news=self.revoked)
         for session in chat.node.sessions():
             self.introduce(session.peer)
 
@@ -224,8 +224,8 @@ class Devices:
         elif isinstance(event, DevicesChanged):
             self._chat.start_task(self._take_own(event.devices), "chat-own-devices")
 
-    async def _take_own(self, devices: DeviceList) -> None:
-        """The account's own list is another one."""
+    async def _take_own(self, devices: DeviceList, *, is_news: bool = True) -> None:
+        """The account's own list is another one. `is_news`: for the user, too."""
         chat = self._chat
         if self._own is not None and self._own.devices.number >= devices.number:
             return
@@ -241,7 +241,8 @@ class Devices:
         chat.attention.look()
         for session in chat.node.sessions():
             self.introduce_anew(session.peer)
-        chat.emit(OwnDevicesChanged(self.own(), self.revoked))
+        if is_news:
+            chat.emit(OwnDevicesChanged(self.own(), self.revoked))
 
     def introduce_anew(self, peer: PeerId) -> None:
         """Our list has changed: whoever is here hears of it."""

@@ -113,6 +113,7 @@ def test_a_device_that_was_away_is_told_all_when_it_comes_back(tmp_path: Path) -
         again = Person(world, "alice", tmp_path / "phone", account=ALICE, device="phone")
         again.node.own_list = phone.node.own_list
         await again.start()
+        assert not again.of_type(OwnDevicesChanged)  # nothing has changed
         await eventually(has(again, bob.node.user_id, sent), timeout=120)
         assert len(again.of_type(MessagesSynced)) >= 3  # in several batches
         await eventually(lambda: again.chat.display_name(bob.node.user_id) == "Bobby")
