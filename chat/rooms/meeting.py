@@ -68,6 +68,10 @@ class Meeting:
         self._look_at.clear()
         self._rooms.wake()
 
+    def concerns(self, room: Room, peer: PeerId) -> bool:
+        """Whether a device is a neighbour, or was asked to be one: others have nothing to say about whom we meet."""
+        return peer in room.exchange.neighbours.all or (room.id, peer) in self._asked
+
     def refused(self, room: Room, peer: PeerId, code: str) -> None:
         """It does not want to be our neighbour."""
         room.exchange.neighbours.remove(peer)

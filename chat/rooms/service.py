@@ -330,6 +330,8 @@ class Rooms:
                 self.send(peer, No(target.raw, "unknown_room"))
         elif isinstance(frame, Noted):
             await self.invitations.noted(peer, target)
+        elif isinstance(frame, No | Near) and not self.meeting.concerns(room, peer):
+            self.drops["unasked"] += 1
         elif isinstance(frame, No):
             self.meeting.refused(room, peer, frame.code)
         elif isinstance(frame, Near):

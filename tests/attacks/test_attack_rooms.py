@@ -279,9 +279,11 @@ def test_x3_stranger_gets_nothing_of_a_room_by_invitation() -> None:
             mallory.chat.rooms.send(alice.node.peer_id, frame)
         author = Author("mallory's room")
         mallory.chat.rooms.send(alice.node.peer_id, Invitation(author.create().raw))
+        mallory.chat.rooms.send(alice.node.peer_id, Near(room.raw, [bytes((n,)) + bytes(31) for n in range(2, 18)]))
         await asyncio.sleep(30.0)
         assert {type(frame).__name__ for frame in heard} == {"No"}
         assert {getattr(frame, "code", "") for frame in heard} == {"not_member", "request_pending"}
+        assert not alice.chat.rooms.meeting._hints.get(room)
         assert [info.name for info in alice.chat.rooms.all()] == ["garden"]
         assert alice.chat.rooms.rooms[room].keys[epoch.id] != bytes(32)
         assert mallory.node.peer_id not in alice.chat.rooms.rooms[room].exchange.neighbours.all
