@@ -392,3 +392,52 @@ def test_what_the_user_types_and_sees_of_several_devices() -> None:
         await stop(laptop, phone, bob)
 
     run_virtual(main)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_w1_devices_that_crash_again_and_again_end_up_the_same(tmp_path: Path, seed: int) -> None:
+    """Either device dies at random moments while both send and receive: nothing lost, nothing twice, on either."""
+
+    async def main(_: Any) -> None:
+        world, rng = FakeWorld(), random.Random(seed)
+        paths = {name: tmp_path / name for name in ("laptop", "phone")}
+        devices = {
+            name: await Person(world, "alice", path, account=ALICE, device=name).start() for name, path in paths.items()
+        }
+        await link(devices["laptop"], devices["phone"])
+        listed = devices["laptop"].node.own_list
+        bob = await Person(world, "bob").start()
+        party = bob.node.user_id
+        await befriend(devices["laptop"], bob)
+        await asyncio.sleep(2)
+        wanted: list[str] = []
+        for number in range(40):
+            name = rng.choice(("laptop", "phone"))
+            if rng.random() < 0.2:
+                await devices[name].crash()
+                devices[name] = Person(world, "alice", paths[name], account=ALICE, device=name)
+                devices[name].node.own_list = listed
+                await devices[name].start()
+            elif rng.random() < 0.5:
+                await devices[name].chat.post(party, f"{name} {number}")
+                wanted.append(f"{name} {number}")
+            else:
+                await bob.chat.post(ALICE.user_id, f"bob {number}")
+                wanted.append(f"bob {number}")
+            await asyncio.sleep(rng.expovariate(3.0))
+        async with asyncio.timeout(600):
+            for device in devices.values():
+                await eventually(has_all(device, party, wanted), timeout=600)
+        for device in devices.values():
+            assert sorted(await device.texts(party)) == sorted(wanted)  # exactly once
+        assert sorted(await bob.texts(ALICE.user_id)) == sorted(wanted)
+        await stop(*devices.values(), bob)
+
+    run_virtual(main)
+
+
+def has_all(person: Person, party: Any, texts: Sequence[str]) -> Callable[[], Any]:
+    async def check() -> bool:
+        return set(texts) <= set(await person.texts(party))
+
+    return check

@@ -50,6 +50,7 @@ def test_a_list_changes_by_rising_numbers_only(tmp_path: Path) -> None:
         own.change([PEERS[3]], [], 3000)
 
 
+@pytest.mark.long
 def test_devices_of_an_account_agree_and_a_revoked_one_publishes_nothing() -> None:
     """Linked: both are found. Revoked while it was away: it learns of it at its start, and nobody sees it again."""
 
