@@ -69,12 +69,13 @@ class Exchange:
             return "not_member"
         if len(self.neighbours.all) >= MOST:
             return "full"
-        outsiders = sum(n.outsider for n in self.neighbours.all.values())
-        return "full" if self._is_outsider(user) and outsiders >= OUTSIDERS else ""
+        outsiders = sum(map(self._is_outside, self.neighbours.all))
+        return "full" if self._is_outside(peer) and outsiders >= OUTSIDERS else ""
 
-    def _is_outsider(self, user: UserId) -> bool:
-        log = self._room.log
-        return bool(log.count) and log.roll.state_of(user.raw) not in ("member", "invited")
+    def _is_outside(self, peer: PeerId) -> bool:
+        """Whether a device has not joined, as far as we know."""
+        log, user = self._room.log, self._room.rooms.chat.directory.user_of(peer)
+        return bool(log.count) and (user is None or log.roll.state_of(user.raw) not in ("member", "invited"))
 
     def near(self, peer: PeerId) -> Near:
         """Return whom `peer` may find the room at."""
@@ -115,8 +116,7 @@ class Exchange:
             if code:
                 rooms.send(peer, No(room.id.raw, code))
                 return
-            user = rooms.chat.directory.user_of(peer)
-            neighbour = self.neighbours.add(peer, outsider=user is not None and self._is_outsider(user))
+            neighbour = self.neighbours.add(peer)
             neighbour.whole_at = rooms.now
             rooms.send(peer, self.neighbours.whole())  # it makes us a neighbour there; then it hears the rest
             rooms.send(peer, self.near(peer))

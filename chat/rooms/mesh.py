@@ -16,9 +16,9 @@ from p2pnode.chat.rooms.wire import MAX_LOGS, Frame, Have, Mesh, Position, Range
 
 __all__ = ["FEW", "MOST", "WANTED", "Neighbour", "Neighbours"]
 
-# Chosen by us; GossipSub has D 6, D_high 12.
+# Chosen by us; GossipSub has D_low 4, D 6, D_high 12.
 FEW = 8  # devices up to which everybody is everybody's neighbour
-WANTED = 6  # neighbours that we look for beyond that
+WANTED = 4  # neighbours that we look for beyond that: with those who look for us they are 8, and MOST leaves places
 MOST = 12  # neighbours that we take
 PUSHERS = 2  # who may push us others' entries before one is asked not to: one may be slow, or fall silent
 TELL_S = 0.25  # how long news for a neighbour that is not pushed to waits for company
@@ -34,7 +34,6 @@ class Neighbour:
     """A device that we exchange entries with. `told`: what it has, as it said or as we sent."""
 
     peer: PeerId
-    outsider: bool
     told: dict[bytes, int] = field(default_factory=dict)
     heard: bool = False
     """It has told everything once."""
@@ -58,8 +57,8 @@ class Neighbours:
         self.stored: dict[bytes, int] = {}
         self._behind_since: dict[bytes, float] = {}
 
-    def add(self, peer: PeerId, *, outsider: bool) -> Neighbour:
-        return self.all.setdefault(peer, Neighbour(peer, outsider))
+    def add(self, peer: PeerId) -> Neighbour:
+        return self.all.setdefault(peer, Neighbour(peer))
 
     def remove(self, peer: PeerId) -> bool:
         return self.all.pop(peer, None) is not None
