@@ -161,6 +161,7 @@ def test_vectors_of_presence() -> None:
                 for contact in vector["rendezvous"]
             ),
             tuple(Address.parse(a) for a in vector["outside"]),
+            vector.get("run", 0),
         )
         if not vector.get("earlier_version"):
             assert value.encode().hex() == vector["encoded"]
