@@ -94,6 +94,7 @@ class Receipts:
                 ids, last = await database.read(due)
                 if ids:
                     await self._say(session, ids)
+                if last:
                     await database.write(partial(tables.tell_position, device=device, position=last))
                 elif device not in self._again:
                     return

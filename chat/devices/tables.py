@@ -82,14 +82,25 @@ def told(connection: sqlite3.Connection, device: PeerId) -> int:
 def unread_told(
     connection: sqlite3.Connection, user: UserId, device: PeerId, limit: int, now_ms: int
 ) -> tuple[list[bytes], int]:
-    """Return (ids of the user's messages that were read and the device was not told of, the last one's position)."""
+    """Return (ids of the user's messages that were read and the device was not told of, oldest first; up to which
+    position that is all). Position 0: there is nothing to tell, nor to note."""
+    row = connection.execute(
+        "SELECT id, seen FROM conversations WHERE kind = 'user' AND key = ?", (user.raw,)
+    ).fetchone()
+    after = told(connection, device)
+    if row is None or row[1] <= after:
+        return [], 0
+    conversation, seen = row
+    since = now_ms - READ_DAYS_MS
+    if not after:  # the first time: a long history is not gone through
+        first = connection.execute("SELECT min(position) FROM messages WHERE received_at > ?", (since,)).fetchone()[0]
+        after = seen if first is None else first - 1
     rows = connection.execute(
-        "SELECT m.id, m.position FROM conversations AS c JOIN messages AS m ON m.conversation = c.id"
-        " WHERE c.kind = 'user' AND c.key = ?1 AND NOT m.outgoing AND m.author_user = ?1"
-        " AND m.position > ?2 AND m.position <= c.seen AND m.received_at > ?3 ORDER BY m.position LIMIT ?4",
-        (user.raw, told(connection, device), now_ms - READ_DAYS_MS, limit),
+        "SELECT id, position FROM messages WHERE conversation = ?1 AND NOT outgoing AND author_user = ?2"
+        " AND position > ?3 AND position <= ?4 AND received_at > ?5 ORDER BY position LIMIT ?6",
+        (conversation, user.raw, after, seen, since, limit),
     ).fetchall()
-    return [row[0] for row in rows], rows[-1][1] if rows else 0
+    return [found[0] for found in rows], rows[-1][1] if len(rows) == limit else seen
 
 
 def tell_position(connection: sqlite3.Connection, device: PeerId, position: int) -> None:
