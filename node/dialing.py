@@ -24,6 +24,7 @@ from p2pnode.core.errors import (
 from p2pnode.core.ids import PeerId
 from p2pnode.dht import KnownContact
 from p2pnode.dial_pace import DialPace
+from p2pnode.dialing_back import give_up
 from p2pnode.nat import Connection, Path, QuicEndpoint
 from p2pnode.presence import FindResult
 from p2pnode.session import Session
@@ -117,9 +118,7 @@ class DialAttempt:
             arrival.cancel()
             lookup.cancel()
             if not self._peer_was_first:
-                for task in self._dials:
-                    task.cancel()
-                await asyncio.gather(*self._dials, return_exceptions=True)
+                await give_up(self._dials)
             for punching in self._punches:
                 punching.cancel()
             await asyncio.gather(lookup, *self._punches, return_exceptions=True)
@@ -178,7 +177,8 @@ class DialAttempt:
             self._failures.append(exc)
             self._note("punch", exc.code)
             for task, path in list(self._dials.items()):
-                if path in self._candidates and not path.relayed:  # no check got through, so no handshake will
+                # no check got through, so no handshake will
+                if path in self._candidates and not path.relayed and not task.done():
                     del self._dials[task]
                     task.cancel()
         else:

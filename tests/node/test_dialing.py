@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from support.virtual_nodes import lan_of
+import asyncio
+from typing import Any
 
-from p2pnode import Address, Node
+from support.virtual_nodes import lan_of, make_node
+
+from p2pnode import Address, Node, SessionClosed
 from p2pnode.core.address import Realm
 from p2pnode.dht import SignedRecord, record_key
+from p2pnode.nat import Connection
 from p2pnode.presence import Presence, presence_salt
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
 
@@ -73,3 +77,36 @@ def test_dialling_begins_before_the_lookup_has_ended() -> None:
             assert steps.index(f"dial {bob.addresses()[0]}") < ended
 
     run_virtual(main, delay=lambda rng: rng.uniform(0.025, 0.075))
+
+
+def test_two_dials_that_succeed_at_once_leave_one_connection() -> None:
+    """Two addresses of one host answer in the same moment: the dial that is not needed is closed on both sides. Before,
+    it stayed open, the other side made it the session, and closed the one that we used as a duplicate."""
+
+    async def main(world: VirtualWorld) -> None:
+        host = world.host("10.0.0.1")
+        alice, bob = make_node(host, 1), make_node(host.host.network(), 2, listen=(Address("0.0.0.0", 4748),))
+        await alice.start()
+        await bob.start()
+        addresses = [Address(ip, 4748) for ip in ("127.0.0.1", "10.0.0.1")]
+        both, connect = asyncio.Barrier(2), alice.endpoint.connect
+
+        async def busy(*arguments: Any, **options: Any) -> Connection:
+            """As on a computer that has much to do: both are done when somebody looks."""
+            connection = await connect(*arguments, **options)
+            await both.wait()
+            return connection
+
+        alice.endpoint.connect = busy  # type: ignore[method-assign]
+        session = await alice.connect(bob.peer_id, addresses=addresses)
+        closed: list[str] = []
+        alice.subscribe(lambda event: closed.append(event.reason) if isinstance(event, SessionClosed) else None)
+        await asyncio.sleep(10)
+        assert closed == []
+        assert not session.closed
+        assert [len(node.endpoint._connections) for node in (alice, bob)] == [1, 1]
+        await session.ping()
+        for node in (alice, bob):
+            await node.stop()
+
+    run_virtual(main, delay=0.01)
