@@ -10,6 +10,7 @@ import typer
 
 from p2pnode import P2PError
 from p2pnode.cli.app import build, command_of
+from p2pnode.cli.collecting import loading
 from p2pnode.cli.invocation import Invocation
 
 __all__ = ["main", "run"]
@@ -23,6 +24,7 @@ _EXIT_CODES = {"invalid_config": _EXIT_USAGE}
 
 def main() -> None:
     """Run the command line of this process and exit."""
+    loading()
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()

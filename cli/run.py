@@ -39,6 +39,7 @@ from p2pnode.api.events import EventFeed
 from p2pnode.api.server import ApiServer
 from p2pnode.api.service import Service
 from p2pnode.chat import MAX_TABLE_BYTES, Chat, ChatSettings, ChatStore, FileSettings, TableRow, parse_table
+from p2pnode.cli.collecting import loaded
 from p2pnode.cli.commands_run import settings_of
 from p2pnode.cli.invocation import Invocation
 
@@ -216,14 +217,9 @@ class _Program:
         peer = self.settings.role == "peer"  # a bootstrap node is nobody to write to
         files = FileSettings(self.downloads.absolute() if peer else None, self.auto_accept)
         return ChatSettings(
-            hall=peer,
-            files=files,
-            table=self.table if peer else (),
-            keep_days=self.keep_days,
-            claim_name=peer and self.claim_name,
-            tell_contacts=self.tell_contacts,
-            read_receipts=self.read_receipts,
-        )
+            hall=peer, files=files, table=self.table if peer else (), keep_days=self.keep_days,
+            claim_name=peer and self.claim_name, tell_contacts=self.tell_contacts, read_receipts=self.read_receipts,
+        )  # fmt: skip
 
     async def _work(
         self, service: Service, api: ApiServer, feed: EventFeed | None, stop: Stop, metrics: MetricsServer | None
@@ -236,6 +232,7 @@ class _Program:
         await chat.start()
         ready = await node.start()
         await api.start()
+        loaded()
         if self.entrance is not None:
             await self._enter(service)
             ready = Ready.of(node)  # whoever came in through somebody is not alone

@@ -1,5 +1,6 @@
 """What holds for every test, however it was started."""
 
+import gc
 import os
 import signal
 import sys
@@ -12,6 +13,9 @@ LONG_FIRST = ("system", "cli", "simulations")  # folders
 # Tests start the program hundreds of times. It is compiled once, as an installed one is, also where that is off.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# Python's own thresholds look through all that was loaded some thousand times in a run.
+gc.set_threshold(20_000, 20, 20)
 
 # A runner that starts this in the background of a script leaves SIGINT ignored, and every child would inherit that:
 # tests of Ctrl-C would wait for what never comes.

@@ -235,16 +235,16 @@ def attempt(lab: Lab, a: LabNode, b: LabNode, *, timeout_s: float, direct_within
     if not (a.host.udp and b.host.udp):
         made.witnessed = not lab.quic_seen(a.host, b.host) and lab.tcp_bytes(a.host, b.host) > 0
         return made
-    if made.direct_seconds is not None:
-        # What was sent before went by the relay; the wire has to see messages on the new path. Who was called follows
-        # the caller's packets, at most once a second.
+    outside = a.host.edge is None or a.host.edge is not b.host.edge
+    if made.direct_seconds is not None or (outside and not lab.quic_seen(a.host, b.host)):
+        # What was sent before went by the relay, also where `connect` answered just after the move; the wire has to see
+        # messages on the new path. Who was called follows the caller's packets, at most once a second.
         for number in range(_DIRECT_MESSAGES):
             with contextlib.suppress(P2PError):
                 a.send(b, f"{text}, directly {number}")
             if lab.quic_seen(a.host, b.host):
                 break
             time.sleep(0.5)
-    outside = a.host.edge is None or a.host.edge is not b.host.edge
     made.witnessed = lab.quic_seen(a.host, b.host) is outside
     return made
 
