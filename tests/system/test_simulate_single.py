@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.simulate import TINY, finish, interrupt, is_alive, runs_of, started, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def test_ctrl_c_writes_the_report_so_far(tmp_path: Path) -> None:

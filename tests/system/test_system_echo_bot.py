@@ -6,8 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from support.processes import environment
 from support.terminals import terminals
+
+pytestmark = pytest.mark.long
 
 BOT = Path(__file__).parents[2] / "examples" / "echo_bot.py"
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from support.processes import Peer, eventually, processes
 
 from p2pnode import Home
 from p2pnode.api import types as t
 from p2pnode.api.client import Client
+
+pytestmark = pytest.mark.long
 
 
 def can_leave_mail(peer: Peer) -> bool:

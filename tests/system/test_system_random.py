@@ -13,6 +13,8 @@ import pytest
 from support.processes import LAUNCH, QUIET, environment, processes
 from support.terminals import Terminal, terminals
 
+pytestmark = pytest.mark.long
+
 SLOW_S = 90.0  # starting a node and finding each other, on a machine that does ten other things
 
 
@@ -116,7 +118,6 @@ class Talker:
         return code
 
 
-@pytest.mark.long
 def test_random_through_a_running_node_and_without_one_as_json(tmp_path: Path) -> None:
     with processes(tmp_path) as running:
         boot = running.bootstrap("boot")

@@ -8,6 +8,8 @@ import pytest
 from support.processes import Peer, eventually, processes
 from support.terminals import terminals
 
+pytestmark = pytest.mark.long
+
 
 def texts(peer: Peer) -> list[str]:
     found = peer.cli("history", "#garden", "--json")
@@ -15,7 +17,6 @@ def texts(peer: Peer) -> list[str]:
     return [message["text"] for message in found.json["messages"]]
 
 
-@pytest.mark.long
 def test_rooms_by_commands(tmp_path: Path) -> None:
     """Made, found by name, written to, listed, removed, left; the same history on all; errors in one sentence."""
     with processes(tmp_path) as running:

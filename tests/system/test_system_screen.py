@@ -12,6 +12,8 @@ import pytest
 from support.processes import LAUNCH, QUIET, Processes, environment, eventually, processes, run
 from support.terminals import terminals
 
+pytestmark = pytest.mark.long
+
 
 def test_two_screens_chat_in_the_hall_and_alone(tmp_path: Path) -> None:
     """No option but --home, 80 columns and 24 rows: whoever just types after the welcome is understood; an arriving
@@ -61,7 +63,6 @@ def screen_on(terminal: int, running: Processes, name: str, *arguments: str) -> 
         )
 
 
-@pytest.mark.long
 def test_terminal_that_takes_nothing_does_not_stop_the_node(tmp_path: Path) -> None:
     """A stalled ssh connection: nobody reads what is drawn while messages come. They are stored and acknowledged, the
     node answers its command line, and leaves within its two seconds."""
