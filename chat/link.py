@@ -71,6 +71,9 @@ class Link:
         self.failures = 0
         self._owner = owner
         self._control: deque[bytes] = deque(maxlen=CONTROL_MAX)
+        self._unheard: deque[bytes] = deque(maxlen=CONTROL_MAX)
+        """Frames of `tell` on a stream that has not answered yet: of two connections that cross, one ends at once."""
+        self._answered = False
         self._control_sent = asyncio.Event()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -117,6 +120,7 @@ class Link:
     def forget_control(self) -> None:
         """Nobody is there to hear it."""
         self._control.clear()
+        self._unheard.clear()
         self._control_sent.set()
 
     async def introduce(self) -> None:
@@ -153,6 +157,9 @@ class Link:
     def _restart(self) -> None:
         self.direct.restart()
         self.hall.restart()
+        if self._unheard:
+            self._control = deque([*self._unheard, *self._control], CONTROL_MAX)
+            self._unheard.clear()
 
     def _may_reopen_now(self) -> bool:
         """Whether to open a new stream without a pause: the old one worked, and this is not a habit of theirs.
@@ -177,6 +184,7 @@ class Link:
 
     async def _converse(self) -> None:
         """One stream from its opening to its end. Raise one of BROKEN when it broke; return when it merely ended."""
+        self._answered = False
         session = await self._owner.connect(self.peer)
         stream = await session.open_stream(CHAT_PROTOCOL)
         reader = asyncio.get_running_loop().create_task(self._read(session, stream), name=f"chat-acks {self.peer}")
@@ -203,8 +211,10 @@ class Link:
                 if queue.wants_more:
                     items, complete = await self._owner.load(self.peer, queue.newest, hall=queue is self.hall)
                     queue.load(items, complete=complete)
-            while self._control:
-                out.append(self._control.popleft())
+            out += self._control
+            if not self._answered:
+                self._unheard += self._control
+            self._control.clear()
             out += [
                 encode(TextMessage(item.id, item.hall, item.sequence, item.sent_at_ms, item.text))
                 for queue in (self.direct, self.hall)
@@ -239,7 +249,8 @@ class Link:
         if isinstance(frame, Hello):
             self._owner.heard_hello(session, frame)
             self.failures = 0
-            self._worked = True
+            self._worked = self._answered = True
+            self._unheard.clear()
             if self._introduced is not None and not self._introduced.done():
                 self._introduced.set_result(None)
         elif isinstance(frame, Ack):

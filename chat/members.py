@@ -27,7 +27,7 @@ ATTEMPTS = 2  # failed connects in a row, about 10 s apart, after which a member
 # Entries of one peer: each is shown, told to others, undone on the disk. A flaky link comes back once a minute or so.
 ENTRY_RATE, ENTRY_BURST = 0.1, 10.0
 GONE_REASONS = frozenset({"refused"})  # ends of sessions that need no second look
-QUIET_REASONS = frozenset({"idle", "duplicate", "replaced", "stopping"})  # ends that say nothing about the peer
+QUIET_REASONS = frozenset({"idle", "stopping"})  # ends that say nothing about the peer and cost no frame
 
 
 class HallKeeper:

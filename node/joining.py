@@ -85,10 +85,9 @@ class Joiner:
     async def first_join(self, wait: float) -> None:
         """Wait until somebody is known, at most `wait` seconds. Raise WrongKeyError or WrongNetworkError when only such
         nodes answered."""
-        joined = asyncio.ensure_future(self._joined())
-        done, _ = await asyncio.wait({joined}, timeout=wait)
-        if not done:
-            joined.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait):
+                await self._joined()
         if self.wrong_nodes and not self.reached:
             raise self.wrong_nodes[0]
 

@@ -378,6 +378,9 @@ def _callback_of(item: Any) -> Callable[..., object]:
 
 
 def _note_unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    error = context.get("exception") or RuntimeError(str(context.get("message")))
+    told = str(context.get("message"))
+    if (task := context.get("task")) is not None:
+        told += f" {task!r}"  # which of them
+    error = context.get("exception") or RuntimeError(told)
     if isinstance(loop, VirtualLoop):
         loop.unhandled.append(error)

@@ -106,6 +106,28 @@ def test_vanishing_is_noticed_within_half_a_minute() -> None:
     run(main)
 
 
+@pytest.mark.parametrize("moment", [0.5, 1.5, 2.5, 3.5, 4.5])
+@pytest.mark.parametrize("reason", ["duplicate", "replaced", "lost"])
+def test_an_entry_survives_the_end_of_its_first_connection(moment: float, reason: str) -> None:
+    """Of two connections that cross one ends at once, and with it what was said there: it is said again."""
+
+    async def main(world: FakeWorld) -> None:
+        people = await hall_of(world, "alice", "bob")
+        carol = await Person(world, "carol").start()
+        carol.chat.enter_hall(people[-1].node.peer_id, [people[-1].node.address])
+        await asyncio.sleep(0)
+        while not carol.node.sessions():
+            await asyncio.sleep(world.delay / 10)
+        await asyncio.sleep(moment * world.delay)
+        for session in carol.node.sessions():
+            session.break_off(reason)
+        await asyncio.sleep(10)
+        for person in (*people, carol):
+            assert len(person.chat.members()) == 2
+
+    run(main)
+
+
 def test_idle_sessions_do_not_end_a_membership() -> None:
     """A quiet hall stays a hall; the next message opens the sessions again."""
 

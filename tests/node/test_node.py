@@ -41,6 +41,23 @@ def test_peers_find_and_reach_each_other_by_id() -> None:
     run_virtual(main)
 
 
+def test_a_start_that_is_given_up_leaves_no_task_behind() -> None:
+    """Nobody would hold it: it would wait until the collector found it, and say so on the user's screen."""
+
+    async def main(world: VirtualWorld) -> None:
+        nobody = PeerSpec("10.0.0.9:4747", hosts=(("10.0.0.9", 4747),))
+        node = make_node(world.host("10.0.0.1"), 0, bootstrap=(nobody,))
+        before = asyncio.all_tasks()
+        starting = asyncio.ensure_future(node.start())
+        await asyncio.sleep(1)
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        await node.stop()
+        assert asyncio.all_tasks() == before
+
+    run_virtual(main)
+
+
 def test_connect_costs_three_round_trips_after_the_lookup() -> None:
     """From the end of the lookup to an echoed byte: at most three round trips, and no timer in between."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support.cli import p2pnode
-from support.require import require_namespaces
+from support.require import require, require_namespaces
 
 from p2pnode.core.address import Address
 from p2pnode.simulations.docker import matrix, prober, router
@@ -39,6 +40,7 @@ def test_kinds_of_a_container() -> None:
 @pytest.mark.parametrize("name", router.possible_kinds())
 def test_rules_are_taken_by_the_kernel(name: str) -> None:
     """With the interface names that the container happens to have; the witness's sets are listed as they are read."""
+    require(shutil.which("nft") is not None, "needs nftables")
     text = router.rules(KINDS[name], "203.0.113.51", "192.168.101.1", wan="eth1", lan="eth0", rng=random.Random(1))
     assert "wan0" not in text
     assert "lan0" not in text
