@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from support.chat_fakes import FakeWorld, Person
 
-from p2pnode import Address, InvalidPeerError, PeerId, UserId
+from p2pnode import Address, InvalidPeerError, PeerId, SessionOpened, UserId
 from p2pnode.chat import HALL, ChatSettings, HallChanged, Member
 from p2pnode.chat.hall import Roster
 from p2pnode.chat.protocol import MAX_MEMBERS, MemberEntry, Members
@@ -114,10 +114,10 @@ def test_an_entry_survives_the_end_of_its_first_connection(moment: float, reason
     async def main(world: FakeWorld) -> None:
         people = await hall_of(world, "alice", "bob")
         carol = await Person(world, "carol").start()
+        connected = asyncio.Event()
+        carol.node.subscribe(lambda event: connected.set() if isinstance(event, SessionOpened) else None)
         carol.chat.enter_hall(people[-1].node.peer_id, [people[-1].node.address])
-        await asyncio.sleep(0)
-        while not carol.node.sessions():
-            await asyncio.sleep(world.delay / 10)
+        await connected.wait()
         await asyncio.sleep(moment * world.delay)
         for session in carol.node.sessions():
             session.break_off(reason)
