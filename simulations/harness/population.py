@@ -165,6 +165,7 @@ class Population:
             self.members.append(member)
             new.append(member)
             await self._start(member, self.members[: len(new) - 1], settings)
+            self._run.progress.advance()
         later: list[Member] = []
         while len(new) + len(later) < count:
             if len(later) % MADE_AT_ONCE == 0:
@@ -174,14 +175,19 @@ class Population:
         self.members += later
         loop = self._run.world.loop
         began = loop.time()
+
+        async def start(member: Member) -> None:
+            await self._start(member, self.bootstrap_nodes, settings)
+            self._run.progress.advance()
+
         async with asyncio.TaskGroup() as tasks:
             for member, moment in zip(later, moments, strict=True):
                 await asyncio.sleep(max(0.0, began + moment - loop.time()))
-                tasks.create_task(self._start(member, self.bootstrap_nodes, settings))
+                tasks.create_task(start(member))
         return new + later
 
     async def join_one(self, **settings: Any) -> Member:
-        """Let one more node join."""
+        """Let one more node join. No step of a phase: nodes come and go in the midst of others."""
         member = self._make()
         self.members.append(member)
         await self._start(member, self.bootstrap_nodes, settings)
@@ -239,7 +245,6 @@ class Population:
             member.alive = False
         if member.joined_s is not None:
             self._run.sample("join_s", member.joined_s)
-        self._run.progress.advance()
 
     def _make(self, *, public: bool = False) -> Member:
         key = NodeKey.generate(self._rng.randbytes)
