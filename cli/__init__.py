@@ -1,1 +1,1 @@
-"""placeholder"""
+"""The command line: what users type, and the screen."""
