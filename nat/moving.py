@@ -24,6 +24,7 @@ __all__ = ["Moving"]
 SILENCE_S = 1.0  # so long nothing may be heard, soon after use, until a ping asks for a word
 ANSWER_S = 0.4  # the same, of who has written
 LATE_S = 0.2  # or two and a half round trips: a ping should be answered by then
+BEHIND_S = 0.25  # or a round trip and a half: the side that was dialled asks later, and mostly need not
 RELAYED_SILENCE_S = 3.0  # the same at any time, of a relayed path: no consent checks watch it
 REVIVE_EVERY_S = 0.2  # or a round trip and a half
 
@@ -103,8 +104,10 @@ class Moving:
         if self.last_used_at <= self._heard_at:
             self._waits_since = None
             most = min(self._keep_alive_s, RELAYED_SILENCE_S) if self.path.relayed else self._keep_alive_s
-            silence_s = min(most, max(SILENCE_S, 3 * rtt_s, (self._heard_at - self.last_used_at) / 2))
-            return max(self._heard_at, self._pinged_at) + silence_s
+            silence_s = min(most, max(SILENCE_S, 3 * rtt_s, 0.75 * (self._heard_at - self.last_used_at)))
+            # Both sides know the same silence. Asked by one, it is over for both: for half of the packets.
+            behind_s = 0.0 if self.initiator else max(BEHIND_S, 1.5 * rtt_s)
+            return max(self._heard_at, self._pinged_at) + silence_s + behind_s
         if self._waits_since is None:
             self._waits_since = now
         return max(self._waits_since, self._pinged_at) + max(ANSWER_S, 3 * rtt_s)
