@@ -6,11 +6,13 @@ and sealed bytes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from p2pnode.core.address import Realm
 from p2pnode.core.keys import SigningKey
 from p2pnode.core.network import Network
-from p2pnode.dht import MAIL_LIFE, MAIL_SALT, Dht, SignedRecord
+from p2pnode.dht import MAIL_LIFE, MAIL_SALT, Dht, SignedRecord, Told
 
 __all__ = ["MailRecord", "Mailed", "Mailing"]
 
@@ -68,6 +70,33 @@ class Mailing:
         if result.record is None:
             return None
         return MailRecord(result.record.value, result.record.seq, result.record.expires)
+
+    def watch_mail(self, seed: bytes, part: int, on_news: Callable[[], None]) -> None:
+        """Call `on_news` when something is stored in a part of a slot, or stood there before, once for each version.
+
+        Three holders tell us, about 50 datagrams an hour. In all realms that we are in; call again after `Joined`.
+        """
+        public, heard = SigningKey(seed).public_raw, 0
+
+        def told(news: Told) -> None:
+            nonlocal heard
+            if news.record is not None and news.record.seq > heard:
+                heard = news.record.seq
+                on_news()
+
+        for realm in self.dht.realms():
+            self.dht.watcher.watch(public, _salt(part), realm, told)
+
+    def unwatch_mail(self, seed: bytes, part: int) -> None:
+        """End a watch; its holders are told."""
+        public = SigningKey(seed).public_raw
+        for realm in Realm:
+            self.dht.watcher.unwatch(public, _salt(part), realm)
+
+    def mail_watchers(self, seed: bytes, part: int) -> int:
+        """Return how many holders will tell of a change."""
+        public = SigningKey(seed).public_raw
+        return sum(len(self.dht.watcher.holders(public, _salt(part), realm)) for realm in self.dht.realms())
 
 
 def _salt(part: int) -> bytes:

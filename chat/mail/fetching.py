@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -46,8 +47,9 @@ class Fetching:
         self.letters = 0
         """Read since the start."""
 
-    async def fetch_all(self, *, thorough: bool) -> None:
-        """Look into all chains. `thorough`: behind slots that are missing, and also those of devices that are here."""
+    async def fetch_all(self, *, thorough: bool, covered: Callable[[tables.Given], bool] = lambda _: False) -> None:
+        """Look into all chains. `thorough`: behind slots that are missing, and also those of devices that are here,
+        and those of whose next letter we will be told (`covered`)."""
         database = self._chat.store.database
         before_s = self._chat.now_ms() // 1000 - MISSING_S
         await database.write(lambda c: tables.retire(c, before_s=before_s))
@@ -57,7 +59,7 @@ class Fetching:
             *(
                 self.fetch(each, ahead=AHEAD if thorough else 1)
                 for each in given
-                if thorough or self._chat.node.session(each.device) is None
+                if thorough or (self._chat.node.session(each.device) is None and not covered(each))
             )
         )
 

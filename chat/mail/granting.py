@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import structlog
@@ -45,6 +46,8 @@ class Granting:
 
     def __init__(self, chat: Chat) -> None:
         self._chat = chat
+        self.changed: Callable[[], None] = lambda: None
+        """Called when a device was given another chain."""
         self._done: dict[PeerId, SessionPort] = {}
         self._refused: set[PeerId] = set()
         self._taking = Buckets(rate=1 / 60, burst=4)  # each is a commit
@@ -94,6 +97,7 @@ class Granting:
                 answer = await reader.taken()
                 if answer.grant == fresh.id:
                     await database.write(lambda c: tables.replaced(c, peer, fresh.id, answer.used))
+                self.changed()
                 stream.finish()
         except (*BROKEN, TimeoutError) as exc:
             # An older program, somebody who has not accepted us, a session that ended: tried again with the next one,

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from p2pnode import Joined, NodeEvent, P2PError, PeerId, SessionOpened
+from p2pnode import Joined, NodeEvent, P2PError, PeerId, SessionClosed, SessionOpened
 from p2pnode.chat.mail import tables
+from p2pnode.chat.mail.awaiting import Awaiting
 from p2pnode.chat.mail.carrying import Carrying
 from p2pnode.chat.mail.fetching import Fetching
 from p2pnode.chat.mail.granting import Granting
@@ -30,7 +31,7 @@ __all__ = ["Mail"]
 log = structlog.get_logger(__name__)
 
 FIRST_PAUSE_S = 20.0  # after joining: the first look may have found hardly anybody to ask
-FETCH_S = 1_800.0  # between two looks into the chains of those who are not here: 60 datagrams for each
+FETCH_S = 1_800.0  # between two looks into the chains of those who are not here and not watched: 60 datagrams for each
 THOROUGH_EVERY = 4
 SETTLE_S = 1.0  # what is delivered is noted with a later commit
 LEAVE_S = 0.5  # of the two seconds that leaving may take
@@ -45,6 +46,8 @@ class Mail:
         box = Postbox(chat.node)
         self._granting = Granting(chat)
         self.fetching = Fetching(chat, box, self._granting)
+        self._awaiting = Awaiting(chat, self._granting, self.fetching)
+        self._granting.changed = self._awaiting.look
         self._carrying = Carrying(chat, self._granting, self.fetching)
         self._sending = Sending(chat, box, self._carrying.give)
         self._cancels: list[Cancel] = []
@@ -70,6 +73,7 @@ class Mail:
             cancel()
         for timer in self._impatient.values():
             timer.cancel()
+        self._awaiting.stop()
 
     # what the chat tells
 
@@ -100,6 +104,7 @@ class Mail:
     def forget(self, peer: PeerId) -> None:
         """Neither leave a device mail nor read what it left."""
         self._chat.store.database.write_later(lambda c: tables.drop_device(c, peer))
+        self._awaiting.look()
 
     async def fetch(self) -> None:
         """Look for letters now."""
@@ -140,6 +145,8 @@ class Mail:
     def _node_event(self, event: NodeEvent) -> None:
         if isinstance(event, SessionOpened):
             self.look(event.session.peer)
+        elif isinstance(event, SessionClosed):
+            self._awaiting.look()
         elif isinstance(event, Joined):
             self._fetch_soon()
 
@@ -160,7 +167,9 @@ class Mail:
                     pause = FETCH_S if self._rounds else FIRST_PAUSE_S
                     next_fetch = network.monotonic() + pause * network.rng.uniform(0.8, 1.2)
                     self._rounds += 1
-                    await self.fetching.fetch_all(thorough=self._rounds <= 2 or self._rounds % THOROUGH_EVERY == 0)
+                    thorough = self._rounds <= 2 or self._rounds % THOROUGH_EVERY == 0
+                    await self.fetching.fetch_all(thorough=thorough, covered=self._awaiting.covers)
+                    self._awaiting.look()
                 look = await self._sending.look_after()
             except P2PError as exc:
                 log.warning("mail_failed", reason=exc.code, why=exc.message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ class FakeHolders:
 
     records: dict[tuple[bytes, int], MailRecord] = field(default_factory=dict)
     full: bool = False
+    watches: dict[tuple[bytes, int], dict[int, Callable[[], None]]] = field(default_factory=dict)
+    """By place, and by who watches."""
 
     def letters(self) -> list[tuple[bytes, int]]:
         """Return the places of letters that wait."""
@@ -54,6 +57,8 @@ class FakeMailing(FakeWays):
             return Mailed(0, 20, expires)
         if held is None or held.seq < seq:
             holders.records[place] = MailRecord(value, seq, expires)
+            for tell in list(holders.watches.get(place, {}).values()):
+                asyncio.get_running_loop().call_later(self.world.delay, tell)
         return Mailed(20, 20, expires)
 
     async def get_mail(self, seed: bytes, part: int) -> MailRecord | None:
@@ -62,3 +67,15 @@ class FakeMailing(FakeWays):
             return None
         held = self.world.holders.records.get((AccountKey(seed).public_raw, part))
         return held if held is not None and held.expires > self.network.wall() else None
+
+    def watch_mail(self, seed: bytes, part: int, on_news: Callable[[], None]) -> None:
+        if self.world.holders is not None:
+            self.world.holders.watches.setdefault((AccountKey(seed).public_raw, part), {})[id(self)] = on_news
+
+    def unwatch_mail(self, seed: bytes, part: int) -> None:
+        if self.world.holders is not None:
+            self.world.holders.watches.get((AccountKey(seed).public_raw, part), {}).pop(id(self), None)
+
+    def mail_watchers(self, seed: bytes, part: int) -> int:
+        watches = self.world.holders.watches if self.world.holders is not None else {}
+        return 3 * (id(self) in watches.get((AccountKey(seed).public_raw, part), {}))
