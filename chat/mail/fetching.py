@@ -44,6 +44,8 @@ class Fetching:
         self._handed: dict[bytes, bytes] = {}  # by the slot's public key: a letter that somebody carried to us
         self._ahead: dict[bytes, tuple[int, list[bytes]]] = {}  # by grant: base, public keys of the slots from there
         self._removing: set[asyncio.Task[None]] = set()
+        self.changed: Callable[[], None] = lambda: None
+        """Called when slots were passed, or chains thrown away."""
         self.letters = 0
         """Read since the start."""
 
@@ -52,7 +54,8 @@ class Fetching:
         and those of whose next letter we will be told (`covered`)."""
         database = self._chat.store.database
         before_s = self._chat.now_ms() // 1000 - MISSING_S
-        await database.write(lambda c: tables.retire(c, before_s=before_s))
+        if await database.write(lambda c: tables.retire(c, before_s=before_s)):
+            self.changed()
         await database.write(tables.forget_unknown)
         given = await database.read(tables.given)
         await asyncio.gather(
@@ -134,6 +137,7 @@ class Fetching:
                     return  # not on our disk: it stays where it is
             first, base, secret = base, base + last + 1, slots[last].next().secret
             await self._chat.store.database.write(partial(_advance, grant.id, base, secret, kept))
+            self.changed()
             for number, letter in enumerate(found[: last + 1]):
                 self._remove(grant, first + number, slots[number], letter)
 
@@ -202,6 +206,7 @@ class Fetching:
         tell its writer."""
         if await self._box.remove(slot.seed, letter):
             await self._chat.store.database.write(partial(_found, grant.id, number))
+            self.changed()
 
     def _drop(self, device: PeerId, bad: BadPacket) -> None:
         self._chat.drops[f"mail_{bad.reason}"] += 1

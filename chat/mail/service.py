@@ -33,6 +33,7 @@ log = structlog.get_logger(__name__)
 FIRST_PAUSE_S = 20.0  # after joining: the first look may have found hardly anybody to ask
 FETCH_S = 1_800.0  # between two looks into the chains of those who are not here and not watched: 60 datagrams for each
 THOROUGH_EVERY = 4
+ERASE_S = 60.0  # after secrets were thrown away: what else is thrown away until then leaves the files with them
 SETTLE_S = 1.0  # what is delivered is noted with a later commit
 LEAVE_S = 0.5  # of the two seconds that leaving may take
 PATIENCE_S = 5.0  # how long the direct way is tried alone
@@ -47,7 +48,9 @@ class Mail:
         self._granting = Granting(chat)
         self.fetching = Fetching(chat, box, self._granting)
         self._awaiting = Awaiting(chat, self._granting, self.fetching)
-        self._granting.changed = self._awaiting.look
+        self._granting.changed = self._chains_changed
+        self.fetching.changed = self._chains_changed
+        self._erasing: asyncio.TimerHandle | None = None
         self._carrying = Carrying(chat, self._granting, self.fetching)
         self._sending = Sending(chat, box, self._carrying.give)
         self._cancels: list[Cancel] = []
@@ -65,6 +68,7 @@ class Mail:
             self.look(session.peer)
         if self._chat.node.mail_ready():
             self._fetch_soon()
+        self._erase_later()  # the last run may have been killed
         self._chat.start_task(self._run(), "chat-mail")
 
     async def stop(self) -> None:
@@ -74,6 +78,8 @@ class Mail:
         for timer in self._impatient.values():
             timer.cancel()
         self._awaiting.stop()
+        if self._erasing is not None:
+            self._erasing.cancel()
 
     # what the chat tells
 
@@ -111,6 +117,26 @@ class Mail:
         await self.fetching.fetch_all(thorough=True)
 
     # inside
+
+    def _chains_changed(self) -> None:
+        """Letters were read, or a chain was replaced: other slots are the next ones, and secrets were thrown away."""
+        self._awaiting.look()
+        self._erase_later()
+
+    def _erase_later(self) -> None:
+        if self._erasing is None:
+            self._erasing = asyncio.get_running_loop().call_later(ERASE_S, self._erase)
+
+    def _erase(self) -> None:
+        self._erasing = None
+        self._chat.start_task(self._empty_log(), "chat-mail-erase")
+
+    async def _empty_log(self) -> None:
+        try:
+            if not await self._chat.store.database.erase():
+                self._erase_later()
+        except P2PError as exc:
+            log.warning("mail_secrets_not_erased", reason=exc.code)
 
     def _may_write(self, device: PeerId) -> bool:
         """Whether somebody may take letters for a device: the network, or contacts who carry them."""

@@ -138,14 +138,16 @@ def replaced(connection: sqlite3.Connection, device: PeerId, newest: bytes, used
     retire(connection, before_s=0)
 
 
-def retire(connection: sqlite3.Connection, *, before_s: int) -> None:
-    """Throw away replaced chains in which nothing can come any more, and all replaced ones made before that time."""
-    connection.execute(
+def retire(connection: sqlite3.Connection, *, before_s: int) -> bool:
+    """Throw away replaced chains in which nothing can come any more, and all replaced ones made before that time.
+    Return whether there were any."""
+    chains = connection.execute(
         "DELETE FROM mail_given WHERE used IS NOT NULL AND (made_at < ? OR (base >= used AND NOT EXISTS"
         " (SELECT 1 FROM mail_missing WHERE grant_id = mail_given.id)))",
         (before_s,),
     )
-    connection.execute("DELETE FROM mail_missing WHERE missed_at < ?", (before_s,))
+    slots = connection.execute("DELETE FROM mail_missing WHERE missed_at < ?", (before_s,))
+    return bool(chains.rowcount + slots.rowcount)
 
 
 def forget_unknown(connection: sqlite3.Connection) -> None:
