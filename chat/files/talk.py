@@ -50,8 +50,8 @@ class Talk:
     async def say(self, *frames: Frame) -> None:
         await self.stream.write(b"".join(encode(frame) for frame in frames))
 
-    async def data(self, data: bytes) -> None:
-        """Send bytes that were asked for, at most 1 MiB."""
+    async def data(self, data: bytes | memoryview) -> None:
+        """Send bytes that were asked for, at most 1 MiB. The memory may be used anew when this returns."""
         if data:
             await self.stream.write(data_piece(len(data)))
             await self.stream.write(data)
