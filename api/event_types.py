@@ -31,6 +31,7 @@ class Event(Struct, kw_only=True, omit_defaults=True):
     reason: str | None = None
     members: list[str] | None = None
     direction: str | None = None
+    receiver: str | None = None
     size: int | None = None
     done: int | None = None
     folder: bool | None = None

@@ -39,7 +39,7 @@ from p2pnode.chat import (
     TableChanged,
     TimerChanged,
 )
-from p2pnode.chat.model import Hall
+from p2pnode.chat.model import Hall, RoomId
 
 __all__ = ["EventFeed", "chat_event", "node_event"]
 
@@ -149,7 +149,8 @@ def chat_event(event: ChatEvent, own: PeerId) -> t.Event | None:
                 id=transfer.id,
                 peer=str(transfer.author),
                 from_user=None if transfer.outgoing or not isinstance(transfer.party, UserId) else str(transfer.party),
-                to=str(transfer.party) if transfer.outgoing else str(own),
+                to=str(transfer.party) if transfer.outgoing or isinstance(transfer.party, RoomId) else str(own),
+                receiver=None if transfer.receiver is None else str(transfer.receiver),
                 direction="out" if transfer.outgoing else "in",
                 name=transfer.name,
                 folder=transfer.folder,

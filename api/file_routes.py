@@ -10,7 +10,7 @@ from p2pnode.api.routing import Route
 from p2pnode.api.service import Service
 from p2pnode.api.types import rfc3339
 from p2pnode.chat import Party, Transfer
-from p2pnode.chat.files.text import state_text
+from p2pnode.chat.files.text import is_personal, state_text
 
 __all__ = ["ROUTES", "file_info"]
 
@@ -37,11 +37,28 @@ def file_info(transfer: Transfer, display_name: Callable[[Party], str]) -> t.Fil
         eta_s=None if transfer.eta_s is None else round(transfer.eta_s, 1),
         created_at=rfc3339(transfer.created_at),
         changed_at=rfc3339(transfer.changed_at),
+        room=None if is_personal(transfer) else str(party),
+        receivers=[_receiver(each, display_name) for each in transfer.receivers],
+    )
+
+
+def _receiver(transfer: Transfer, display_name: Callable[[Party], str]) -> t.FileReceiver:
+    who = transfer.receiver or transfer.party
+    return t.FileReceiver(
+        id=transfer.id,
+        user=str(who),
+        name=display_name(who),
+        done=transfer.done,
+        state=transfer.state,
+        reason=transfer.reason,
+        text=state_text(transfer),
+        rate=round(transfer.rate, 1),
+        eta_s=None if transfer.eta_s is None else round(transfer.eta_s, 1),
     )
 
 
 async def send_file(service: Service, request: t.FileSend) -> t.FileInfo:
-    """Offer a file or folder. It is noted when this answers, and looked through in the background."""
+    """Offer a file or folder to somebody, or to each member of a room; it is looked through in the background."""
     party, addresses = await service.conversation(request.peer)
     transfer = await service.chat.files.send(party, request.path, addresses=addresses)
     return file_info(transfer, service.chat.display_name)

@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 
 from p2pnode.api.types import Limit, PeerText
 
-__all__ = ["FileInfo", "FileName", "FileQuery", "FileSend", "Files", "FilesQuery"]
+__all__ = ["FileInfo", "FileName", "FileQuery", "FileReceiver", "FileSend", "Files", "FilesQuery"]
 
 Id = Annotated[str, Meta(max_length=64, description="A transfer's id or its first characters; empty: the only one")]
 
@@ -38,12 +38,27 @@ class FilesQuery(Struct):
     limit: Limit = 100
 
 
+class FileReceiver(Struct, kw_only=True):
+    """How far a member of a room is with what was offered to the room. `id`: of that transfer alone."""
+
+    id: str
+    user: str
+    name: str
+    done: int
+    state: str
+    reason: str
+    text: str
+    rate: float
+    eta_s: float | None
+
+
 class FileInfo(Struct, kw_only=True):
     """A transfer. `direction`: `in` or `out`. `peer`: the device that offers. `with_name`: how the other is called.
 
     `state`: preparing, offered, active, done, refused, failed, cancelled; `reason`: a stable word where there is one to
     say, `text` both as a sentence. `files`: files and folders in it. Bytes in `size`, `done`; `rate` bytes per second.
-    `path`: what is sent, or where it is once it is done.
+    `path`: what is sent, or where it is once it is done. `room`: where it is for one; `receivers`: of what we send to a
+    room, each of its members.
     """
 
     id: str
@@ -64,6 +79,8 @@ class FileInfo(Struct, kw_only=True):
     eta_s: float | None
     created_at: str
     changed_at: str
+    room: str | None = None
+    receivers: list[FileReceiver] = []
 
 
 class Files(Struct):

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from p2pnode import P2PError, PeerOfflineError, WrongKeyError, clean, clean_name
 from p2pnode.chat.adding import add_lines
 from p2pnode.chat.devices.console import device_event_lines, device_lines, last_seen
-from p2pnode.chat.files.text import remark
+from p2pnode.chat.files.text import other_side, remark
 from p2pnode.chat.filing import file_lines
 from p2pnode.chat.gossip.console import STATUS_MACROS, status_lines
 from p2pnode.chat.inspecting import Inspector, search_lines, trace_lines, verify_lines
@@ -201,7 +201,7 @@ class Conversation:
             told = room_remark(self.chat, event)
             return [(event.room, told)] if told is not None else []
         if isinstance(event, FileChanged) and not event.progress:
-            told = remark(event.transfer, name(event.transfer.party))
+            told = remark(event.transfer, name(other_side(event.transfer, self.chat.user_of)))
             return [(event.transfer.party, told)] if told is not None else []
         return []
 

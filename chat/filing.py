@@ -6,8 +6,8 @@ import os
 import shlex
 
 from p2pnode import P2PError
-from p2pnode.chat.files.text import short, size_text, state_text
-from p2pnode.chat.model import Hall, Party, Transfer
+from p2pnode.chat.files.text import is_personal, other_side, short, size_text, state_text
+from p2pnode.chat.model import Hall, Party, RoomId, Transfer
 from p2pnode.chat.service import Chat
 
 __all__ = ["file_lines"]
@@ -22,7 +22,9 @@ async def file_lines(chat: Chat, party: Party, argument: str) -> list[str]:
     files, rest = chat.files, rest.strip()
     if not argument or argument == "list":
         found = await files.transfers(LISTED)
-        return [_line(chat, transfer) for transfer in found] or ["* No files yet; \\file NAME PATH sends one."]
+        return [line for transfer in found for line in _lines(chat, transfer)] or [
+            "* No files yet; \\file NAME PATH sends one."
+        ]
     if word == "accept":
         transfer = await files.accept(rest)
         return [f"* {transfer.name} comes; \\file shows how far it is."]
@@ -37,8 +39,8 @@ async def file_lines(chat: Chat, party: Party, argument: str) -> list[str]:
     to, path = _target(chat, party, argument)
     if not path:
         return [_USAGE]
-    if isinstance(to, Hall):
-        return ["! A file goes to one person: \\file NAME PATH, or \\chat NAME before."]
+    if isinstance(to, Hall) and not isinstance(to, RoomId):
+        return ["! A file goes to a person or a room: \\file NAME PATH, or \\chat NAME before."]
     transfer = await files.send(to, _whole(path))
     return [f"* {transfer.name} ({size_text(transfer.size)}) is offered to {chat.display_name(to)}."]
 
@@ -46,7 +48,7 @@ async def file_lines(chat: Chat, party: Party, argument: str) -> list[str]:
 def _target(chat: Chat, party: Party, argument: str) -> tuple[Party, str]:
     """Return whom and what `[NAME] PATH` means. A path that is there as it stands goes to the conversation."""
     whole = _unquoted(argument)
-    if not isinstance(party, Hall) and os.path.exists(os.path.expanduser(whole)):
+    if (isinstance(party, RoomId) or not isinstance(party, Hall)) and os.path.exists(os.path.expanduser(whole)):
         return party, whole
     name, _, rest = argument.partition(" ")
     while rest:
@@ -74,9 +76,17 @@ def _unquoted(text: str) -> str:
     return text
 
 
-def _line(chat: Chat, transfer: Transfer) -> str:
+def _lines(chat: Chat, transfer: Transfer) -> list[str]:
+    """Return one line, and one for each member of a room that has not said no."""
     way = "to" if transfer.outgoing else "from"
-    return (
-        f"  {short(transfer)}  {transfer.name}  {size_text(transfer.size)}  {way} {chat.display_name(transfer.party)}  "
-        f"{state_text(transfer)}"
-    )
+    who = chat.display_name(other_side(transfer, chat.user_of))
+    if not transfer.outgoing and not is_personal(transfer):
+        who += f" in {chat.display_name(transfer.party)}"
+    first = f"  {short(transfer)}  {transfer.name}  {size_text(transfer.size)}  {way} {who}  {state_text(transfer)}"
+    return [
+        first,
+        *(
+            f"          {chat.display_name(other_side(each, chat.user_of))}  {state_text(each)}"
+            for each in transfer.receivers
+        ),
+    ]

@@ -298,6 +298,7 @@ class Transfer:
     in it. `done`, `size`: bytes. `path`: what we send, or where it is once it is done. `rate`: bytes per second of the
     last seconds, `eta_s`: seconds to the end, None while nobody knows. Times in Unix seconds.
     `reason`: why it ended, or why it does not go on just now (`offline`, `disk_full`, ...); a stable word.
+    `receivers`: of what we send to a room, how far each member is; `receiver`: of one of these, who that is.
     """
 
     position: int
@@ -317,6 +318,8 @@ class Transfer:
     changed_at: float
     rate: float = 0.0
     eta_s: float | None = None
+    receiver: UserId | None = None
+    receivers: tuple[Transfer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from p2pnode import PeerId, UserId, clean
+from p2pnode.chat.files.text import is_personal, other_side
 from p2pnode.chat.model import HALL, STRANGER, ChatEvent, FileChanged, MessageReceived, Party, StrangerChanged
 
 if TYPE_CHECKING:
@@ -42,8 +43,9 @@ def notice_of(event: ChatEvent, directory: Directory, own_name: str) -> Notice |
         transfer = event.transfer
         if event.progress or transfer.outgoing or transfer.state != "offered":
             return None
-        who = directory.display_name(transfer.party)
-        return Notice(transfer.party, clean(who, limit=80), clean(f"offers {transfer.name}", limit=MAX_TEXT))
+        who = directory.display_name(other_side(transfer, directory.user_of))
+        title = who if is_personal(transfer) else f"{who} in {directory.display_name(transfer.party)}"
+        return Notice(transfer.party, clean(title, limit=80), clean(f"offers {transfer.name}", limit=MAX_TEXT))
     if isinstance(event, StrangerChanged) and event.phase == "found":
         return Notice(STRANGER, "A stranger", "is there")
     return None

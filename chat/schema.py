@@ -337,9 +337,15 @@ _HANDED_OVER: Migration = (
         END""",
 )
 
+_ROOM_FILES: Migration = (
+    # parent: of what goes to one member of a room, the row of what goes to the room, which holds list and sources.
+    "ALTER TABLE files ADD COLUMN parent INTEGER NOT NULL DEFAULT 0",
+    "CREATE INDEX files_by_parent ON files (parent) WHERE parent != 0",
+)
+
 MIGRATIONS: tuple[Migration, ...] = (
     _FIRST, _SEEN, _SEARCH, _FILES, _MAIL, _STRANGERS, _KEEPING, _ROOMS, DEVICES, _GOSSIP, _NAMES, _HANDED_OVER,
-    CARRIED,
+    CARRIED, _ROOM_FILES,
 )  # fmt: skip
 
 

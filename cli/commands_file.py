@@ -33,7 +33,7 @@ def add(app: typer.Typer) -> None:
     """Register the commands."""
     file = typer.Typer(rich_markup_mode=None, no_args_is_help=True, epilog=examples("p2pnode file list"))
     file.command(
-        "send", epilog=examples("p2pnode file send alice photo.jpg", "p2pnode file send alice holiday/ --json")
+        "send", epilog=examples("p2pnode file send alice photo.jpg", "p2pnode file send '#garden' holiday/ --json")
     )(_send)
     file.command("list", epilog=examples("p2pnode file list", "p2pnode file list --json"))(_list)
     file.command("accept", epilog=examples("p2pnode file accept 3fa9c1", "p2pnode file accept --json"))(_accept)
@@ -50,7 +50,10 @@ def _send(
     follow: FollowOption = False,
     json: JsonOption = None,
 ) -> None:
-    """Offer a file or folder; stay while it moves. The node goes on by itself, also after a break."""
+    """Offer a file or folder to somebody, or to all in a #ROOM.
+
+    Stays while it moves. The node goes on by itself, also after a break.
+    """
     from p2pnode import parse_peer
     from p2pnode.api import file_types as t
 
@@ -102,6 +105,7 @@ def _list(ctx: typer.Context, json: JsonOption = None) -> None:
     for each in answer.files:
         way = "to" if each.direction == "out" else "from"
         rows.append((each.id[:6], each.name, size(each.size), f"{way} {each.with_name}", each.text))
+        rows += [("", "", "", f"  {one.name}", one.text) for one in each.receivers]
     invocation.emit(answer, *(table(rows) if answer.files else ["No files yet; send one: p2pnode file send PEER PATH"]))
 
 

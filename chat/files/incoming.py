@@ -19,7 +19,7 @@ from p2pnode.chat.files.records import Record
 from p2pnode.chat.files.wire import Answer, Offer, Withdraw
 from p2pnode.chat.limits import Buckets
 from p2pnode.chat.link import BROKEN
-from p2pnode.chat.model import FileChanged, FileState
+from p2pnode.chat.model import FileChanged, FileState, RoomId
 from p2pnode.chat.outbox import retry_delay
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ log = structlog.get_logger(__name__)
 # Chosen by us. An offer that is not over is a row of 1 KB and an object of as much.
 MAX_OFFERED = 256  # that wait for the user, in all
 MAX_OFFERED_PER_USER = 16
+MAX_OFFERED_PER_MEMBER = 2  # of a room's member who is no contact
+MAX_OFFERED_MEMBERS = 16  # of all of these
 MAX_ACTIVE = 64
 AT_ONCE = 4  # that are fetched at a time: 4 MiB of memory each, and the session's window
 PER_PEER = 2
@@ -51,29 +53,27 @@ class Incoming:
     async def offered(self, peer: PeerId, offer: Offer) -> Answer:
         """Judge an offer; what is shown to the user is on the disk before. Never raises what the peer can cause."""
         files, chat = self._files, self._files.chat
-        if offer.room:
-            return Answer(offer.id, "refused", "unknown_room")
         job = files.jobs.get((peer, offer.id))
         record = job.record if job is not None else await files.records.by_id(peer, offer.id)
         if record is not None:
             return _state_of(record, offer)
         if files.settings.downloads is None:
             return Answer(offer.id, "refused", "no_downloads")
-        if not chat.directory.is_known(peer):
+        known, room = chat.directory.is_known(peer), RoomId(offer.room) if offer.room else None
+        if room is not None:
+            hindrance = files.sharing.hindrance(room, peer)
+            if hindrance:
+                return Answer(offer.id, "waits", hindrance)
+        elif not known:
             return Answer(offer.id, "waits", "request_pending")
-        party = chat.directory.party_of(peer)
-        waiting = [
-            each.record for each in files.jobs.values() if each.record.state == "offered" and not each.record.outgoing
-        ]
-        of_user = sum(record.party == party for record in waiting)
-        if len(waiting) >= MAX_OFFERED or of_user >= MAX_OFFERED_PER_USER or not self._offers.take(party, files.now):
+        if not self._has_place(peer, known=known):
             return Answer(offer.id, "waits", "busy")
         now = chat.now_ms()
         record = Record(
             id=offer.id,
             author=peer,
             outgoing=False,
-            party=party,
+            party=room or chat.directory.party_of(peer),
             folder=offer.folder,
             name=safe_name(offer.name),
             size=offer.size,
@@ -93,10 +93,27 @@ class Incoming:
             log.error("offer_not_stored", reason=exc.code, why=exc.message)
             return Answer(offer.id, "waits", "storage")
         chat.emit(FileChanged(files.snapshot(job)))
-        if 0 < files.settings.auto_accept_bytes >= offer.size and self._active() < MAX_ACTIVE:
+        if known and 0 < files.settings.auto_accept_bytes >= offer.size and self._active() < MAX_ACTIVE:
             await self.accept(job)
             return Answer(offer.id, "accepted", "")
         return Answer(offer.id, "pending", "")
+
+    def _has_place(self, peer: PeerId, *, known: bool) -> bool:
+        """Whether one more offer of this device may wait for the user. Members of a room who are no contacts have few
+        places, and never take those of contacts."""
+        files, directory = self._files, self._files.chat.directory
+        authors = [
+            job.record.author
+            for job in files.jobs.values()
+            if job.record.state == "offered" and not job.record.outgoing
+        ]
+        party = directory.party_of(peer)
+        of_user = sum(directory.party_of(author) == party for author in authors)
+        if not known:
+            others = sum(not directory.is_known(author) for author in authors)
+            if of_user >= MAX_OFFERED_PER_MEMBER or others >= MAX_OFFERED_MEMBERS:
+                return False
+        return len(authors) < MAX_OFFERED and of_user < MAX_OFFERED_PER_USER and self._offers.take(party, files.now)
 
     async def withdrawn(self, peer: PeerId, frame: Withdraw) -> None:
         """The sender takes its offer back, or another device has it."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from p2pnode import PeerId
+from p2pnode import PeerId, UserId
 from p2pnode.chat.files.meter import Meter
 from p2pnode.chat.files.records import Record
-from p2pnode.chat.model import Transfer
+from p2pnode.chat.model import Party, Transfer
 
 __all__ = ["Job"]
 
@@ -31,20 +31,32 @@ class Job:
     task: asyncio.Task[None] | None = None
     moving: bool = False
     """Whether bytes flow just now."""
+    parent: Job | None = None
+    """What goes to a whole room, where this goes to one member of it."""
+    parts: dict[UserId, Job] = field(default_factory=dict)
+    """Of what goes to a room: one for each member."""
 
     def __post_init__(self) -> None:
         if self.done < 0:
             self.done = self.record.size if self.record.state == "done" else self.record.known
 
+    @property
+    def party(self) -> Party:
+        """The conversation that it belongs to."""
+        return self.parent.record.party if self.parent is not None else self.record.party
+
     def snapshot(self, now: float) -> Transfer:
         record = self.record
+        parts = tuple(part.snapshot(now) for part in self.parts.values())
         done = record.size if record.state == "done" else min(self.done, record.size)
+        if parts:
+            done = sum(part.done for part in parts) // len(parts)
         rate = self.meter.rate(now, self.done) if self.moving else 0.0
         return Transfer(
             position=record.position,
             id=record.id.hex(),
             outgoing=record.outgoing,
-            party=record.party,
+            party=self.party,
             author=record.author,
             name=record.name,
             folder=record.folder,
@@ -58,4 +70,6 @@ class Job:
             changed_at=record.changed_at / 1000,
             rate=rate,
             eta_s=(record.size - done) / rate if rate > 1.0 and record.state == "active" else None,
+            receiver=record.party if self.parent is not None and isinstance(record.party, UserId) else None,
+            receivers=parts,
         )

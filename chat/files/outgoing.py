@@ -29,7 +29,7 @@ from p2pnode.chat.files.wire import (
     root_of,
 )
 from p2pnode.chat.link import BROKEN
-from p2pnode.chat.model import FileChanged, FileState, Hall
+from p2pnode.chat.model import FileChanged, FileState, Hall, RoomId
 from p2pnode.chat.outbox import retry_delay
 
 if TYPE_CHECKING:
@@ -58,12 +58,12 @@ class Outgoing:
         self._untold: dict[PeerId, dict[bytes, str]] = {}
         self._answers: dict[PeerId, dict[bytes, Answer]] = {}
 
-    async def begin(self, party: UserId | PeerId, path: str) -> Job:
+    async def begin(self, party: UserId | PeerId | RoomId, path: str) -> Job:
         """Offer what is at `path`; it is on the disk when this returns. Raise as `Files.send`."""
         files, chat = self._files, self._files.chat
-        if chat.directory.state_of(party) == "blocked":
+        if not isinstance(party, RoomId) and chat.directory.state_of(party) == "blocked":
             raise PeerBlockedError("You have blocked this contact; unblock it to send files.")
-        if sum(job.record.outgoing for job in files.jobs.values()) >= MAX_OPEN:
+        if sum(job.record.outgoing and job.parent is None for job in files.jobs.values()) >= MAX_OPEN:
             raise sources.SourceError("too_many_transfers", f"{MAX_OPEN} transfers are not over yet; cancel some.")
         tree = await files.run(sources.look, path)
         now = chat.now_ms()
@@ -85,9 +85,10 @@ class Outgoing:
         )
         await files.records.add(record)
         # whoever is sent something may answer and send as well
-        contact = chat.directory.contact(party)
-        if contact is None or contact.state == "request":
-            await chat.add_contact(party)
+        if not isinstance(party, RoomId):
+            contact = chat.directory.contact(party)
+            if contact is None or contact.state == "request":
+                await chat.add_contact(party)
         job = Job(record)
         files.jobs[record.author, record.id] = job
         chat.emit(FileChanged(files.snapshot(job)))
@@ -106,7 +107,7 @@ class Outgoing:
                 job.devices[device] = "new"
                 self.poke(device)
         if not job.devices:
-            job.task = files.chat.start_task(self._address(job), "file-address")
+            job.task = files.chat.start_task(self.address(job), "file-address")
 
     async def resume_untold(self) -> None:
         for record, device in await self._files.records.untold():
@@ -147,6 +148,7 @@ class Outgoing:
         if state == "done" and record.taker is not None:
             telling[record.taker] = "told"
         await self._tell(job, telling)
+        await files.sharing.ended(job)
 
     async def taken(self, job: Job, taker: PeerId) -> None:
         """One device takes it: the others are told. Raise StorageError."""
@@ -184,8 +186,7 @@ class Outgoing:
                 files.note_reason(job, "pending" if answer.state == "pending" else "")
 
     def may_take(self, job: Job, peer: PeerId) -> bool:
-        """Whether the offer is for this device: a look-up named it, or it proved whose it is. (A room would ask its
-        list of members.)"""
+        """Whether the offer is for this device: a look-up named it, or it proved whose it is."""
         return peer in job.devices or job.record.party in (peer, self._files.chat.directory.party_of(peer))
 
     def answer_soon(self, peer: PeerId, answer: Answer) -> None:
@@ -218,7 +219,7 @@ class Outgoing:
         record.manifest_size, record.root = len(manifest), manifest_root(manifest)
         await files.records.prepared(record, manifest, rows)
         await files.change(job, "offered", "")
-        await self._address(job)
+        await self.address(job)
 
     async def _leaves(self, found: sources.Found) -> bytes:
         """Hash a file, in as many threads as the machine has processors, four at most."""
@@ -237,15 +238,16 @@ class Outgoing:
                 leaves += piece
         return leaves
 
-    async def _address(self, job: Job) -> None:
+    async def address(self, job: Job) -> None:
         """Find the devices of the other side, for as long as that takes."""
         files, chat, failures = self._files, self._files.chat, 0
         party = job.record.party
         if isinstance(party, Hall):
-            return  # nobody can offer to it yet
+            await files.sharing.spread(job)
+            return
         while not job.record.ended:
             await self._add_devices(job, chat.directory.devices_of(party))
-            if isinstance(party, PeerId):
+            if isinstance(party, PeerId) or (job.parent is not None and job.devices):
                 return
             devices, reason = await chat.resolver.devices(party)
             await self._add_devices(job, devices)
@@ -325,7 +327,7 @@ class Outgoing:
                 self._untold.get(peer, {}).pop(offer, None)
                 await self._told(peer, offer)
             for job in self._to_offer(peer):
-                await talk.say(_offer(job.record))
+                await talk.say(_offer(job))
                 answer = await self._heard(talk, job.record.id)
                 if job.devices.get(peer) in ("new", "waits"):
                     job.devices[peer] = "pending"  # whatever it says next
@@ -370,9 +372,10 @@ def _entry(found: sources.Found, root: bytes) -> Entry:
     return Entry(found.path, found.size, root)
 
 
-def _offer(record: Record) -> Offer:
+def _offer(job: Job) -> Offer:
+    record, room = job.record, job.party.raw if isinstance(job.party, RoomId) else b""
     return Offer(
-        record.id, b"", record.folder, record.name, record.size, record.count, record.manifest_size, record.root
+        record.id, room, record.folder, record.name, record.size, record.count, record.manifest_size, record.root
     )
 
 

@@ -18,16 +18,19 @@ KEPT = 1000  # ended transfers that stay in the list; older ones are forgotten
 
 _COLUMNS = (
     "position, id, author, outgoing, kind, key, taker, folder, name, size, count, manifest_size, root, source, place,"
-    " state, reason, known, created_at, changed_at"
+    " state, reason, known, created_at, changed_at, parent"
 )
 
 
+# The row that holds list and sources of another: itself, or what goes to the whole room.
+_HOLDER = "(SELECT CASE parent WHEN 0 THEN position ELSE parent END FROM files WHERE position = ?)"
+_MANIFEST = f"SELECT manifest FROM files WHERE position = {_HOLDER}"  # noqa: S608 - our own texts
 _BY_POSITION = f"SELECT {_COLUMNS} FROM files WHERE position = ?"  # noqa: S608 - our own texts
 
 
 @dataclass(slots=True)
 class Record:
-    """A row of `files`. Times in Unix milliseconds."""
+    """A row of `files`. Times in Unix milliseconds. `parent`: the row of a room's, where this goes to one member."""
 
     id: bytes
     author: PeerId
@@ -48,6 +51,7 @@ class Record:
     known: int = 0
     taker: PeerId | None = None
     position: int = 0
+    parent: int = 0
 
     @property
     def ended(self) -> bool:
@@ -78,11 +82,11 @@ class FileRecords:
             taker = None if record.taker is None else record.taker.raw
             cursor = connection.execute(
                 f"INSERT INTO files ({_COLUMNS.removeprefix('position, ')})"  # noqa: S608 - our own texts
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     record.id, record.author.raw, record.outgoing, kind, key, taker, record.folder, record.name,
                     record.size, record.count, record.manifest_size, record.root, record.source, record.place,
-                    record.state, record.reason, record.known, record.created_at, record.changed_at,
+                    record.state, record.reason, record.known, record.created_at, record.changed_at, record.parent,
                 ),
             )  # fmt: skip
             connection.execute(
@@ -130,7 +134,7 @@ class FileRecords:
         """Return the list of one; None while it is not here."""
 
         def operation(connection: sqlite3.Connection) -> bytes | None:
-            row = connection.execute("SELECT manifest FROM files WHERE position = ?", (position,)).fetchone()
+            row = connection.execute(_MANIFEST, (position,)).fetchone()
             return row[0] if row is not None else None
 
         return await self._database.read(operation)
@@ -140,7 +144,8 @@ class FileRecords:
 
         def operation(connection: sqlite3.Connection) -> Source:
             row = connection.execute(
-                "SELECT path, size, stamp, leaves FROM file_sources WHERE file = ? AND number = ?", (position, number)
+                f"SELECT path, size, stamp, leaves FROM file_sources WHERE file = {_HOLDER} AND number = ?",  # noqa: S608
+                (position, number),
             ).fetchone()
             if row is None:
                 raise NotFoundError("There is no such file.")
@@ -188,8 +193,12 @@ class FileRecords:
         return await self._select("state NOT IN ('done', 'refused', 'failed', 'cancelled') ORDER BY position")
 
     async def newest(self, limit: int) -> list[Record]:
-        """Return the newest, newest first."""
-        return await self._select("1 ORDER BY position DESC LIMIT ?", limit)
+        """Return the newest, newest first, without what goes to single members of a room."""
+        return await self._select("parent = 0 ORDER BY position DESC LIMIT ?", limit)
+
+    async def parts(self, position: int) -> list[Record]:
+        """Return what goes to the single members of a room."""
+        return await self._select("parent = ? AND parent != 0 ORDER BY position", position)
 
     async def by_id(self, author: PeerId, offer: bytes) -> Record | None:
         """Return the one of this id; ids are chosen by their author."""
@@ -225,9 +234,9 @@ def _saving(record: Record) -> Any:
 
 def _record(row: Sequence[Any]) -> Record:
     (position, offer, author, outgoing, kind, key, taker, folder, name, size, count, manifest_size, root, source,
-     place, state, reason, known, created_at, changed_at) = row  # fmt: skip
+     place, state, reason, known, created_at, changed_at, parent) = row  # fmt: skip
     return Record(
         offer, PeerId(author), bool(outgoing), party_from_columns(kind, key), bool(folder), name, size, count,
         manifest_size, root, state, created_at, changed_at, source, place, reason, known,
-        None if taker is None else PeerId(taker), position,
+        None if taker is None else PeerId(taker), position, parent,
     )  # fmt: skip

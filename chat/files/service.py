@@ -39,11 +39,12 @@ from p2pnode.chat.files.incoming import Incoming
 from p2pnode.chat.files.jobs import Job
 from p2pnode.chat.files.outgoing import Outgoing
 from p2pnode.chat.files.records import FileRecords, Record
+from p2pnode.chat.files.sharing import Sharing
 from p2pnode.chat.files.talk import Talk
 from p2pnode.chat.files.uploads import Uploads
 from p2pnode.chat.files.wire import FILE_PROTOCOL, Answer, Offer, Want, Withdraw
 from p2pnode.chat.link import BROKEN
-from p2pnode.chat.model import FileChanged, FileState, Hall, Party, Transfer
+from p2pnode.chat.model import FileChanged, FileState, Hall, Party, RoomId, Transfer
 from p2pnode.chat.ports import Cancel, SessionPort, StreamPort
 from p2pnode.chat.protocol import Hello
 
@@ -83,6 +84,7 @@ class Files:
         self.outgoing = Outgoing(self)
         self.uploads = Uploads(self)
         self.incoming = Incoming(self)
+        self.sharing = Sharing(self)
         self._disk = asyncio.Semaphore(DISK_AT_ONCE)
         self._streams: dict[PeerId, int] = {}
         self._unsubscribe: Cancel | None = None
@@ -93,9 +95,10 @@ class Files:
     async def start(self) -> None:
         """Go on with what is not over. Raise StorageError."""
         for record in await self.records.unended():
-            job = Job(record)
-            self.jobs[record.author, record.id] = job
-            if record.outgoing:
+            self.jobs[record.author, record.id] = Job(record)
+        await self.sharing.load()
+        for job in list(self.jobs.values()):
+            if job.record.outgoing:
                 await self.outgoing.resume(job)
             else:
                 self.incoming.resume(job)
@@ -118,14 +121,18 @@ class Files:
     # what applications call
 
     async def send(self, party: Party, path: str, *, addresses: Sequence[Address] = ()) -> Transfer:
-        """Offer a file or a folder to somebody. It is looked through in the background; the state says how far it is.
+        """Offer a file or a folder to somebody, or to each member of a room. It is looked through in the background;
+        the state says how far it is.
 
         `addresses`: where the other was said to be.
 
-        Raise InvalidPeerError, PeerBlockedError, SourceError (`no_such_file`, `too_large`, ...), StorageError.
+        Raise InvalidPeerError, PeerBlockedError, NotFoundError (not in that room), SourceError (`no_such_file`,
+        `too_large`, ...), StorageError.
         """
+        if isinstance(party, RoomId):
+            return self.snapshot(await self.sharing.begin(party, path))
         if isinstance(party, Hall):
-            raise InvalidPeerError("A file goes to one person: name somebody.")
+            raise InvalidPeerError("A file goes to a person or a room: name one.")
         if party in (self.chat.node.user_id, self.chat.node.peer_id):
             raise InvalidPeerError("That is your own id; name somebody else's.")
         if addresses:
@@ -163,11 +170,11 @@ class Files:
         """Return the newest, oldest first, those that are not over in any case."""
         records = {record.position: record for record in await self.records.newest(limit)}
         records |= {job.record.position: job.record for job in self.jobs.values()}
-        return [self._shown(records[position]) for position in sorted(records)]
+        return [await self._shown(records[position]) for position in sorted(records) if not records[position].parent]
 
     async def transfer(self, name: str) -> Transfer:
         """Return one by its id or the id's first characters. Raise NotFoundError, InvalidPeerError."""
-        return self._shown(await self._pick(name, lambda _record: True))
+        return await self._shown(await self._pick(name, lambda _record: True))
 
     # what the halves share
 
@@ -234,9 +241,11 @@ class Files:
         with contextlib.suppress(StorageError):  # the database is closed: what is in the file is a little older
             self.records.save_later(job.record)
 
-    def _shown(self, record: Record) -> Transfer:
-        job = self.jobs.get((record.author, record.id))
-        return self.snapshot(job if job is not None else Job(record))
+    async def _shown(self, record: Record) -> Transfer:
+        job = self.jobs.get((record.author, record.id)) or Job(record)
+        if isinstance(record.party, RoomId) and record.outgoing and not job.parts:
+            await self.sharing.load_parts(job)
+        return self.snapshot(job)
 
     def _job(self, record: Record) -> Job:
         return self.jobs.get((record.author, record.id)) or Job(record)
@@ -250,7 +259,7 @@ class Files:
             if not found:
                 raise NotFoundError(f"There is no file {name[:40]!r}; `file list` shows all.")
         else:
-            found = [job.record for job in self.jobs.values()]
+            found = [job.record for job in self.jobs.values() if job.parent is None]
         fitting = [record for record in found if fits(record)]
         if len(fitting) == 1:
             return fitting[0]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from p2pnode.chat.model import Transfer
+from collections import Counter
+from collections.abc import Callable, Sequence
 
-__all__ = ["explained", "remark", "short", "size_text", "state_text"]
+from p2pnode import PeerId, UserId
+from p2pnode.chat.model import Party, RoomId, Transfer
+
+__all__ = ["explained", "is_personal", "other_side", "remark", "short", "size_text", "state_text"]
 
 REASONS = {
     "pending": "waits for the other side to accept it",
@@ -32,6 +36,7 @@ REASONS = {
     "too_many_files": "the folder holds too many files; pack it first",
     "too_deep": "its folders are too deep or its paths too long",
     "expired": "nobody answered for a week",
+    "not_member": "no member of the room any more",
     "taken": "another device of yours took it",
     "withdrawn": "the sender took it back",
 }
@@ -61,6 +66,8 @@ def size_text(count: float) -> str:
 
 def state_text(transfer: Transfer) -> str:
     """Return the state in some words, with progress, rate and time to go."""
+    if transfer.receivers:
+        return _together(transfer.receivers)
     why = explained(transfer)
     if transfer.state == "active":
         share = f"{100 * transfer.done // max(1, transfer.size)} %"
@@ -71,9 +78,20 @@ def state_text(transfer: Transfer) -> str:
     return transfer.state + (f": {why}" if why else "")
 
 
+def _together(receivers: Sequence[Transfer]) -> str:
+    """Return how far the members of a room are, in some words."""
+    states = Counter(each.state for each in receivers)
+    words = {"active": "fetching it", "refused": "refused", "failed": "failed", "cancelled": "left out"}
+    notes = [f"{states[state]} {word}" for state, word in words.items() if states[state]]  # type: ignore[index]
+    return ", ".join([f"{states['done']} of {len(receivers)} have it", *notes])
+
+
 def remark(transfer: Transfer, name: str) -> str | None:
-    """Return the line that a change of state is worth in a conversation with `name`; None: none."""
-    what, mark = _what(transfer), short(transfer)
+    """Return the line that a change of state is worth in a conversation with `name` (in a room: who offers it, or is
+    offered it); None: none."""
+    if transfer.receivers:
+        return None  # each receiver has its line
+    what, mark, whom = _what(transfer), short(transfer), "you" if is_personal(transfer) else "the room"
     why = explained(transfer)
     if transfer.state == "offered" and transfer.reason == "request_pending":
         return f"  ({transfer.name} for {name}: {why})"
@@ -85,7 +103,7 @@ def remark(transfer: Transfer, name: str) -> str | None:
         }
     else:
         lines = {
-            "offered": f"* {name} offers you {what}; \\file accept {mark} or \\file refuse {mark}.",
+            "offered": f"* {name} offers {whom} {what}; \\file accept {mark} or \\file refuse {mark}.",
             "done": f"* {what} is here: {transfer.path}",
             "failed": f"! {what} of {name} did not come: {why}.",
             "cancelled": f"* {name} took back {what}."
@@ -95,6 +113,20 @@ def remark(transfer: Transfer, name: str) -> str | None:
         if transfer.state == "active" and transfer.reason in ("disk_full", "storage"):
             return f"! {what} of {name}: {why}."
     return lines.get(transfer.state)
+
+
+def is_personal(transfer: Transfer) -> bool:
+    """Whether it is between two people, and not for a room."""
+    return not isinstance(transfer.party, RoomId)
+
+
+def other_side(transfer: Transfer, user_of: Callable[[PeerId], UserId | None]) -> Party:
+    """Return whom it goes to or comes from: in a room one member, where it is about one."""
+    if is_personal(transfer):
+        return transfer.party
+    if transfer.outgoing:
+        return transfer.receiver or transfer.party
+    return user_of(transfer.author) or transfer.author
 
 
 def _what(transfer: Transfer) -> str:

@@ -97,6 +97,7 @@ class Rooms:
             room = self.rooms[row.id] = Room(self, row)
             if row.state == "joined":
                 await room.load()
+            self.chat.files.sharing.members_changed(row.id)
         await self.invitations.start()
         self._unsubscribe = self.chat.node.subscribe(self._node_event)
         self.chat.node.handle(ROOM_PROTOCOL, self.lines.serve)
@@ -282,9 +283,11 @@ class Rooms:
                 room.exchange.neighbours.remove(peer)
                 self.send(peer, No(room.id.raw, "not_member"))
         self.meeting.look(room)
+        self.chat.files.sharing.members_changed(room.id)
 
     def ended(self, room: Room) -> None:
         """We left, or were removed."""
+        self.chat.files.sharing.members_changed(room.id)
         self.finding.withdraw(room.row)
         room.exchange.neighbours.all.clear()
 

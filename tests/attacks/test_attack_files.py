@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import unicodedata
@@ -12,10 +13,13 @@ from typing import Any
 import pytest
 from support.chat_fakes import FakeWorld, Person, befriend, until
 from support.files import MiB, content, downloads, last, person, reached, stop
+from support.rooms import eventually
 
+from p2pnode import P2PError
 from p2pnode.chat.files import wire
-from p2pnode.chat.files.incoming import MAX_OFFERED_PER_USER
+from p2pnode.chat.files.incoming import MAX_OFFERED_MEMBERS, MAX_OFFERED_PER_USER
 from p2pnode.chat.files.talk import Talk
+from p2pnode.chat.model import RoomId
 from p2pnode.simulations.virtual import VirtualLoop
 
 ID = bytes(range(16))
@@ -288,3 +292,98 @@ def test_x3_what_was_offered_to_somebody_else_is_not_given(tmp_path: Path) -> No
         await stop(alice, bob, mallory)
 
     VirtualLoop().run(main())
+
+
+async def in_a_room(tmp_path: Path, world: FakeWorld, *others: Person) -> tuple[Person, RoomId]:
+    """A victim that takes files of contacts unasked, in an open room with the others, who are strangers."""
+    victim = await person(world, "victim", tmp_path / "v", auto=1 << 30).start()
+    room = (await victim.chat.rooms.create("garden", open=True)).id
+    for other in others:
+        await other.chat.rooms.join("garden")
+    await eventually(lambda: victim.chat.rooms.rooms[room].info().members == len(others) + 1)
+    return victim, room
+
+
+def to_room(room: bytes, count: int) -> list[wire.Offer]:
+    manifest = wire.encode_manifest([entry(("x",), b"")])
+    root, size = wire.manifest_root(manifest), len(manifest)
+    return [wire.Offer(os.urandom(16), room, False, "x", 0, 1, size, root) for _ in range(count)]
+
+
+def test_x3_members_of_a_room_who_are_no_contacts_have_few_places(tmp_path: Path) -> None:
+    """Strangers in an open room: two offers of each wait, 16 of all; none is taken unasked, contacts still get in."""
+
+    async def main() -> None:
+        world = FakeWorld()
+        (tmp_path / "m").mkdir()
+        crowd = []
+        for number in range(10):
+            one = Mallory(world, f"mallory{number}", tmp_path / "m" / f"{number}.db")
+            await one.start()
+            crowd.append(one)
+        victim, room = await in_a_room(tmp_path, world, *crowd)
+        said = [answer for one in crowd for answer in await one.say(victim, *to_room(room.raw, 10))]
+        answers = [answer for answer in said if isinstance(answer, wire.Answer)]
+        waiting = len(victim.chat.files.jobs)
+        print(f"of {len(answers)} offers of {len(crowd)} strangers {waiting} are shown")
+        assert waiting == MAX_OFFERED_MEMBERS
+        assert {answer.state for answer in answers} == {"pending", "waits"}
+        assert {answer.code for answer in answers} == {"", "busy"}
+        friend = Mallory(world, "friend", tmp_path / "m" / "friend.db")
+        await friend.start()
+        await befriend(friend, victim)
+        assert [a.state for a in await friend.say(victim, *to_room(b"", 1)) if isinstance(a, wire.Answer)] == [
+            "accepted"
+        ]
+        await stop(victim, friend, *crowd)
+
+    VirtualLoop().run(main(), until=600)
+
+
+@pytest.mark.parametrize("who", ["outsider", "removed", "blocked", "unknown room"])
+def test_x3_who_is_not_in_the_room_offers_nothing_there(who: str, tmp_path: Path) -> None:
+    """Somebody outside, removed or blocked, or a room that nobody knows: nothing is shown."""
+
+    async def main() -> None:
+        world = FakeWorld()
+        (tmp_path / "m").mkdir()
+        mallory = Mallory(world, "mallory", tmp_path / "m" / "chat.db")
+        await mallory.start()
+        victim, room = await in_a_room(tmp_path, world, *([mallory] if who in ("removed", "blocked") else []))
+        target = bytes(32) if who == "unknown room" else room.raw
+        if who == "removed":
+            await victim.chat.rooms.remove(room, mallory.node.user_id)
+        elif who == "blocked":
+            await victim.chat.block(mallory.node.user_id)
+        with contextlib.suppress(P2PError):
+            for said in await mallory.say(victim, *to_room(target, 3)):
+                assert said is None or (isinstance(said, wire.Answer) and said.code == "unknown_room")
+        assert not victim.chat.files.jobs
+        await stop(victim, mallory)
+
+    VirtualLoop().run(main(), until=600)
+
+
+def test_x3_what_was_offered_to_a_room_is_given_to_members_only(tmp_path: Path) -> None:
+    """Who was removed, or takes the id of another member's offer, gets nothing."""
+
+    async def main() -> None:
+        world = FakeWorld()
+        (tmp_path / "m").mkdir()
+        mallory = Mallory(world, "mallory", tmp_path / "m" / "chat.db")
+        await mallory.start()
+        other = await person(world, "other", tmp_path / "o").start()
+        owner, room = await in_a_room(tmp_path, world, mallory, other)
+        (tmp_path / "x").write_bytes(b"secret")
+        await owner.chat.files.send(room, str(tmp_path / "x"))
+        await until(other, reached(other, "x", "offered"))
+        [whole] = [job for job in owner.chat.files.jobs.values() if job.parts]
+        others, own = (whole.parts[one.node.user_id].record.id for one in (other, mallory))
+        for offer_id in (others, whole.record.id):
+            assert await mallory.say(owner, wire.Want(offer_id, True, 0, 0)) == [wire.Withdraw(offer_id, "cancelled")]
+        await owner.chat.rooms.remove(room, mallory.node.user_id)
+        await asyncio.sleep(1.0)
+        assert await mallory.say(owner, wire.Want(own, True, 0, 0)) == [wire.Withdraw(own, "cancelled")]
+        await stop(owner, mallory, other)
+
+    VirtualLoop().run(main(), until=600)

@@ -54,7 +54,7 @@ def test_file_typed_to_a_name_to_the_conversation_and_accepted(tmp_path: Path) -
     ("line", "answer"),
     [
         (r"\file", "* No files yet; \\file NAME PATH sends one."),
-        (r"\file x.txt", "! A file goes to one person: \\file NAME PATH, or \\chat NAME before."),
+        (r"\file x.txt", "! A file goes to a person or a room: \\file NAME PATH, or \\chat NAME before."),
         (r"\file bob /nowhere/x", "! There is no file '/nowhere/x'."),
         (r"\file accept", "! Nothing is offered."),
         (r"\file accept zz", "! 'zz' is no id of a file: 4 to 32 hex digits, as `file list` shows."),

@@ -44,6 +44,15 @@ def test_rooms_by_commands(tmp_path: Path) -> None:
             ("owner", "member", True),
             ("member", "member", True),
         ]
+        (tmp_path / "plan.txt").write_text("dig")
+        offered = alice.cli("file", "send", "#garden", str(tmp_path / "plan.txt"), "--wait", "3", "--json", timeout=60)
+        assert offered.code == 0, offered.out + offered.err
+        assert (offered.json["room"], offered.json["receivers"][0]["user"]) == (made.json["id"], bob.user)
+        bob.wait_event(lambda e: e["event"] == "file" and e["state"] == "offered" and e["to"] == made.json["id"])
+        accepted = bob.cli("file", "accept", "--json", timeout=60)
+        assert (accepted.code, accepted.json["state"]) == (0, "done"), accepted.out + accepted.err
+        assert Path(accepted.json["path"]).read_text() == "dig"
+        eventually(lambda: "1 of 1 have it" in alice.cli("file", "list").out, what="the sender sees who has it")
         removed = alice.cli("rooms", "remove", "garden", bob.user, "--json")
         assert removed.json["members"] == 1
         bob.wait_event(lambda e: e["event"] == "room" and e["state"] == "removed")
