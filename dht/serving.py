@@ -78,6 +78,10 @@ class Serving:
             self._roles[overlay].joined(self._network.monotonic())
             self._wake[overlay].set()
 
+    def reached(self, overlay: Overlay) -> bool:
+        """Whether strangers reach us there, so that we serve, or could."""
+        return overlay in self._members.serving or (overlay in self._roles and self._roles[overlay].serves)
+
     def unreachable(self, *, is_ipv6: bool) -> bool:
         """Whether nodes of the public realm tried to reach us and did not; False also where nobody has tried yet."""
         return self._roles[Overlay.of(Realm.PUBLIC, is_ipv6=is_ipv6)].refuted
@@ -181,8 +185,9 @@ class Serving:
             if wake.is_set():  # something changed meanwhile, of which this check may have seen nothing
                 role.hurry(self._network.monotonic())
             log.info("dht_dial_back", overlay=overlay.label, evidence=evidence.value, serves=role.serves)
-            began = role.serves and overlay not in self._members.serving
+            before = overlay in self._members.serving
             self._set(overlay, role.serves)
+            began = overlay in self._members.serving and not before
             if self.on_checked is not None:
                 self.on_checked()
             if began:  # our frames say so from now on: the nearest, who name us to others, should know at once
@@ -190,7 +195,8 @@ class Serving:
                     self._protocol.start_call(contact.address, NodeId(contact.id), Ping(), on_done=ignore)
 
     def _set(self, overlay: Overlay, serves: bool) -> None:
-        """Serve in this overlay from now on, or no longer. Others notice with the next message."""
+        """Serve in this overlay from now on, or no longer. Others notice with the next message. A guest never does."""
+        serves = serves and not self._settings.guest
         if (overlay in self._members.serving) == serves:
             return
         before = overlay.realm in self.realms

@@ -26,6 +26,8 @@ class DhtSettings:
     """Node-disjoint paths of a lookup: one liar leads at most one of them astray."""
     serve: frozenset[Realm] = frozenset({Realm.LOOPBACK, Realm.PRIVATE})
     """Realms in which this node says that it serves, and so enters others' tables."""
+    guest: bool = False
+    """Ask others, and serve nobody in any realm: what will be gone in minutes is no holder, and no place in a table."""
     allow_documentation: bool = False
     """Treat documentation networks as public: laboratories only."""
     read_quorum: int = 5

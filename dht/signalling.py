@@ -163,9 +163,9 @@ class Signalling:
         """The realms in which this node serves: enters others' tables, stores, forwards, dials back."""
         return self._serving.realms
 
-    def serves(self, realm: Realm, *, is_ipv6: bool) -> bool:
-        """Whether this node serves in a realm by one address family."""
-        return Overlay.of(realm, is_ipv6=is_ipv6) in self._members.serving
+    def reached(self, realm: Realm, *, is_ipv6: bool) -> bool:
+        """Whether strangers reach this node in a realm by one address family: it serves there, unless it is a guest."""
+        return self._serving.reached(Overlay.of(realm, is_ipv6=is_ipv6))
 
     @property
     def on_serving(self) -> Callable[[Realm, bool], None] | None:

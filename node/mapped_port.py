@@ -59,7 +59,7 @@ class MappingDht(Protocol):
     def check_again(self, *, is_ipv6: bool) -> None:
         """Check soon whether we can be reached."""
 
-    def serves(self, realm: Realm, *, is_ipv6: bool) -> bool:
+    def reached(self, realm: Realm, *, is_ipv6: bool) -> bool:
         """Whether strangers can reach us where we send from."""
 
 
@@ -171,7 +171,7 @@ class MappedPort:
         if lease is None or self._mapper is None:
             return PortMappingStatus(state, reason, gateway=self.gateway.ip, internal=str(self.internal))
         external = self.believed or Address(lease.grant.ip or "0.0.0.0", lease.grant.port)
-        if self._is_ipv6 and self._dht.serves(Realm.PUBLIC, is_ipv6=True):
+        if self._is_ipv6 and self._dht.reached(Realm.PUBLIC, is_ipv6=True):
             state, reason = "believed", "Nodes dialled this address."
         left = max(0.0, lease.expires_at - self._network.monotonic())
         return PortMappingStatus(

@@ -32,7 +32,7 @@ class Membership:
         return self.wire.foreign if isinstance(self.wire, SealedNetwork) else 0
 
     def _serves(self) -> frozenset[Realm]:
-        if self._settings.relay_only:
+        if self._settings.relay_only or self._settings.guest:
             return frozenset()  # who serves is in others' tables, its id beside its address
         return frozenset(Realm) if self._settings.role == "bootstrap" else frozenset({Realm.LOOPBACK, Realm.PRIVATE})
 
@@ -45,5 +45,6 @@ class Membership:
             record_file=settings.record_file,
             serve=self._serves(),
             dial_back=not settings.relay_only,
+            guest=settings.guest,
             allow_documentation=settings.allow_documentation,
         )

@@ -166,7 +166,7 @@ class Reaching:
         self._look.set()
         self.port_mapping.look()
         self._changed()
-        self._links.server.serve_if(any(self._dht.serves(Realm.PUBLIC, is_ipv6=each) for each in (False, True)))
+        self._links.server.serve_if(any(self._dht.reached(Realm.PUBLIC, is_ipv6=each) for each in (False, True)))
 
     # Datagrams
 
@@ -309,7 +309,7 @@ class Reaching:
         own = self._own_addresses()
         if self._links.blocked or not any(address.is_ipv6 is is_ipv6 for address in own.get(Realm.PUBLIC, ())):
             return False
-        if self._dht.serves(Realm.PUBLIC, is_ipv6=is_ipv6):
+        if self._dht.reached(Realm.PUBLIC, is_ipv6=is_ipv6):
             return True
         known = {overlay.is_ipv6 for overlay in self._dht.overlays(Realm.PUBLIC)} or {is_ipv6}  # who could have tried
         return is_ipv6 in known and not self._dht.unreachable(is_ipv6=is_ipv6) and not own.get(Realm.PRIVATE)

@@ -46,6 +46,8 @@ class NodeSettings:
     """Bytes per second that are relayed for all others together; one address block gets a quarter at most."""
     record_file: str = ""
     """SQLite file in which records stored for others survive a restart; empty: in memory only."""
+    guest: bool = False
+    """Serve nobody in the DHT: for nodes that live for minutes."""
     role: str = "peer"
     """`peer` or `bootstrap` (serves the DHT in every realm from the start)."""
     idle_timeout: float = 300.0
@@ -70,5 +72,7 @@ class NodeSettings:
             raise ValueError("relay_bandwidth is at least 100,000 bytes per second; relay=False relays nothing")
         if self.relay_only and self.role == "bootstrap":
             raise ValueError("a bootstrap node has to be reached: it cannot be relay_only")
+        if self.guest and self.role == "bootstrap":
+            raise ValueError("a bootstrap node serves: it cannot be a guest")
         if self.idle_timeout <= 0:
             raise ValueError("idle_timeout must be positive")

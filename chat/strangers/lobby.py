@@ -12,7 +12,16 @@ from p2pnode.chat.limits import prefix_of
 __all__ = ["Acquaintances", "Candidates", "Patience"]
 
 # Chosen by us.
-AGAIN_S = {"busy": 1.0, "taken": 8.0, "crossing": 1.0, "failed": 20.0, "again": 20.0, "later": 60.0, "clock": 300.0}
+AGAIN_S = {
+    "unasked": 0.0,  # somebody else had our seat first
+    "busy": 0.4,  # a question takes a tenth of a second mostly
+    "crossing": 1.0,
+    "taken": 2.0,  # one seat of five is given back, within two seconds; who keeps it is in no later listing
+    "failed": 20.0,
+    "again": 20.0,
+    "later": 60.0,
+    "clock": 300.0,
+}
 """How long somebody is left alone, by how it went; others: 10 s."""
 MAX_TRIED = 512  # about 150 bytes each
 KEPT = 8  # partners that are not met again at once ...
@@ -23,16 +32,25 @@ MAX_BLOCKS = 512  # about 200 bytes each
 
 
 class Candidates:
-    """Of one throw-away node."""
+    """Of one throw-away node: who was in the lobby when it was read last, and how it went with whom was tried."""
 
     def __init__(self, own: PeerId) -> None:
         self._own = own
+        self._listed: list[PeerId] = []
         self._not_before: OrderedDict[PeerId, float] = OrderedDict()
 
-    def choose(self, listed: Iterable[PeerId], count: int, now: float, rng: random.Random) -> list[PeerId]:
-        """Return up to `count` of them at random, without those that were tried a moment ago."""
-        fit = [peer for peer in dict.fromkeys(listed) if peer != self._own and self._not_before.get(peer, 0.0) <= now]
-        return rng.sample(fit, min(count, len(fit)))
+    def listed(self, peers: Iterable[PeerId]) -> None:
+        """These say that they are free; what was said before counts no more."""
+        self._listed = [peer for peer in dict.fromkeys(peers) if peer != self._own]
+
+    def choose(self, now: float, rng: random.Random) -> PeerId | None:
+        """Draw one, whom no listing gives again before `tried` says how it went; nobody that was tried a moment ago."""
+        fit = [peer for peer in self._listed if self._not_before.get(peer, 0.0) <= now]
+        if not fit:
+            return None
+        peer = rng.choice(fit)
+        self._not_before[peer] = float("inf")
+        return peer
 
     def tried(self, peer: PeerId, how: str, now: float) -> None:
         """It came to nothing: `how` is the code of the answer, or `failed`."""

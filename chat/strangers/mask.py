@@ -30,13 +30,13 @@ log = structlog.get_logger(__name__)
 
 # Chosen by us.
 SAMPLE = 12  # of the lobby that is read at a time
-AT_ONCE = 3  # of those are dialled at the same time; they are asked one after the other
+AT_ONCE = 3  # of those are under way at the same time: dialled, then asked one after the other
 CONNECT_S = 5.0
 ASK_S = 5.0  # from the first card to both signatures
-WAIT_S = 2.5  # how long somebody waits while we ask another
+WAIT_S = {"wait": 2.5, "wait_briefly": 0.4}  # how long somebody waits while we ask another; a "no" takes 0.1 s mostly
 CARD_S = 3.0  # for the first frame of a stream
 LOOK_S = 0.25  # between two looks into the lobby, at first ...
-LOOK_MOST_S = 4.0  # ... and when it stays empty
+LOOK_MOST_S = 4.0  # ... and when nobody new is in it
 WAYS_TRIED = 4  # to join by once more
 WITHDRAW_S = 3.0  # until a node that is thrown away does not wait for the lobby any more
 LOBBY_LIFE_S = 120.0  # who vanishes is out of the lobby after that
@@ -73,6 +73,7 @@ class Mask:
         """The week of the only blinded id that this node shows: two of them would be known as one device's."""
         self._talk: Talk | None = None
         self._found: asyncio.Future[Talk] = asyncio.get_running_loop().create_future()
+        self._dials: set[asyncio.Task[None]] = set()
         self._one_question = asyncio.Lock()
         self._news = asyncio.Event()
         self._asked = 0
@@ -97,9 +98,10 @@ class Mask:
             return await self._found
         finally:
             self._open = False
-            for task in (listing, looking):
+            ending = [listing, looking, *self._dials]
+            for task in ending:
                 task.cancel()
-            await asyncio.gather(looking, listing, return_exceptions=True)
+            await asyncio.gather(*ending, return_exceptions=True)
             self._withdraw()
 
     async def stop(self, *, hurry: bool = False) -> None:
@@ -141,18 +143,33 @@ class Mask:
         return task
 
     async def _look(self) -> None:
+        """Read the lobby again and again, also while somebody is dialled and asked: what it says is old in a second."""
         network, pause = self.node.network, LOOK_S
         while True:
             listing = await self.node.topic(LOBBY, limit=SAMPLE, sample=True)
             if not listing.answered:
                 await self._join_again()
-            peers = [member.peer for member in listing.members if member.value[:1] == bytes((VERSION,))]
-            chosen = self._candidates.choose(peers, AT_ONCE, network.monotonic(), network.rng)
-            if chosen and self._seat.free:
-                await asyncio.gather(*(self._try(peer) for peer in chosen))
-                pause = LOOK_S
+            version = bytes((VERSION,))
+            self._candidates.listed(member.peer for member in listing.members if member.value[:1] == version)
+            pause = LOOK_S if self._go_on() else min(pause * 1.5, LOOK_MOST_S)
             await asyncio.sleep(pause * (0.5 + network.rng.random()))
-            pause = min(pause * 1.5, LOOK_MOST_S)
+
+    def _go_on(self) -> bool:
+        """Dial as many of those last listed as may be under way; whether there was one to dial."""
+        network, begun = self.node.network, False
+        while self._open and self._seat.taken is None and len(self._dials) < AT_ONCE:
+            peer = self._candidates.choose(network.monotonic(), network.rng)
+            if peer is None:
+                break
+            begun = True
+            dial = self._begin(self._try(peer))
+            self._dials.add(dial)
+            dial.add_done_callback(self._dialled)
+        return begun
+
+    def _dialled(self, dial: asyncio.Task[None]) -> None:
+        self._dials.discard(dial)
+        self._go_on()
 
     async def _join_again(self) -> None:
         """Nobody answers: perhaps our user's node has come to know somebody since we were made."""
@@ -169,9 +186,9 @@ class Mask:
         try:
             session = await self.node.connect(peer, timeout=CONNECT_S)
             async with self._one_question:
-                if self._is_lost(session) or not self._seat.ask(peer):
+                if self._is_lost(session):
                     return
-                how = await self._ask(session, peer)
+                how = await self._ask(session, peer) if self._seat.ask(peer) else "unasked"
         except BROKEN as exc:
             log.debug("stranger_failed", reason=type(exc).__name__)
         finally:
@@ -187,6 +204,8 @@ class Mask:
             async with asyncio.timeout(ASK_S):
                 if epoch_of(at) != self.epoch:
                     return "clock"  # the week has ended: another node takes over
+                # Of two connections that crossed meanwhile the one that stays: the other may end before we agree.
+                session = await self.node.connect(peer, timeout=ASK_S)
                 stream = await session.open_stream(RANDOM_PROTOCOL)
                 pipe = Pipe(stream)
                 key, card = self._card(at)
@@ -285,11 +304,11 @@ class Mask:
         if verdict == "take":
             self._wake()
             return None
-        if verdict != "wait":
+        if verdict not in WAIT_S:
             return verdict
         given: bool | None = None
         try:
-            async with asyncio.timeout(WAIT_S):
+            async with asyncio.timeout(WAIT_S[verdict]):
                 while (given := self._seat.given(peer)) is None:
                     await self._news.wait()
         except TimeoutError:
@@ -352,9 +371,10 @@ class Mask:
         return code
 
     def _wake(self) -> None:
-        """Whoever waits for the seat looks again."""
+        """Whoever waits for the seat looks again; while it is free, others are dialled."""
         self._news.set()
         self._news = asyncio.Event()
+        self._go_on()
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(_quietly(work), name="stranger-mask")

@@ -77,6 +77,7 @@ def throw_away_node(host: NodePort, *, relay_only: bool) -> MaskNode:
             portmap=False,
             relay_only=relay_only or settings.relay_only,
             relay=False,
+            guest=True,
             record_file="",
             role="peer",
         ),

@@ -1,9 +1,10 @@
 """Whom a throw-away node talks to, and what becomes of everybody else who asks. Pure.
 
-There is one seat. Who is free gives it to whoever asks first. Who is asking somebody itself lets others wait, but only
-those with a greater id than its own: everybody who waits has a greater id than whom it waits for, so no circle of
-waiting people can close. When two ask each other, the question of the smaller id counts. So of two who choose a third
-exactly one gets him, and the other hears at once that it has to look on.
+There is one seat. Who is free gives it to whoever asks first. Who is asking somebody itself lets others wait: those
+with a greater id than its own for as long as that takes, those with a smaller one for a moment only. A circle of people
+who wait for each other has one who waits for a greater id, and opens there. When two ask each other, the question of
+the smaller id counts. So of two who choose a third exactly one gets him, and the other hears soon that it has to look
+on.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from p2pnode import PeerId
 
 __all__ = ["Seat", "Verdict"]
 
-Verdict = Literal["take", "wait", "busy", "taken", "crossing"]
+Verdict = Literal["take", "wait", "wait_briefly", "busy", "taken", "crossing"]
 
 MAX_WAITING = 4
 
@@ -50,8 +51,8 @@ class Seat:
         return True
 
     def asked_by(self, peer: PeerId) -> Verdict:
-        """`take`: the seat is theirs now; `wait`: ask `given` again once our own question is answered; `busy`: we are
-        asking somebody."""
+        """`take`: the seat is theirs now; `wait`, `wait_briefly`: ask `given` again once our own question is answered;
+        `busy`: too many do."""
         if self.taken is not None:
             return "taken"
         if self.asking is None:
@@ -63,10 +64,10 @@ class Seat:
             self.asking, self.taken, self._ours = None, peer, False
             self._waiting.clear()
             return "take"
-        if self._own < peer and len(self._waiting) < MAX_WAITING:
-            self._waiting[peer] = None
-            return "wait"
-        return "busy"
+        if len(self._waiting) >= MAX_WAITING:
+            return "busy"
+        self._waiting[peer] = None
+        return "wait" if self._own < peer else "wait_briefly"
 
     def given(self, peer: PeerId) -> bool | None:
         """Whether the seat was given to somebody who waited: True theirs, False others', None: go on waiting."""

@@ -92,6 +92,8 @@ def test_last_partner_is_not_met_again_at_once_but_after_a_minute_when_nobody_el
             await met(one, other)
             first = mask_of(one).node.peer_id
             await asyncio.sleep(20)
+            thrown_away = {mask_of(person).node.peer_id for person in (one, other)}
+            assert not thrown_away & {contact.peer_id for contact in other.node.dht.known_contacts()}
             await one.strangers.next()
             await other.until("ended")
             parted = world.loop.time()

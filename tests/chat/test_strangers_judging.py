@@ -58,7 +58,9 @@ def test_who_waits_gets_the_seat_when_the_question_comes_to_nothing() -> None:
     assert seat.given(late) is False
     busy = Seat(late)
     assert busy.ask(own)
-    assert busy.asked_by(asked) == "busy"  # a smaller id never waits
+    assert busy.asked_by(asked) == "wait_briefly"  # a smaller id does not wait for long
+    busy.forget(asked)
+    assert busy.given(asked) is False
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -71,7 +73,7 @@ def test_any_circle_of_questions_ends_with_pairs(seed: int) -> None:
     asks = {peer: rng.choice([other for other in everybody if other != peer]) for peer in everybody}
     for peer, asked in asks.items():
         assert seats[peer].ask(asked)
-    waiting: set[PeerId] = set()
+    waiting: dict[PeerId, int] = {}  # how often it will look again
     todo = list(everybody)
     for _ in range(20_000):
         if not todo:
@@ -82,11 +84,13 @@ def test_any_circle_of_questions_ends_with_pairs(seed: int) -> None:
             given = seats[asked].given(peer)
         else:
             verdict = seats[asked].asked_by(peer)
-            given = None if verdict == "wait" else verdict == "take"
-        if given is None:
-            waiting.add(peer)
+            given = None if verdict.startswith("wait") else verdict == "take"
+            waiting[peer] = 20 if verdict == "wait_briefly" else 20_000
+        if given is None and waiting[peer]:
+            waiting[peer] -= 1
             todo.append(peer)
             continue
+        seats[asked].forget(peer)
         if not given:
             seats[peer].leave(asked, ours=True)
         elif not seats[peer].answered(asked):  # its seat was given to somebody else meanwhile
@@ -102,10 +106,19 @@ def test_candidates_are_others_and_those_tried_are_left_alone_for_a_while() -> N
     own, one, other = peers(3)
     candidates = Candidates(own)
     rng = random.Random(1)
-    assert set(candidates.choose([own, one, other, one], 3, 0.0, rng)) == {one, other}
-    candidates.tried(one, "taken", 0.0)
-    assert candidates.choose([own, one, other], 3, 1.0, rng) == [other]
-    assert len(candidates.choose([own, one, other], 3, 9.0, rng)) == 2
+    candidates.listed([own, one, other, one])
+    assert {candidates.choose(0.0, rng), candidates.choose(0.0, rng)} == {one, other}
+    candidates.listed([own, one, other])
+    assert candidates.choose(0.5, rng) is None  # both are under way
+    candidates.tried(one, "taken", 0.5)
+    assert candidates.choose(2.0, rng) is None
+    assert candidates.choose(3.0, rng) == one
+    candidates.tried(one, "taken", 3.0)
+    candidates.tried(other, "unasked", 3.0)
+    assert candidates.choose(3.0, rng) == other
+    candidates.tried(other, "unasked", 3.0)
+    candidates.listed([one])
+    assert candidates.choose(4.0, rng) is None  # who is not listed any more has gone
     for number in range(MAX_TRIED + 100):
         candidates.tried(NodeKey.generate(random.Random(number).randbytes).peer_id, "failed", 0.0)
     assert len(candidates._not_before) == MAX_TRIED

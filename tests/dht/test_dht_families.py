@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import pytest
 from support.dht_network import PUBLIC, DhtNode, make_node, stop_all
 
 from p2pnode.core.address import Realm
@@ -107,11 +108,30 @@ def test_who_can_be_reached_by_one_family_serves_in_that() -> None:
         await node.open("5.9.0.1", "2a00:9::1")
         await node.dht.bootstrap([both[0].contact])
         await asyncio.sleep(60)
-        assert not node.dht.serves(Realm.PUBLIC, is_ipv6=False)
-        assert node.dht.serves(Realm.PUBLIC, is_ipv6=True)
+        assert not node.dht.reached(Realm.PUBLIC, is_ipv6=False)
+        assert node.dht.reached(Realm.PUBLIC, is_ipv6=True)
         assert node.dht.unreachable(is_ipv6=False)
         assert any(node.key.node_id == contact.id for contact in six[2].dht._members.tables[IPV6])
         assert all(node.key.node_id != contact.id for other in both for contact in other.dht._members.tables[IPV4])
         await stop_all([*four, *six, *both, node])
+
+    run_virtual(main, delay=0.04)
+
+
+@pytest.mark.slow
+def test_guest_finds_out_that_strangers_reach_it_and_is_in_nobodys_table() -> None:
+    async def main(world: VirtualWorld) -> None:
+        others = [await start(world, "5.1.0.1")]
+        others += [await start(world, f"5.2.{i}.1", through=others) for i in range(9)]
+        guest = await start(world, "5.9.0.1", through=others[:1], settings=DhtSettings(serve=frozenset(), guest=True))
+        resident = await start(world, "5.9.1.1", through=others[:1], settings=DhtSettings())
+        await asyncio.sleep(60)
+        tables = {contact.id for other in others for contact in other.dht._members.tables[IPV4]}
+        assert guest.dht.reached(Realm.PUBLIC, is_ipv6=False)
+        assert not guest.dht.serving
+        assert guest.key.node_id not in tables
+        assert resident.dht.reached(Realm.PUBLIC, is_ipv6=False)
+        assert resident.key.node_id in tables
+        await stop_all([*others, guest, resident])
 
     run_virtual(main, delay=0.04)
