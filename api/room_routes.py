@@ -1,4 +1,4 @@
-"""Operations on rooms: make, join, list, invite, remove, leave. Messages go as to people: `POST /v1/messages`."""
+"""Operations on rooms and their members. Messages go as to people: `POST /v1/messages`."""
 
 from __future__ import annotations
 
@@ -60,6 +60,17 @@ async def remove(service: Service, request: t.RoomPerson) -> t.RoomInfo:
     return _info(await service.chat.rooms.remove(room, (await service.conversation(request.peer))[0]))
 
 
+async def make_owner(service: Service, request: t.RoomPerson) -> t.RoomInfo:
+    """Make a member an owner as well; only it can end that."""
+    room = service.chat.directory.resolve_room(request.room)
+    return _info(await service.chat.rooms.make_owner(room, (await service.conversation(request.peer))[0]))
+
+
+async def step_down(service: Service, request: t.RoomName) -> t.RoomInfo:
+    """Be a member only; the last owner cannot."""
+    return _info(await service.chat.rooms.step_down(service.chat.directory.resolve_room(request.room)))
+
+
 def _info(info: RoomInfo) -> t.RoomInfo:
     return t.RoomInfo(
         id=str(info.id),
@@ -82,4 +93,6 @@ ROUTES = [
     Route("GET", "/v1/rooms/members", "Members of a room", show_members, t.RoomName, t.RoomMembers),
     Route("POST", "/v1/rooms/invite", "Invite somebody", invite, t.RoomPerson, t.RoomInfo),
     Route("POST", "/v1/rooms/remove", "Remove somebody", remove, t.RoomPerson, t.RoomInfo),
+    Route("POST", "/v1/rooms/owner", "Make a member an owner", make_owner, t.RoomPerson, t.RoomInfo),
+    Route("POST", "/v1/rooms/step-down", "Own a room no longer", step_down, t.RoomName, t.RoomInfo),
 ]

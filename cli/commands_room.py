@@ -1,4 +1,4 @@
-"""Commands about rooms: create, join, leave, invite, remove, list, members."""
+"""Commands about rooms: create, join, leave, invite, remove, owner, step-down, list, members."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ def add(app: typer.Typer) -> None:
     rooms.command("leave", epilog=examples("p2pnode rooms leave garden"))(_leave)
     rooms.command("invite", epilog=examples("p2pnode rooms invite garden alice"))(_invite)
     rooms.command("remove", epilog=examples("p2pnode rooms remove garden alice"))(_remove)
+    rooms.command("owner", epilog=examples("p2pnode rooms owner garden alice"))(_owner)
+    rooms.command("step-down", epilog=examples("p2pnode rooms step-down garden"))(_step_down)
     rooms.command("list", epilog=examples("p2pnode rooms list", "p2pnode rooms list --json"))(_list)
     rooms.command("members", epilog=examples("p2pnode rooms members garden --json"))(_members)
     app.add_typer(rooms, name="rooms", help="Group chat: p2pnode send '#ROOM' TEXT writes, p2pnode history reads.")
@@ -69,7 +71,10 @@ def _join(ctx: typer.Context, room: RoomArgument, wait: WaitOption = None, json:
 
 
 def _leave(ctx: typer.Context, room: RoomArgument, json: JsonOption = None) -> None:
-    """Leave a room; what was written there stays in the history. Left already: forget it."""
+    """Leave a room; what was written there stays in the history.
+
+    Left already: forget it. The last owner who leaves makes somebody else one.
+    """
     from p2pnode.api import room_types as t
 
     invocation = invocation_of(ctx)
@@ -86,6 +91,21 @@ def _invite(ctx: typer.Context, room: RoomArgument, peer: PeerArgument, json: Js
 def _remove(ctx: typer.Context, room: RoomArgument, peer: PeerArgument, json: JsonOption = None) -> None:
     """Put somebody out of a room of yours: it goes on under a key that they do not get."""
     _person(ctx, "remove", room, peer, json, "is not any more in")
+
+
+def _owner(ctx: typer.Context, room: RoomArgument, peer: PeerArgument, json: JsonOption = None) -> None:
+    """Make a member of a room of yours an owner as well: only they can end that."""
+    _person(ctx, "owner", room, peer, json, "owns")
+
+
+def _step_down(ctx: typer.Context, room: RoomArgument, json: JsonOption = None) -> None:
+    """Own a room no longer, and stay in it; it needs another owner."""
+    from p2pnode.api import room_types as t
+
+    invocation = invocation_of(ctx)
+    invocation.config(json=json)
+    info = invocation.client().post("/v1/rooms/step-down", t.RoomInfo, t.RoomName(room))
+    invocation.emit(info, f"You do not own #{info.name} any more.")
 
 
 def _list(ctx: typer.Context, json: JsonOption = None) -> None:

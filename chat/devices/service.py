@@ -20,6 +20,7 @@ from p2pnode import (
     PeerId,
     SessionOpened,
     UserId,
+    decode_devices_untrusted,
 )
 from p2pnode.chat.devices import tables
 from p2pnode.chat.devices.linking import LINK_PROTOCOL, Linking
@@ -168,6 +169,17 @@ class Devices:
         self._told[peer] = session
         self._chat.start_task(self._tell(session, self._own), f"chat-devices {peer}")
 
+    def newest(self, user: UserId) -> KnownList | None:
+        """Return the newest list of a user's devices that we know."""
+        return self._own if user == self._chat.node.user_id else self._lists.of(user)
+
+    async def learn(self, user: bytes, value: bytes, signature: bytes) -> int:
+        """Take a list that somebody told; unsigned it is not believed. Return its number. Raise BadPacket."""
+        if signature:
+            found = KnownList.from_untrusted(Listed(user, value, signature), self._chat.now_ms())
+            await self._take(found)
+        return decode_devices_untrusted(value).number
+
     def listed(self, user: UserId, devices: tuple[PeerId, ...]) -> tuple[PeerId, ...]:
         """Return those of `devices` that the newest list names."""
         return tuple(device for device in devices if self._lists.counts(user, device))
@@ -231,6 +243,7 @@ class Devices:
             return
         before = self._own.devices.devices if self._own is not None else ()
         own = self._own = KnownList.sign(chat.node.account, devices)
+        chat.rooms.devices_changed(own.user)
         await chat.store.database.write(lambda c: tables.put_list(c, own))
         for gone in set(before) - {*devices.devices, chat.node.peer_id}:
             await self._drop(chat.node.user_id, gone, ())
@@ -257,6 +270,7 @@ class Devices:
             return
         if not self._lists.learn(found):
             return
+        chat.rooms.devices_changed(user)
         if self._is_contact(user) and self._news.take(user, chat.node.network.monotonic()):
             await chat.store.database.write(lambda c: tables.put_list(c, found))
         if await self._drop_unlisted(user) or set(found.devices.devices) - set(chat.directory.devices_of(user)):
@@ -335,7 +349,7 @@ class Devices:
 
     def _newer_than(self, found: KnownList) -> Listed | None:
         """Return the list of that user which we know, when it is newer than the one that we were told."""
-        known = self._own if found.user == self._chat.node.user_id else self._lists.of(found.user)
+        known = self.newest(found.user)
         return known.frame if known is not None and known.devices.number > found.devices.number else None
 
 

@@ -9,8 +9,8 @@ from p2pnode.chat.service import Chat
 __all__ = ["describe", "member_lines", "members_text", "remark", "room_macro"]
 
 _USAGE = (
-    "! \\room list | create NAME [open] | join NAME | invite [ROOM] WHO | remove [ROOM] WHO | members [ROOM] |"
-    " leave [ROOM]"
+    "! \\room list | create NAME [open] | join NAME | invite [ROOM] WHO | remove [ROOM] WHO | owner [ROOM] WHO |"
+    " stepdown [ROOM] | members [ROOM] | leave [ROOM]"
 )
 JOIN_S = 10.0
 STATES = {"joining": "waits for somebody who is in", "left": "you left", "removed": "you were removed"}
@@ -35,16 +35,23 @@ async def room_macro(chat: Chat, party: Party, argument: str) -> tuple[list[str]
     if word == "join" and rest:
         info = await rooms.join(rest, wait=JOIN_S)
         return [f"* You are in {chat.display_name(info.id)}, {members_text(info.members)}."], info.id
-    if word in ("invite", "remove") and rest:
+    if word in ("invite", "remove", "owner") and rest:
         room, who = _room_and_person(chat, party, rest)
         name = chat.display_name(who)
         if word == "invite":
             await rooms.invite(room, who)
             return [f"* {name} is invited to {chat.display_name(room)}."], None
+        if word == "owner":
+            await rooms.make_owner(room, who)
+            return [f"* {name} owns {chat.display_name(room)} as well; only {name} can end that."], None
         await rooms.remove(room, who)
         return [f"* {name} is not in {chat.display_name(room)} any more, and reads nothing of it from now on."], None
     if word == "members":
         return member_lines(chat, _room(chat, party, rest)), None
+    if word == "stepdown":
+        room = _room(chat, party, rest)
+        await rooms.step_down(room)
+        return [f"* You do not own {chat.display_name(room)} any more."], None
     if word == "leave":
         room = _room(chat, party, rest)
         await rooms.leave(room)
@@ -118,6 +125,10 @@ def remark(chat: Chat, event: RoomChanged) -> str | None:
             return f"* {who} left {room}."
         case "removed":
             return f"* {who} {'were' if own else 'was'} removed from {room}."
+        case "owner":
+            return f"* {who} {'own' if own else 'owns'} {room} as well."
+        case "stepped_down":
+            return f"* {who} {'do' if own else 'does'} not own {room} any more."
         case "history":
             return f"* {event.count} earlier messages of {room} are here."
         case "forked":

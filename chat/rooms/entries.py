@@ -14,20 +14,22 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from p2pnode import BadPacket, NodeKey, PeerId, UserId, clean_name, signing_input
+from p2pnode import BadPacket, NodeKey, PeerId, UserId, clean_name, decode_devices_untrusted, signing_input
+from p2pnode.chat.devices.wire import MAX_LIST_BYTES, list_holds
 from p2pnode.chat.places import RoomId
 from p2pnode.chat.protocol import MAX_TEXT_BYTES, is_device_of
 
 __all__ = [
-    "HASH_BYTES", "KEY_BYTES", "MAX_DEPTH", "MAX_ENTRY_BYTES", "MAX_LINKS", "MAX_MARKS", "MAX_ROOM_NAME",
+    "COVER_BYTES", "HASH_BYTES", "KEY_BYTES", "MAX_DEPTH", "MAX_ENTRY_BYTES", "MAX_LINKS", "MAX_MARKS", "MAX_ROOM_NAME",
     "MAX_SEQ", "NO_HASH", "NO_ROOM", "TEXT_KIND",
-    "Add", "Body", "Create", "Entry", "Join", "Link", "Mark", "Out", "Rekey", "Signed", "Text",
+    "Add", "Body", "Create", "Devices", "Entry", "Join", "Link", "Mark", "Out", "Rekey", "Role", "Signed", "Text",
     "commitment", "kind_of", "label", "open_text", "read_untrusted", "seal_text", "sign",
 ]  # fmt: skip
 
 # Fixed by this protocol.
 HASH_BYTES = 16  # of SHA-256: whoever finds two entries of one hash has done 2^64 work to be shown as one who forks
 KEY_BYTES = 32
+COVER_BYTES = 8
 NONCE_BYTES = 12
 MAX_LINKS = 16
 MAX_SEQ = 20_000  # entries of a device in a room
@@ -44,6 +46,7 @@ _SIGNATURE_BYTES = 64
 Key = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Hash = Annotated[bytes, msgspec.Meta(min_length=HASH_BYTES, max_length=HASH_BYTES)]
 Signature = Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
+Cover = Annotated[bytes, msgspec.Meta(max_length=COVER_BYTES)]
 Name = Annotated[str, msgspec.Meta(max_length=32)]
 Seq = Annotated[int, msgspec.Meta(ge=1, le=MAX_SEQ)]
 
@@ -83,24 +86,26 @@ class Join(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=T
 
 
 class Add(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, tag=3):
-    """The owner invites a user."""
+    """An owner invites a user, or vouches for one who came into an open room by itself."""
 
     user: Key
 
 
 class Out(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, tag=4):
-    """A user leaves, or the owner removes one. `marks`: what counts of its devices. `key`: the commitment to a new key,
-    empty where somebody else than the owner says it."""
+    """A user leaves, or an owner removes one. `marks`: what counts of its devices. `key`: the commitment to a new key,
+    empty where there is none. `covers`: who else is out that the new key is not for (`Roll.cover`)."""
 
     user: Key
     marks: Annotated[list[Mark], msgspec.Meta(max_length=MAX_MARKS)]
     key: Annotated[bytes, msgspec.Meta(max_length=32)]
+    covers: Cover = b""
 
 
 class Rekey(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, tag=5):
-    """The owner begins a new epoch: whoever left cannot read on."""
+    """An owner begins a new epoch: whoever left cannot read on. `covers`: who that is, as far as the author knew."""
 
     key: Key
+    covers: Cover = b""
 
 
 class Text(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, tag=6):
@@ -110,9 +115,29 @@ class Text(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=T
     sealed: Annotated[bytes, msgspec.Meta(min_length=NONCE_BYTES + 17, max_length=MAX_SEALED)]
 
 
+class Role(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, tag=7):
+    """An owner makes a member an owner; or (`owner` False) one steps down itself."""
+
+    user: Key
+    owner: bool
+
+
+class Devices(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, tag=8):
+    """A member's numbered list of devices (docs/protocol/devices.md): those that it does not name are out.
+
+    `signature`: the account's; empty where the network's record told it, which counts from an owner only. `marks`: what
+    counts of the devices that are out; heeded from the user's own devices and from owners.
+    """
+
+    user: Key
+    value: Annotated[bytes, msgspec.Meta(min_length=1, max_length=MAX_LIST_BYTES)]
+    signature: Annotated[bytes, msgspec.Meta(max_length=64)]
+    marks: Annotated[list[Mark], msgspec.Meta(max_length=MAX_MARKS)]
+
+
 TEXT_KIND = 6
-Body = Create | Join | Add | Out | Rekey | Text
-_KINDS: dict[type, int] = {Create: 1, Join: 2, Add: 3, Out: 4, Rekey: 5, Text: TEXT_KIND}
+Body = Create | Join | Add | Out | Rekey | Text | Role | Devices
+_KINDS: dict[type, int] = {Create: 1, Join: 2, Add: 3, Out: 4, Rekey: 5, Text: TEXT_KIND, Role: 7, Devices: 8}
 
 
 class Entry(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
@@ -150,7 +175,7 @@ class Signed:
     def check_untrusted(self) -> None:
         """Check the signature, and that the author's account vouches for it where it says so. About 0.2 ms.
 
-        Raise BadPacket: `bad_key`, `bad_signature`, `bad_proof`.
+        Raise BadPacket: `bad_key`, `bad_signature`, `bad_proof`, `bad_list_signature`.
         """
         entry, device = self.entry, PeerId.from_untrusted(self.entry.device)
         if not device.verify(self.raw[-_SIGNATURE_BYTES:], self.covered):
@@ -158,8 +183,12 @@ class Signed:
         if isinstance(entry.body, Create | Join):
             if not is_device_of(UserId.from_untrusted(entry.body.user), device, entry.body.proof):
                 raise BadPacket("bad_proof")
-        elif isinstance(entry.body, Add | Out):
+        elif isinstance(entry.body, Add | Out | Role):
             UserId.from_untrusted(entry.body.user)
+        elif isinstance(entry.body, Devices):
+            user, listed = UserId.from_untrusted(entry.body.user), entry.body
+            if listed.signature and not list_holds(user, listed.value, listed.signature):
+                raise BadPacket("bad_list_signature")
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -179,7 +208,8 @@ def sign(key: NodeKey, entry: Entry) -> Signed:
 
 
 def read_untrusted(raw: bytes) -> Signed:
-    """Read an entry; `Signed.check_untrusted` is still due. Raise BadPacket: `too_long`, `malformed`."""
+    """Read an entry; `Signed.check_untrusted` is still due. Raise BadPacket: `too_long`, `malformed`, `no_number`, and
+    those of a list of devices."""
     if len(raw) > MAX_ENTRY_BYTES:
         raise BadPacket("too_long")
     payload = raw[:-_SIGNATURE_BYTES]
@@ -196,9 +226,13 @@ def read_untrusted(raw: bytes) -> Signed:
         and isinstance(body, Create) == (entry.room == NO_ROOM) == (entry.depth == 1)
         and not (isinstance(body, Create) and entry.links)
         and not (isinstance(body, Out) and len(body.key) not in (0, KEY_BYTES))
+        and not (isinstance(body, Out | Rekey) and len(body.covers) not in (0, COVER_BYTES))
+        and not (isinstance(body, Devices) and len(body.signature) not in (0, _SIGNATURE_BYTES))
     )
     if not right:
         raise BadPacket("malformed")
+    if isinstance(body, Devices) and not decode_devices_untrusted(body.value).number:
+        raise BadPacket("no_number")
     return _signed(entry, raw, signing_input(_DOMAIN, b"entry", payload))
 
 

@@ -65,7 +65,7 @@ class Exchange:
         roll = room.log.roll
         if not room.active or user is None:
             return "unknown_room"
-        if room.log.count and not (roll.is_member(user.raw) or roll.may_join(user.raw)):
+        if room.log.count and not roll.lets_in(peer.raw, user.raw):
             return "not_member"
         if len(self.neighbours.all) >= MOST:
             return "full"
@@ -147,7 +147,6 @@ class Exchange:
         if frame.asked:
             self.neighbours.answered(neighbour, room.rooms.now, more=frame.more)
         await room.join()
-        await room.renew_key()
         await room.unlock_if_due()
 
     async def _take(self, neighbour: Neighbour, raw: bytes, applied: list[Signed], *, asked: bool) -> None:
@@ -261,19 +260,22 @@ class Exchange:
     def _send_keys(self, peer: PeerId, frame: Ask) -> None:
         """Whoever is in may read everything; nobody else gets a key."""
         room = self._room
-        user = room.rooms.chat.directory.user_of(peer)
-        if user is None or not room.log.roll.is_member(user.raw):
+        if not self._reads(peer):
             return
         keys = [EpochKey(epoch, room.keys[epoch]) for epoch in frame.epochs if epoch in room.keys]
         if keys:
             room.rooms.send(peer, Keys(room.id.raw, keys))
 
+    def _reads(self, peer: PeerId) -> bool:
+        """Whether a device may have the keys: of a member, and not lost, as far as the room or we know."""
+        room, user = self._room, self._room.rooms.chat.directory.user_of(peer)
+        return user is not None and room.log.roll.reads(peer.raw, user.raw) and room.rooms.counts(peer.raw, user.raw)
+
     def share_keys(self, keys: Sequence[tuple[bytes, bytes]]) -> None:
         """Hand new keys to the neighbours that are in, so that nobody has to ask: each hands them on."""
         room = self._room
         for peer in self.neighbours.all:
-            user = room.rooms.chat.directory.user_of(peer)
-            if user is not None and room.log.roll.is_member(user.raw):
+            if self._reads(peer):
                 room.rooms.send(peer, Keys(room.id.raw, [EpochKey(*pair) for pair in keys[:KEYS_AT_ONCE]]))
 
     def tick(self, now: float) -> float:

@@ -108,8 +108,10 @@ class RoomLog:
         return Position(device, seq, self.logs[device].hash(seq)[:8])
 
     def links(self, own: bytes) -> list[Link]:
-        """Return what an entry of ours answers to: the newest, deepest first, without our own."""
-        heads = sorted(self.heads - {own}, key=lambda d: (-self.logs[d].depths[-1], d))
+        """Return what an entry of ours answers to: the newest, deepest first, without our own. Those who told of lost
+        devices come first of all, so that nobody has a key that came after without knowing whom it is not for."""
+        listers = self.roll.listers
+        heads = sorted(self.heads - {own}, key=lambda d: (d not in listers, -self.logs[d].depths[-1], d))
         return [Link(d, len(self.logs[d]), self.logs[d].hash(len(self.logs[d]))) for d in heads[:MAX_LINKS]]
 
     def lacking(self, positions: Iterable[Position]) -> list[Range]:
@@ -145,10 +147,9 @@ class RoomLog:
         """Return up to which number we want a log: not what forks, and not what does not count."""
         if device in self.roll.forks:
             return min(seq, self.roll.forks[device] - 1)
-        user = self.roll.users.get(device)
-        if user is None or self.roll.is_member(user) or self.roll.may_join(user):
+        if device not in self.roll.users:
             return seq
-        return min(seq, max(self.roll.counted(device), self._needed.get(device, 0)))
+        return max(self.roll.kept(device, seq), min(seq, self._needed.get(device, 0)))
 
     # taking
 
@@ -216,8 +217,8 @@ class RoomLog:
         if not low <= entry.depth <= high:
             raise BadPacket("bad_depth")
         log = self.logs.get(entry.device)
-        owns = self.roll.users.get(entry.device) == self.roll.owner
-        if log is not None and not owns and not isinstance(entry.body, Text) and log.controls >= MAX_CONTROLS:
+        owned = self.roll.users.get(entry.device) in self.roll.owned
+        if log is not None and not owned and not isinstance(entry.body, Text) and log.controls >= MAX_CONTROLS:
             raise BadPacket("too_many_controls")
         refusal = self._refusal(signed)
         if refusal:
@@ -295,9 +296,8 @@ class RoomLog:
             if user not in (None, entry.body.user):
                 return False
             user = entry.body.user
-        seq, roll = entry.seq, self.roll
-        wanted = user is not None and (roll.may_join(user) or seq <= roll.counted(entry.device, user))
-        return wanted or seq <= self._needed.get(entry.device, 0)
+        wanted = user is not None and self.roll.keeps(entry.device, user, entry.seq)
+        return wanted or entry.seq <= self._needed.get(entry.device, 0)
 
     def _apply(self, signed: Signed) -> None:
         entry = signed.entry

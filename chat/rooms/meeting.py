@@ -79,7 +79,7 @@ class Meeting:
         self._pause(peer, REFUSED_S.get(code, 60.0))
         room.refused = room.refused or code == "not_member"
         user = self._rooms.chat.directory.user_of(peer)
-        is_owner = user is not None and user.raw == room.log.roll.owner
+        is_owner = user is not None and user.raw in room.log.roll.owners
         settled = self._rooms.chat.now_ms() - room.row.made_at_ms > SETTLED_MS
         if code == "not_member" and is_owner and settled and room.active and room.joined.is_set():
             self._rooms.chat.start_task(self._rooms.expelled(room, peer), "room-expelled")

@@ -41,8 +41,9 @@ class RoomInfo:
 @dataclass(frozen=True, slots=True)
 class RoomChanged:
     """Something happened in a room. `what`: `invited` (us), `joined`, `left`, `removed`, `added` (`user`, by
-    `author`), `rekeyed`, `history` (`count` older messages came at once), `forked` (a device of `user` wrote two
-    entries of one number: it is not heard any more). `name`: the room's, as it is shown."""
+    `author`), `owner` (`user` is one now), `stepped_down` (`user` is a member only), `rekeyed`, `history` (`count`
+    older messages came at once), `forked` (a device of `user` wrote two entries of one number: it is not heard any
+    more). `name`: the room's, as it is shown."""
 
     room: RoomId
     what: str

@@ -22,15 +22,12 @@ from p2pnode.chat.model import (
 )
 from p2pnode.chat.protocol import MAX_TEXT_BYTES
 from p2pnode.chat.rooms.entries import (
-    MAX_MARKS,
     NO_HASH,
     Body,
     Create,
+    Devices,
     Entry,
     Join,
-    Mark,
-    Out,
-    Rekey,
     Signed,
     Text,
     commitment,
@@ -42,6 +39,7 @@ from p2pnode.chat.rooms.entries import (
 from p2pnode.chat.rooms.exchange import Exchange
 from p2pnode.chat.rooms.log import RoomLog
 from p2pnode.chat.rooms.records import Opened, RoomRow, Stored
+from p2pnode.chat.rooms.ruling import Ruling
 
 if TYPE_CHECKING:
     from p2pnode.chat.rooms.service import Rooms
@@ -61,6 +59,7 @@ class Room:
         self.log = RoomLog(row.id)
         self.keys: dict[bytes, bytes] = {}
         self.exchange = Exchange(self)
+        self.ruling = Ruling(self)
         self.joined = asyncio.Event()
         self.create: bytes | None = None
         """The entry that made it, as it travels: the invitation to it."""
@@ -75,6 +74,7 @@ class Room:
         self._due = False
         self._key_came = asyncio.Event()
         self._states: dict[bytes, str] = {}
+        self._owners: tuple[bytes, ...] = ()
         self._epoch: bytes | None = None
 
     # life
@@ -84,9 +84,9 @@ class Room:
         records = self.rooms.records
         self.keys = await records.load(self.log)
         self.exchange.neighbours.stored = {device: len(each) for device, each in self.log.logs.items()}
-        self._states, self._epoch = dict(self.log.roll.states), self._epoch_id()
+        self._note_members()
         self._unconfirmed = {seq: (mid, at) for seq, mid, at in await records.undelivered(self.id, self._own)}
-        own, owner = self.log.logs.get(self._own.raw), self.log.roll.owner
+        own, owner = self.log.logs.get(self._own.raw), self.log.roll.founder
         if own is not None and len(own):
             self._join_depth = own.depths[0]
             if self.log.roll.is_member(self.rooms.chat.node.user_id.raw):
@@ -179,27 +179,6 @@ class Room:
         hello = self.rooms.chat.links.own_hello(node.peer_id)
         await self.write(Join(own, hello.proof, hello.name))
 
-    def marks_of(self, user: UserId) -> list[Mark]:
-        """Return what counts of a user's devices when it goes now."""
-        return [Mark(device, self.log.length(device)) for device in self.log.roll.devices_of(user.raw)[:MAX_MARKS]]
-
-    async def put_out(self, user: UserId) -> None:
-        """Remove somebody, with a new key for all others, or (ourselves) leave."""
-        own = self.rooms.chat.node.user_id
-        marks = self.marks_of(user)
-        if user == own:
-            marks = [Mark(m.device, m.seq + (m.device == self._own.raw)) for m in marks]
-            await self.write(Out(user.raw, marks, b""))
-            return
-        key = self.rooms.random(32)
-        await self.write(Out(user.raw, marks, commitment(key)), key=(b"", key))
-
-    async def renew_key(self) -> None:
-        """As the owner: begin a new epoch when somebody has left."""
-        if self.log.roll.stale and self.log.roll.owner == self.rooms.chat.node.user_id.raw and self.active:
-            key = self.rooms.random(32)
-            await self.write(Rekey(commitment(key)), key=(b"", key))
-
     # what became of entries
 
     async def applied(
@@ -227,6 +206,12 @@ class Room:
             if change.user is not None and not self.log.roll.is_member(change.user.raw)
             for device in self.log.roll.devices_of(change.user.raw)
         ]
+        what.hide += [
+            (device, self.log.roll.counted(device))
+            for signed in entries
+            if isinstance(signed.entry.body, Devices) and self.log.roll.is_member(signed.entry.body.user)
+            for device in self.log.roll.lost_devices(signed.entry.body.user)
+        ]
         what.state = self._own_state()
         try:
             messages = await self.rooms.records.store(what)
@@ -239,7 +224,8 @@ class Room:
         self._tell(messages, news)
         if self.log.length(own) and self.log.roll.is_member(self.rooms.chat.node.user_id.raw):
             self.joined.set()
-        if news:
+        if any(not isinstance(signed.entry.body, Text) for signed in entries):
+            await self.ruling.heard(entries)
             self._due = True
             self.rooms.members_changed(self)
         if not self.active:
@@ -261,7 +247,7 @@ class Room:
                 continue
             if not roll.shows(entry.device, entry.seq) or chat.directory.is_blocked(signed.device):
                 continue
-            if not self.rooms.counts(entry.device, user):
+            if not self.rooms.counts(entry.device, user) and entry.seq > roll.counted(entry.device):
                 continue  # a lost device goes on writing
             key = self.keys.get(entry.body.epoch)
             if key is None:
@@ -341,10 +327,21 @@ class Room:
             RoomChanged(self.id, words.get(state, state), UserId(user), authors.get(user))
             for user, state in changed.items()
         ]
+        if self._owners:  # who made it is no news
+            news += [RoomChanged(self.id, "owner", UserId(user)) for user in roll.owners if user not in self._owners]
+        news += [
+            RoomChanged(self.id, "stepped_down", UserId(user))
+            for user in self._owners
+            if user not in roll.owners and roll.is_member(user)
+        ]
         if self._epoch is not None and roll.epoch is not None and roll.epoch.id != self._epoch:
             news.append(RoomChanged(self.id, "rekeyed"))
-        self._states, self._epoch = dict(roll.states), self._epoch_id()
+        self._note_members()
         return news
+
+    def _note_members(self) -> None:
+        roll = self.log.roll
+        self._states, self._owners, self._epoch = dict(roll.states), tuple(roll.owners), self._epoch_id()
 
     def _tell(self, messages: Sequence[Message], news: Sequence[RoomChanged]) -> None:
         """Tell of messages that are in the history now. What was written before we joined is told of as one."""
@@ -376,7 +373,7 @@ class Room:
             self.row.name,
             self.row.open,
             state,
-            "owner" if roll.owner == own else "member" if roll.is_member(own) else "",
+            "owner" if roll.is_owner(own) else "member" if roll.is_member(own) else "",
             sum(each == "member" for each in roll.states.values()),
             self.log.count,
             len(self.exchange.neighbours.all),
@@ -384,12 +381,12 @@ class Room:
         )
 
     def members(self) -> list[RoomMember]:
-        """Return everybody who is or was in it, the owner first, then by id."""
+        """Return everybody who is or was in it, owners first, then by id."""
         roll, near = self.log.roll, self.exchange.neighbours.all
         found = []
         for user, state in roll.states.items():
             devices = tuple(PeerId.from_untrusted(device) for device in roll.devices_of(user))
             here = any(device in near for device in devices) or user == self.rooms.chat.node.user_id.raw
-            role = "owner" if user == roll.owner else "member"
+            role = "owner" if roll.is_owner(user) else "member"
             found.append(RoomMember(UserId(user), role, state, devices, here))
         return sorted(found, key=lambda member: (member.role != "owner", member.state != "member", member.user.raw))

@@ -33,14 +33,13 @@ from p2pnode import (
 )
 from p2pnode.chat.delivery import Delivery
 from p2pnode.chat.limits import Buckets
-from p2pnode.chat.model import Party, RoomChanged, RoomId, RoomInfo, RoomMember
+from p2pnode.chat.model import RoomChanged, RoomId, RoomInfo, RoomMember
 from p2pnode.chat.ports import Cancel
 from p2pnode.chat.protocol import Hello
 from p2pnode.chat.rooms.entries import (
     MAX_ROOM_NAME,
     NO_HASH,
     NO_ROOM,
-    Add,
     Create,
     Entry,
     commitment,
@@ -51,6 +50,7 @@ from p2pnode.chat.rooms.finding import Finding
 from p2pnode.chat.rooms.invitations import Invitations
 from p2pnode.chat.rooms.lines import Lines
 from p2pnode.chat.rooms.meeting import Meeting
+from p2pnode.chat.rooms.membership import Membership
 from p2pnode.chat.rooms.records import RoomRecords, RoomRow
 from p2pnode.chat.rooms.room import Room
 from p2pnode.chat.rooms.wire import ROOM_PROTOCOL, Frame, Invitation, Near, No, Noted
@@ -69,7 +69,7 @@ JOIN_S = 20.0
 ANNOUNCED_S = 5.0  # how long making an open room waits until others can find it
 
 
-class Rooms:
+class Rooms(Membership):
     """All methods belong to the event loop's thread."""
 
     def __init__(self, chat: Chat) -> None:
@@ -171,46 +171,6 @@ class Rooms:
         self.invitations.entered()
         return room.info()
 
-    async def invite(self, target: RoomId, party: Party) -> RoomInfo:
-        """Let somebody in, and tell them. Raise NotFoundError, RefusedError (only the owner can), InvalidPeerError."""
-        room, user = self.room(target), self._user(party)
-        roll = room.log.roll
-        if roll.owner != self.chat.node.user_id.raw and not roll.open:
-            raise RefusedError("Only the owner of the room can invite.", room=str(target))
-        if roll.owner == self.chat.node.user_id.raw and roll.state_of(user.raw) not in ("member", "invited"):
-            await room.write(Add(user.raw))
-        await self.invitations.invite(room.id, user)
-        return room.info()
-
-    async def remove(self, target: RoomId, party: Party) -> RoomInfo:
-        """Put somebody out, and go on under a key that it does not get. Raise as `invite`."""
-        room, user = self.room(target), self._user(party)
-        if room.log.roll.owner != self.chat.node.user_id.raw:
-            raise RefusedError("Only the owner of the room can remove somebody.", room=str(target))
-        if user == self.chat.node.user_id:
-            raise RefusedError("You own this room; \\room leave leaves it.", room=str(target))
-        if room.log.roll.state_of(user.raw) not in ("member", "invited"):
-            raise NotFoundError("That is no member of this room.")
-        await room.put_out(user)
-        await self.invitations.withdraw(room.id, user)
-        return room.info()
-
-    async def leave(self, target: RoomId) -> RoomInfo:
-        """Leave a room; what was written there stays in the history. Raise NotFoundError, StorageError."""
-        room = self.rooms.get(target)
-        if room is None:
-            raise NotFoundError("There is no such room here.")
-        self.finding.withdraw(room.row)
-        if not room.active:
-            await self.records.drop_room(room.id)
-            del self.rooms[room.id]
-        elif room.joined.is_set():
-            await room.put_out(self.chat.node.user_id)
-        else:
-            room.row.state = "left"
-            await self.records.put_room(room.row)
-        return room.info()
-
     def all(self) -> list[RoomInfo]:
         """Return all rooms: those that we are in, were invited to, and left."""
         return [room.info() for room in self.rooms.values()]
@@ -231,13 +191,6 @@ class Rooms:
         if not neighbours:
             self.chat.deliveries.looked_up(target, (), "peer_offline")
         return delivery
-
-    def room(self, target: RoomId) -> Room:
-        """Return a room that we are in. Raise NotFoundError."""
-        room = self.rooms.get(target)
-        if room is None or not room.active:
-            raise NotFoundError("You are not in this room; join it first.")
-        return room
 
     # what the parts share
 
@@ -279,11 +232,18 @@ class Rooms:
         """Whoever is out is no neighbour any more; the newcomers may be some."""
         for peer in list(room.exchange.neighbours.all):
             user = self.chat.directory.user_of(peer)
-            if user is not None and not room.log.roll.may_join(user.raw):
+            if user is not None and not room.log.roll.lets_in(peer.raw, user.raw):
                 room.exchange.neighbours.remove(peer)
                 self.send(peer, No(room.id.raw, "not_member"))
         self.meeting.look(room)
+        room.ruling.look()
         self.chat.files.sharing.members_changed(room.id)
+
+    def devices_changed(self, user: UserId) -> None:
+        """The newest list of somebody's devices that we know is another one."""
+        for room in self.rooms.values():
+            if room.log.roll.is_member(user.raw):
+                room.ruling.look()
 
     def ended(self, room: Room) -> None:
         """We left, or were removed."""
@@ -371,6 +331,7 @@ class Rooms:
         while True:
             self._wake.clear()
             moments = [room.exchange.tick(self.now) for room in self.rooms.values() if room.exchange.neighbours.all]
+            moments += [room.ruling.tick(self.now) for room in self.rooms.values()]
             moments.append(self.meeting.tick(self.now))
             until = loop.time() + max(0.02, min(moments) - self.now)
             try:
@@ -386,12 +347,6 @@ class Rooms:
         except NotFoundError:
             return None
         return self.rooms.get(target)
-
-    def _user(self, party: Party) -> UserId:
-        user = self.chat.user_of(party) if isinstance(party, PeerId) else party
-        if not isinstance(user, UserId):
-            raise InvalidPeerError("Name somebody by a contact's name or a user id (p2p1...).")
-        return user
 
     def _check_count(self) -> None:
         if sum(room.active for room in self.rooms.values()) >= MAX_ROOMS:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import random
 
-from p2pnode import AccountKey, BadPacket, NodeKey
+from p2pnode import AccountKey, BadPacket, NodeKey, encode_devices
+from p2pnode.chat.devices.wire import list_signature
 from p2pnode.chat.protocol import device_proof
 from p2pnode.chat.rooms.entries import (
     NO_HASH,
     NO_ROOM,
     Add,
+    Body,
     Create,
+    Devices,
     Entry,
     Join,
     Link,
     Mark,
     Out,
     Rekey,
+    Role,
     Signed,
     Text,
     commitment,
@@ -56,13 +60,16 @@ def hold_announcement(data: bytes, again: bytes) -> None:
 class Author:
     """A device that signs what the fuzzer says."""
 
-    def __init__(self, name: str) -> None:
-        rng = random.Random(name)
-        self.key, self.account = NodeKey.generate(rng.randbytes), AccountKey.generate(rng.randbytes)
+    def __init__(self, user: str, device: str = "") -> None:
+        self.key = NodeKey.generate(random.Random(user + device).randbytes)
+        self.account = AccountKey.generate(random.Random(f"account of {user}").randbytes)
         self.made: list[Signed] = []
 
 
-AUTHORS = [Author(name) for name in ("owner", "member", "stranger")]
+AUTHORS = [Author("owner"), Author("member"), Author("stranger"), Author("member", "lost")]
+USERS = 3
+LISTS = [encode_devices([AUTHORS[1].key.peer_id], number) for number in (1, 2)]
+SIGNED = [list_signature(AUTHORS[1].account, value) for value in LISTS]
 
 
 def read_logs(data: bytes) -> list[Signed]:
@@ -77,16 +84,21 @@ def read_logs(data: bytes) -> list[Signed]:
     owner.made.append(first)
     entries.append(first)
     for at in range(0, min(len(data) - 1, 32), 2):
-        number = data[at] % 3
-        author, whom = AUTHORS[number], AUTHORS[data[at] // 3 % 3].account.user_id.raw
-        bodies = [
+        number = data[at] % 4
+        author, whom = AUTHORS[number], AUTHORS[data[at] // 4 % USERS].account.user_id.raw
+        which, marks = data[at + 1] & 1, [Mark(AUTHORS[n].key.peer_id.raw, data[at + 1] % 5) for n in (1, 3)]
+        bodies: list[Body] = [
             Text(first.id, bytes(40)),
             Join(author.account.user_id.raw, proofs[number], ""),
             Add(whom),
-            Out(whom, [Mark(AUTHORS[1].key.peer_id.raw, data[at + 1] % 5)], b""),
+            Out(whom, marks, b""),
             Rekey(commitment(bytes(32))),
+            Role(whom, True),
+            Role(author.account.user_id.raw, False),
+            Devices(AUTHORS[1].account.user_id.raw, LISTS[which], SIGNED[which], marks[1:]),
+            Out(whom, marks, commitment(bytes(32))),
         ]
-        body = bodies[data[at] // 9 % 5] if author.made else bodies[1]
+        body = bodies[data[at] // 12 % len(bodies)] if author.made else bodies[1]
         back = data[at + 1] & 3
         before = author.made[-1 - (back == 3 and len(author.made) > 1)] if author.made else None
         seen = entries[-1 - data[at + 1] // 4 % len(entries)]
@@ -137,7 +149,9 @@ def hold_logs(data: bytes, entries: list[Signed]) -> None:
             for seq in range(1, len(each) + 1)
             if log.roll.shows(device, seq)
         }
-        views.append((log.roll.states, shown))
+        roll = log.roll
+        lists = {user: found for user, found in roll.lists.items() if roll.is_member(user)}
+        views.append((roll.states, shown, roll.owners, lists, roll.epoch, roll.stale, roll.cover()))
     assert views[0] == views[1]
 
 

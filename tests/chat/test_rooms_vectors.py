@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from p2pnode import AccountKey, BadPacket, NodeKey
+from p2pnode import AccountKey, BadPacket, NodeKey, encode_devices
+from p2pnode.chat.devices.wire import list_signature
 from p2pnode.chat.protocol import device_proof
 from p2pnode.chat.rooms import entries, finding, wire
 from p2pnode.chat.rooms.entries import Signed
@@ -31,13 +32,16 @@ def examples() -> dict[str, Signed]:
     create = entries.Create("garden", True, user, proof, "alice", entries.commitment(key))
     first = entries.sign(node, entries.Entry(entries.NO_ROOM, own, 1, entries.NO_HASH, [], 1, AT, create))
     sealed = entries.seal_text(key, bytes(range(12)), first.room, node.peer_id, "Gr\u00fc\u00dfe,\nhello")
+    value = encode_devices([node.peer_id], AT)
     link = entries.Link(bytes(range(32)), 7, bytes(range(16)))
     bodies: dict[str, entries.Body] = {
         "join": entries.Join(user, proof, "alice"),
         "add": entries.Add(user),
-        "out": entries.Out(user, [entries.Mark(own, 3)], entries.commitment(key)),
-        "rekey": entries.Rekey(entries.commitment(key)),
+        "out": entries.Out(user, [entries.Mark(own, 3)], entries.commitment(key), bytes(range(8))),
+        "rekey": entries.Rekey(entries.commitment(key), bytes(range(8))),
         "text": entries.Text(first.id, sealed),
+        "role": entries.Role(user, True),
+        "devices": entries.Devices(user, value, list_signature(account, value), [entries.Mark(bytes(range(32)), 7)]),
     }
     found = {"create": first}
     last = first
@@ -120,6 +124,24 @@ def test_text_is_opened_by_its_key_only() -> None:
     for other in (bytes(32), key[::-1]):
         with pytest.raises(BadPacket, match="bad_seal"):
             entries.open_text(other, signed.room, signed.device, body.sealed)
+
+
+@pytest.mark.parametrize("wrong", ["signature", "no number", "covers", "short signature"])
+def test_lists_and_covers_that_are_no_such_thing_are_refused(wrong: str) -> None:
+    node, account = keys()
+    user, value = account.user_id.raw, encode_devices([node.peer_id], 0 if wrong == "no number" else AT)
+    signature = list_signature(account, value)
+    bodies: dict[str, entries.Body] = {
+        "signature": entries.Devices(user, value, signature[::-1], []),
+        "no number": entries.Devices(user, value, signature, []),
+        "short signature": entries.Devices(user, value, signature[:5], []),
+        "covers": entries.Rekey(bytes(32), b"1234"),
+    }
+    last = examples()["text"]
+    entry = entries.Entry(last.room.raw, node.peer_id.raw, 7, last.id, [], 7, AT, bodies[wrong])
+    signed = entries.sign(node, entry)
+    with pytest.raises(BadPacket, match="bad_list_signature" if wrong == "signature" else "no_number|malformed"):
+        entries.read_untrusted(signed.raw).check_untrusted()
 
 
 def test_announcement_is_of_its_topic() -> None:

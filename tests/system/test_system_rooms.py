@@ -53,6 +53,12 @@ def test_rooms_by_commands(tmp_path: Path) -> None:
         assert (accepted.code, accepted.json["state"]) == (0, "done"), accepted.out + accepted.err
         assert Path(accepted.json["path"]).read_text() == "dig"
         eventually(lambda: "1 of 1 have it" in alice.cli("file", "list").out, what="the sender sees who has it")
+        last = alice.cli("rooms", "step-down", "garden", "--json")
+        assert (last.code, last.json["error"]["code"]) == (1, "refused")
+        assert alice.cli("rooms", "owner", "garden", bob.user, "--json").code == 0
+        bob.wait_event(lambda e: e["event"] == "room" and e["state"] == "owner")
+        assert bob.cli("rooms", "step-down", "garden", "--json").json["role"] == "member"
+        alice.wait_event(lambda e: e["event"] == "room" and e["state"] == "stepped_down")
         removed = alice.cli("rooms", "remove", "garden", bob.user, "--json")
         assert removed.json["members"] == 1
         bob.wait_event(lambda e: e["event"] == "room" and e["state"] == "removed")
@@ -89,6 +95,11 @@ def test_two_terminals_in_a_room(tmp_path: Path) -> None:
         bert.wait_for(r"anna~\w+: not me")
         bert.type(r"\who")
         bert.wait_for(r"anna~\w+ +owner, connected")
+        anna.type(r"\room owner attic bert")
+        anna.wait_for(r"bert~\w+ owns #attic as well; only bert~\w+ can end that")
+        bert.wait_for("You own #attic as well")
+        bert.type(r"\room stepdown")
+        anna.wait_for(r"bert~\w+ does not own #attic any more")
         bert.type(r"\room leave")
         anna.wait_for(r"bert~\w+ left #attic")
         anna.type(r"\room")
