@@ -94,5 +94,5 @@ ROUTES = [
     Route("POST", "/v1/rooms/invite", "Invite somebody", invite, t.RoomPerson, t.RoomInfo),
     Route("POST", "/v1/rooms/remove", "Remove somebody", remove, t.RoomPerson, t.RoomInfo),
     Route("POST", "/v1/rooms/owner", "Make a member an owner", make_owner, t.RoomPerson, t.RoomInfo),
-    Route("POST", "/v1/rooms/step-down", "Own a room no longer", step_down, t.RoomName, t.RoomInfo),
+    Route("POST", "/v1/rooms/disown", "Own a room no longer", step_down, t.RoomName, t.RoomInfo),
 ]

@@ -104,7 +104,7 @@ def _step_down(ctx: typer.Context, room: RoomArgument, json: JsonOption = None) 
 
     invocation = invocation_of(ctx)
     invocation.config(json=json)
-    info = invocation.client().post("/v1/rooms/step-down", t.RoomInfo, t.RoomName(room))
+    info = invocation.client().post("/v1/rooms/disown", t.RoomInfo, t.RoomName(room))
     invocation.emit(info, f"You do not own #{info.name} any more.")
 
 
