@@ -87,9 +87,9 @@ def party_columns(party: Party) -> tuple[str, bytes]:
 def party_from_columns(kind: str, key: bytes) -> Party:
     """The inverse of `party_columns`."""
     if kind == "user":
-        return UserId(key)
+        return UserId.of(key)
     if kind == "peer":
-        return PeerId(key)
+        return PeerId.of(key)
     return RoomId(key) if kind == "room" else HALL
 
 

@@ -33,8 +33,8 @@ def message_of(row: Sequence[Any]) -> Message:
         position=row[0],
         id=row[1].hex(),
         party=party_of(row[2], row[3]),
-        author=PeerId(row[4]),
-        author_user=UserId(row[5]) if row[5] is not None else None,
+        author=PeerId.of(row[4]),
+        author_user=UserId.of(row[5]) if row[5] is not None else None,
         author_name=row[6],
         outgoing=bool(row[7]),
         text=row[8],
@@ -43,7 +43,7 @@ def message_of(row: Sequence[Any]) -> Message:
         state=row[11],
         reason=row[12],
         sequence=row[13],
-        told_by=PeerId(row[14]) if row[14] is not None else None,
+        told_by=PeerId.of(row[14]) if row[14] is not None else None,
         everywhere=bool(row[15]),
         ordinal=row[16],
     )
@@ -201,7 +201,7 @@ def mark_seen(connection: sqlite3.Connection, party: Party, position: int) -> No
 
 def outbox_devices(connection: sqlite3.Connection) -> list[PeerId]:
     rows = connection.execute("SELECT DISTINCT device FROM outbox WHERE device != x'' ORDER BY device")
-    return [PeerId(row[0]) for row in rows]
+    return [PeerId.of(row[0]) for row in rows]
 
 
 def outbox_unresolved(connection: sqlite3.Connection) -> list[Party]:
@@ -321,7 +321,7 @@ def _contact(connection: sqlite3.Connection, row: Sequence[Any]) -> Contact:
     if isinstance(party, UserId):
         rows = connection.execute("SELECT peer, name FROM devices WHERE user = ? ORDER BY seen_at DESC", (party.raw,))
         found = rows.fetchall()
-        devices = tuple(PeerId(peer) for peer, _ in found)
+        devices = tuple(PeerId.of(peer) for peer, _ in found)
         name = next((device_name for _, device_name in found if device_name), name)
     taken = "SELECT 1 FROM mail_taken WHERE device = ?"
     mail = any(connection.execute(taken, (device.raw,)).fetchone() for device in devices)
@@ -343,7 +343,7 @@ def contacts(connection: sqlite3.Connection) -> list[Contact]:
 
 def devices(connection: sqlite3.Connection) -> list[tuple[PeerId, UserId | None, str]]:
     rows = connection.execute("SELECT peer, user, name FROM devices ORDER BY peer")
-    return [(PeerId(peer), UserId(user) if user is not None else None, name) for peer, user, name in rows]
+    return [(PeerId.of(peer), UserId.of(user) if user is not None else None, name) for peer, user, name in rows]
 
 
 def device_count(connection: sqlite3.Connection, party: Party) -> int:

@@ -78,16 +78,21 @@ class PublicKey:
         self.raw = bytes(raw)
 
     @classmethod
-    def from_untrusted(cls, raw: bytes) -> Self:
-        """Make one from network bytes, or return one made before. Raise BadPacket("bad_key")."""
-        known = _HEARD.get((cls, raw))
+    def of(cls, raw: bytes) -> Self:
+        """Return the one in use, or make one: what is worked out of a key is worked out once. Raise as `PublicKey`."""
+        known = _IN_USE.get((cls, raw))
         if known is None:
-            try:
-                known = cls(raw)
-            except InvalidPeerError as exc:
-                raise BadPacket("bad_key") from exc
-            _HEARD[cls, known.raw] = known
+            known = cls(raw)
+            _IN_USE[cls, known.raw] = known
         return cast("Self", known)
+
+    @classmethod
+    def from_untrusted(cls, raw: bytes) -> Self:
+        """The same for network bytes. Raise BadPacket("bad_key")."""
+        try:
+            return cls.of(raw)
+        except InvalidPeerError as exc:
+            raise BadPacket("bad_key") from exc
 
     def verify(self, signature: bytes, message: bytes) -> bool:
         """Whether `signature` (64 bytes) over `message` was made by this key. Costs about 0.1 ms. Never raises."""
@@ -111,7 +116,7 @@ class PublicKey:
 
 
 # The same keys are heard over and over: one object for each that is in use, with what was worked out of it.
-_HEARD: WeakValueDictionary[tuple[type[PublicKey], bytes], PublicKey] = WeakValueDictionary()
+_IN_USE: WeakValueDictionary[tuple[type[PublicKey], bytes], PublicKey] = WeakValueDictionary()
 
 
 class PeerId(PublicKey):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 
 from rich.cells import cell_len, chop_cells
 
@@ -37,6 +38,7 @@ Line = tuple[Piece, ...]
 INDENT = 6  # as wide as the time before a name
 MIN_WIDTH = 12
 NAME_COLOURS = 6
+QUARTER_S = 900
 MAX_LINES = 400  # of one message: 15,000 line ends are a message, but not a reason to scroll for an hour
 MARKS = {
     "queued": "\u2026", "stored": "\u25e6", "delivered": "\u2713", "on all devices": "\u2713\u207a",
@@ -104,7 +106,13 @@ def remark_lines(text: str, width: int) -> list[Line]:
 
 def day_of(at: float) -> tuple[int, int]:
     """Return year and day of local time: what decides where a rule stands."""
-    local = time.localtime(at)
+    return _day_of_quarter(int(at // QUARTER_S))
+
+
+@lru_cache(maxsize=1024)
+def _day_of_quarter(number: int) -> tuple[int, int]:
+    # Everywhere days begin at a full quarter of an hour of UTC, so asking the system once for each is enough.
+    local = time.localtime(number * QUARTER_S)
     return local.tm_year, local.tm_yday
 
 

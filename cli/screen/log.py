@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.message import Message as Event
 from textual.scroll_view import ScrollView
 from textual.selection import Selection
@@ -21,6 +21,7 @@ from p2pnode.cli.screen.timeline import Remark, Timeline
 
 __all__ = ["MessageLog"]
 
+STRIPS_KEPT = 500  # rows drawn that are kept, 5 kB each
 NEAR_EDGE = 5  # lines from the loaded part's end at which more is asked for
 
 
@@ -75,6 +76,7 @@ class MessageLog(ScrollView, can_focus=False):
         self._cached_width = 0
         self._asked = False
         self._base: Style | None = None
+        self._strips: dict[int, tuple[Line, Strip]] = {}  # by row: what was shown there last
         self.found: int | None = None
         """Position of a message to mark, which a search led to."""
 
@@ -101,7 +103,6 @@ class MessageLog(ScrollView, can_focus=False):
         size = Size(self._width, len(self._lines))
         self.set_reactive(Widget.virtual_size, size)
         self._scroll_update(size)
-        self._base = None
         if keep is not None:
             self.scroll_to(y=self._starts.get(keep, 0) - anchor, animate=False, immediate=True, force=True)
         elif at_end:
@@ -128,7 +129,7 @@ class MessageLog(ScrollView, can_focus=False):
 
     def notify_style_update(self) -> None:
         super().notify_style_update()
-        self._base = None
+        self._strips.clear()
 
     def on_resize(self) -> None:
         at_end, top = self.follows or not self._lines, self.top_position()
@@ -155,23 +156,39 @@ class MessageLog(ScrollView, can_focus=False):
     def selection_updated(self, selection: Selection | None) -> None:  # noqa: ARG002 - Textual's call
         self.refresh()
 
-    def render_line(self, y: int) -> Strip:
-        row = self.scroll_offset.y + y
-        width = self.size.width
-        base = self._base = self._base or self.rich_style  # it is worked out through all parents: once for a drawing
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Return rows of the screen. Textual's own way styles all that are in view anew whenever one line comes."""
+        base, background = self.rich_style, self.background_colors[1]
+        if base != self._base:  # worked out through all parents: it tells of another theme, too
+            self._base = base
+            self._strips.clear()
+        strips = [self._strip(self.scroll_offset.y + y, base) for y in crop.line_range]
+        for line_filter in self.get_line_filters():
+            strips = [strip.apply_filter(line_filter, background) for strip in strips]
+        begin, end = crop.column_span
+        return strips if (begin, end) == (0, self.outer_size.width) else [strip.crop(begin, end) for strip in strips]
+
+    def _strip(self, row: int, base: Style) -> Strip:
         if row >= len(self._lines):
-            return Strip.blank(width, base)
-        line = self._lines[row]
+            return Strip.blank(self.outer_size.width, base)
+        line, selected = self._lines[row], self.text_selection
+        span = selected.get_span(row) if selected is not None else None
+        plain = span is None and (self.found is None or row != self._starts.get(self.found))
+        if plain and (known := self._strips.get(row)) is not None and known[0] is line:
+            return known[1]
         styles = [self._style(role) for _, role in line]
         if self.found is not None and row == self._starts.get(self.found):
             found = self.get_component_rich_style("log--found", partial=True)
             styles = [style + found for style in styles]
         segments = [Segment(text, style) for (text, _), style in zip(line, styles, strict=True)]
-        selected = self.text_selection
-        span = selected.get_span(row) if selected is not None else None
         if span is not None:
             segments = self._selected(segments, *span)
-        return Strip(segments).adjust_cell_length(width, base).apply_offsets(0, row)
+        middle = Strip(segments).adjust_cell_length(self.size.width, base).apply_offsets(0, row)
+        edge = Strip([Segment(" ", Style(bgcolor=base.bgcolor))], 1)  # the padding
+        strip = Strip.join([edge, middle, edge])
+        if plain:
+            self._strips[row] = line, strip
+        return strip
 
     # inside
 
@@ -200,6 +217,7 @@ class MessageLog(ScrollView, can_focus=False):
         width = self._width
         if width != self._cached_width:
             self._cache.clear()
+            self._strips.clear()
             self._cached_width = width
         before, self._cache = self._cache, {}
         lines: list[Line] = []
@@ -224,3 +242,5 @@ class MessageLog(ScrollView, can_focus=False):
             self._cache[key] = laid
             lines += laid
         self._lines, self._starts = lines, starts
+        if len(self._strips) > STRIPS_KEPT:
+            self._strips.clear()

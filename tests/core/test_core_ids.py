@@ -196,3 +196,14 @@ def test_generate_takes_its_seeds_from_the_given_source() -> None:
     assert key.seed == b"\1" * 32
     assert key.x25519.private_bytes_raw() == b"\2" * 32
     assert AccountKey.generate(lambda count: b"\1" * count).public_raw == key.public_raw
+
+
+def test_key_in_use_is_one_object() -> None:
+    """Its text and its hash are worked out once, however often it is read; kinds are told apart."""
+    raw = SigningKey(bytes(32)).public_raw
+    peer = PeerId.of(raw)
+    assert PeerId.of(raw) is peer
+    assert PeerId.from_untrusted(raw) is peer
+    assert type(UserId.of(raw)) is UserId
+    with pytest.raises(InvalidPeerError):
+        PeerId.of(raw[:31])
