@@ -86,6 +86,7 @@ def test_hall_with_an_unread_message() -> None:
         await at.until(lambda: at.app.rooms.unread == 1)
         await at.type("half a li", enter=False)
         at.app.clear_notifications()
+        at.app._tick()  # names as they are now, whenever it came last
         await compare(at, "hall")
 
     at_desk(work, "alice", "bob", "carol")
