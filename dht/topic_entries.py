@@ -76,12 +76,15 @@ class Shard(msgspec.Struct, frozen=True, order=True):
         return tuple(Shard(self.depth + 1, 2 * self.index + bit, self.topic) for bit in (0, 1))
 
 
-def order_of(nonce: bytes, public_key: bytes) -> bytes:
-    """Return a signer's place in the order that a reader's nonce makes: 8 bytes of keyed BLAKE2b.
+def order_of(nonce: bytes, public_key: bytes, *, withdrawn: bool) -> bytes:
+    """Return an entry's place in the order that a reader's nonce makes: 8 bytes of keyed BLAKE2b, whose first bit says
+    whether it is withdrawn.
 
-    The reader draws the nonce, so whoever grinds keys cannot choose to stand first, or to push somebody out.
+    The reader draws the nonce, so whoever grinds keys cannot choose to stand first, or to push somebody out. What is
+    withdrawn comes last: where people come and go it outnumbers the others, who would hardly be on any first page.
     """
-    return hashlib.blake2b(public_key, digest_size=ORDER_BYTES, key=nonce).digest()
+    digest = hashlib.blake2b(public_key, digest_size=ORDER_BYTES, key=nonce).digest()
+    return bytes((digest[0] & 0x7F | withdrawn << 7,)) + digest[1:]
 
 
 class TopicEntry(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):

@@ -198,7 +198,7 @@ class TopicReader:
             return None
         entries = list(page.entries)
         if whole and page.more:
-            # The order is that of a hash: equal parts of its range hold about as many entries each.
+            # The order is that of a hash, after its first bit: equal parts of its range hold about as many each.
             start = _place(nonce, entries[-1])
             cuts = [start + (ORDERS - start) * part // PARTS for part in range(PARTS + 1)]
             parts = [self._part_untrusted(contact, shard, nonce, *cut) for cut in itertools.pairwise(cuts)]
@@ -253,4 +253,4 @@ class TopicReader:
 
 
 def _place(nonce: bytes, entry: TopicEntry) -> int:
-    return int.from_bytes(order_of(nonce, entry.public_key), "big")
+    return int.from_bytes(order_of(nonce, entry.public_key, withdrawn=not entry.value), "big")

@@ -73,12 +73,18 @@ class _Group:
         """Return (place, signer) of all entries, in order; kept for the next page of the same reader."""
         if self._nonce != nonce:
             self._nonce = nonce
-            self._order = sorted((order_of(nonce, signer), signer) for signer in self.kept)
+            self._order = sorted(
+                (order_of(nonce, signer, withdrawn=not kept.entry.value), signer) for signer, kept in self.kept.items()
+            )
         return self._order
+
+    def reorder(self) -> None:
+        """An entry came, went, was withdrawn, or is back."""
+        self._nonce, self._order = b"", []
 
     def count(self, prefix: bytes, by: int) -> None:
         """An entry of this prefix came (1) or went (-1)."""
-        self._nonce, self._order = b"", []
+        self.reorder()
         for counts, name in ((self.prefixes, prefix), (self.wides, wide_prefix_of(prefix))):
             counts[name] += by
             if not counts[name]:
@@ -239,6 +245,7 @@ class TopicStorage:
         kept = held if full else kept
         self._accounts.add(kept.prefix, key, kept.size)
         self._groups[where].kept[kept.entry.public_key] = kept  # where it stood: the newest of a prefix loses first
+        self._groups[where].reorder()
         self._expire_later(kept.expires_at, key)
         return (ErrorCode.FULL, 0) if full else None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from msgspec import Meta
@@ -34,11 +34,46 @@ class Settings(PopulationSettings, frozen=True, kw_only=True):
     reports: Annotated[int, Meta(ge=1, le=60, description="valid reports against each of those")] = 10
 
 
+class Lobby:
+    """Who looks for a stranger at the moment, and for how long there was somebody whom each could meet.
+
+    In a small lobby somebody is alone at times, or with his last partner: nobody can be matched then. That one can meet
+    his last partner again is noticed when the next one comes or goes.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._company_s: dict[User, float] = {}
+        self._accompanied: list[User] = []
+        self._at = 0.0
+
+    def enter(self, user: User) -> None:
+        self._pass_time()
+        self._company_s[user] = 0.0
+        self._look_round()
+
+    def leave(self, user: User) -> float:
+        """Return the seconds in which it had company."""
+        self._pass_time()
+        company_s = self._company_s.pop(user, 0.0)
+        self._look_round()
+        return company_s
+
+    def _pass_time(self) -> None:
+        passed, self._at = self._clock() - self._at, self._clock()
+        for user in self._accompanied:
+            self._company_s[user] += passed
+
+    def _look_round(self) -> None:
+        here = self._company_s
+        self._accompanied = [user for user in here if any(user.may_meet(other) for other in here)]
+
+
 class User:
     """Somebody who looks for strangers all the time; a host of `Strangers`."""
 
-    def __init__(self, run: Run[Settings], node: Node, number: int) -> None:
-        self.node, self.number = node, number
+    def __init__(self, run: Run[Settings], node: Node, lobby: Lobby) -> None:
+        self.node, self._lobby = node, lobby
         self.reported = False
         self.strangers: Strangers
         self.found = 0
@@ -67,16 +102,20 @@ class User:
         run, rng, loop = self._run, self._run.rng, self._run.world.loop
         await asyncio.sleep(after)
         began = loop.time()
+        self._lobby.enter(self)
         await self.strangers.begin()
         while True:
             event = await self._events.get()
             if event.phase == "searching" and event.reason == "waiting":
                 began = float("inf")  # not looking: it knows that nobody would take it
+                self._lobby.leave(self)
             if event.phase != "found":
                 continue
             self.found += 1
+            company_s = self._lobby.leave(self)
             if not self.reported and began < loop.time():
                 run.sample("search_s", loop.time() - began)
+                run.sample("search_in_company_s", company_s)
                 run.progress.advance()
             patience = rng.uniform(run.settings.talk_s, 3 * run.settings.talk_s)
             try:
@@ -87,9 +126,16 @@ class User:
             except TimeoutError:
                 pass
             began = loop.time()
+            self._lobby.enter(self)
             await self.strangers.next()
             while not self._events.empty():
                 self._events.get_nowait()
+
+    def may_meet(self, other: User) -> bool:
+        """Whether that is somebody else, whom it has not talked to just now."""
+        network = self.node.network
+        device = other.strangers.key_at(int(network.wall())).public_raw
+        return other is not self and not self.strangers.acquaintances.just_met(device, network.monotonic())
 
     async def close(self) -> None:
         for task in list(self._tasks):
@@ -104,7 +150,8 @@ async def run(run: Run[Settings]) -> None:
     population = Population(run)
     members = await population.grow(run.nodes + 3, seconds=settings.join_s)
     await population.settle(30.0)
-    users = [User(run, member.node, number) for number, member in enumerate(members[3:]) if member.node is not None]
+    lobby = Lobby(run.world.loop.time)
+    users = [User(run, member.node, lobby) for member in members[3:] if member.node is not None]
     for user in users:
         await user.open()
     run.progress.phase("reporting", 1)
@@ -138,10 +185,14 @@ async def _report(run: Run[Settings], user: User, users: list[User]) -> None:
 
 
 def _figures(run: Run[Settings], users: list[User]) -> None:
-    searches = sorted(run.recorder.samples.get("search_s", []))
     run.figure("conversations", sum(user.found for user in users) / 2)
-    if searches:
-        run.figure("matched_within_5_s_share", len([each for each in searches if each <= SOON_S]) / len(searches))
+    for kind, name in (
+        ("search_s", "matched_within_5_s_share"),
+        ("search_in_company_s", "in_company_within_5_s_share"),
+    ):
+        searches = run.recorder.samples.get(kind, [])
+        if searches:
+            run.figure(name, len([each for each in searches if each <= SOON_S]) / len(searches))
     counts: dict[bool, list[int]] = {
         flag: [user.found for user in users if user.reported is flag] for flag in (False, True)
     }

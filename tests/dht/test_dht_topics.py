@@ -78,6 +78,28 @@ def test_a_random_sample_is_near_uniform() -> None:
     run_virtual(main, seed=2, delay=0.02)
 
 
+@pytest.mark.slow
+def test_a_sample_has_the_few_who_are_there_and_not_the_many_who_have_left() -> None:
+    """60 announce and 54 of them withdraw: holders keep that for minutes, but their pages begin with the living."""
+
+    async def main(world: VirtualWorld) -> None:
+        nodes = await make_network(world, 12, DhtSettings(serve=frozenset(Realm), ksize=8))
+        await asyncio.sleep(10)
+        keys = announcers(60)
+        await announce_all(nodes, keys)
+        for number, key in enumerate(keys[6:], 6):
+            withdrawn = await nodes[number % 12].dht.unannounce(CHESS, key=key.public_raw)
+            assert withdrawn is not None
+        for reader in nodes:
+            found = await reader.dht.topic(CHESS, limit=12, sample=True)
+            assert {entry.public_key for entry in found.entries} == {key.public_raw for key in keys[:6]}
+        await nodes[6].dht.announce(CHESS, b"back", key=keys[6])  # while pages are in their readers' order
+        assert b"back" in values(await nodes[7].dht.topic(CHESS, limit=12, sample=True))
+        await stop_all(nodes)
+
+    run_virtual(main, seed=4, delay=0.02)
+
+
 def test_an_entry_is_replaced_withdrawn_and_ends_by_itself() -> None:
     """A new value takes the old one's place; who withdraws is gone at once, who vanishes when its life is over."""
 

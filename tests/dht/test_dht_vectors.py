@@ -93,8 +93,9 @@ def test_vector_topic_entry_holds_with_bare_primitives() -> None:
     assert topic["index"] == place[0] >> 8 - topic["depth"]
     for name, where in (("shard_key", bytes([topic["depth"], 0, topic["index"]])), ("root_key", bytes(3))):
         assert topic[name] == hashlib.sha256(b"p2pnode/1/topic-shard" + topic["id"] + where).digest()[:20]
-    ordered = hashlib.blake2b(topic["public_key"], digest_size=8, key=topic["order_nonce"])
-    assert topic["order"] == ordered.digest()
+    ordered = hashlib.blake2b(topic["public_key"], digest_size=8, key=topic["order_nonce"]).digest()
+    assert topic["order"] == bytes([ordered[0] % 128]) + ordered[1:]
+    assert topic["order_withdrawn"] == bytes([ordered[0] % 128 + 128]) + ordered[1:]
     signed = signing_input(b"p2pnode/1/topic", b"topic-entry", tag + topic["id"] + number + topic["value"])
     assert PublicKey(topic["public_key"]).verify(topic["signature"], signed)
     assert not PublicKey(topic["public_key"]).verify(topic["withdrawn_signature"], signed)

@@ -112,7 +112,7 @@ def make() -> dict[str, Any]:
     withdrawn = TopicEntry.sign(asker, tag, topic, WALL_MS + 1, WALL_MS // 1000 + 1800, b"")
     shard = Shard.of(topic, 3, asker.public_raw)
     order_nonce = seed("order nonce")[:8]
-    order = order_of(order_nonce, asker.public_raw)
+    order, last = (order_of(order_nonce, asker.public_raw, withdrawn=each) for each in (False, True))
     value = Value(OBSERVED.pack(), seed("token")[:8], record, contact4, b"")
     sealed_answer = other.seal(sealed_answer_text(7, sealed_request[9:17], encode(value)))
     payloads = {
@@ -165,6 +165,7 @@ def make() -> dict[str, Any]:
             "value": entry.value, "signature": entry.signature, "withdrawn_signature": withdrawn.signature,
             "depth": shard.depth, "index": shard.index, "shard_key": shard.key,
             "root_key": Shard(0, 0, topic).key, "order_nonce": order_nonce, "order": order,
+            "order_withdrawn": last,
         },
     }  # fmt: skip
     return {
