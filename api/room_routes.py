@@ -60,6 +60,11 @@ async def remove(service: Service, request: t.RoomPerson) -> t.RoomInfo:
     return _info(await service.chat.rooms.remove(room, (await service.conversation(request.peer))[0]))
 
 
+async def sweep(service: Service, request: t.RoomName) -> t.RoomSwept:
+    """Remove from an open room all who came by themselves, wrote nothing and are not connected."""
+    return t.RoomSwept(await service.chat.rooms.sweep(service.chat.directory.resolve_room(request.room)))
+
+
 async def make_owner(service: Service, request: t.RoomPerson) -> t.RoomInfo:
     """Make a member an owner as well; only it can end that."""
     room = service.chat.directory.resolve_room(request.room)
@@ -93,6 +98,7 @@ ROUTES = [
     Route("GET", "/v1/rooms/members", "Members of a room", show_members, t.RoomName, t.RoomMembers),
     Route("POST", "/v1/rooms/invite", "Invite somebody", invite, t.RoomPerson, t.RoomInfo),
     Route("POST", "/v1/rooms/remove", "Remove somebody", remove, t.RoomPerson, t.RoomInfo),
+    Route("POST", "/v1/rooms/sweep", "Remove silent strangers", sweep, t.RoomName, t.RoomSwept),
     Route("POST", "/v1/rooms/owner", "Make a member an owner", make_owner, t.RoomPerson, t.RoomInfo),
     Route("POST", "/v1/rooms/disown", "Own a room no longer", step_down, t.RoomName, t.RoomInfo),
 ]

@@ -8,7 +8,17 @@ from msgspec import Meta, Struct
 
 from p2pnode.api.types import PeerText
 
-__all__ = ["RoomCreate", "RoomInfo", "RoomJoin", "RoomMember", "RoomMembers", "RoomName", "RoomPerson", "Rooms"]
+__all__ = [
+    "RoomCreate",
+    "RoomInfo",
+    "RoomJoin",
+    "RoomMember",
+    "RoomMembers",
+    "RoomName",
+    "RoomPerson",
+    "RoomSwept",
+    "Rooms",
+]
 
 RoomText = Annotated[
     str, Meta(min_length=1, max_length=64, description="A room: NAME, NAME~ID where several have that name, or #ID")
@@ -40,6 +50,12 @@ class RoomPerson(Struct):
 
     room: RoomText
     peer: PeerText
+
+
+class RoomSwept(Struct):
+    """How many were removed."""
+
+    removed: int
 
 
 class RoomInfo(Struct, kw_only=True):

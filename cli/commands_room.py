@@ -1,4 +1,4 @@
-"""Commands about rooms: create, join, leave, invite, remove, owner, step-down, list, members."""
+"""Commands about rooms: create, join, leave, invite, remove, sweep, owner, step-down, list, members."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ def add(app: typer.Typer) -> None:
     rooms.command("leave", epilog=examples("p2pnode rooms leave garden"))(_leave)
     rooms.command("invite", epilog=examples("p2pnode rooms invite garden alice"))(_invite)
     rooms.command("remove", epilog=examples("p2pnode rooms remove garden alice"))(_remove)
+    rooms.command("sweep", epilog=examples("p2pnode rooms sweep chess"))(_sweep)
     rooms.command("owner", epilog=examples("p2pnode rooms owner garden alice"))(_owner)
     rooms.command("step-down", epilog=examples("p2pnode rooms step-down garden"))(_step_down)
     rooms.command("list", epilog=examples("p2pnode rooms list", "p2pnode rooms list --json"))(_list)
@@ -91,6 +92,16 @@ def _invite(ctx: typer.Context, room: RoomArgument, peer: PeerArgument, json: Js
 def _remove(ctx: typer.Context, room: RoomArgument, peer: PeerArgument, json: JsonOption = None) -> None:
     """Put somebody out of a room of yours: it goes on under a key that they do not get."""
     _person(ctx, "remove", room, peer, json, "is not any more in")
+
+
+def _sweep(ctx: typer.Context, room: RoomArgument, json: JsonOption = None) -> None:
+    """Remove from an open room of yours all who came by themselves, wrote nothing and are not connected."""
+    from p2pnode.api import room_types as t
+
+    invocation = invocation_of(ctx)
+    invocation.config(json=json)
+    swept = invocation.client().post("/v1/rooms/sweep", t.RoomSwept, t.RoomName(room), timeout=120.0)
+    invocation.emit(swept, f"{swept.removed} removed.")
 
 
 def _owner(ctx: typer.Context, room: RoomArgument, peer: PeerArgument, json: JsonOption = None) -> None:

@@ -9,8 +9,8 @@ from p2pnode.chat.service import Chat
 __all__ = ["describe", "member_lines", "members_text", "remark", "room_macro"]
 
 _USAGE = (
-    "! \\room list | create NAME [open] | join NAME | invite [ROOM] WHO | remove [ROOM] WHO | owner [ROOM] WHO |"
-    " stepdown [ROOM] | members [ROOM] | leave [ROOM]"
+    "! \\room list | create NAME [open] | join NAME | invite [ROOM] WHO | remove [ROOM] WHO | sweep [ROOM] |"
+    " owner [ROOM] WHO | stepdown [ROOM] | members [ROOM] | leave [ROOM]"
 )
 JOIN_S = 10.0
 STATES = {"joining": "waits for somebody who is in", "left": "you left", "removed": "you were removed"}
@@ -48,6 +48,10 @@ async def room_macro(chat: Chat, party: Party, argument: str) -> tuple[list[str]
         return [f"* {name} is not in {chat.display_name(room)} any more, and reads nothing of it from now on."], None
     if word == "members":
         return member_lines(chat, _room(chat, party, rest)), None
+    if word == "sweep":
+        room = _room(chat, party, rest)
+        count = await rooms.sweep(room)
+        return [f"* {count} who came by themselves, wrote nothing and are not here were removed."], None
     if word == "stepdown":
         room = _room(chat, party, rest)
         await rooms.step_down(room)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from p2pnode import BadPacket, PeerId, UserId
+from p2pnode.chat.limits import Buckets
 from p2pnode.chat.model import RoomChanged
-from p2pnode.chat.rooms.entries import Signed, read_untrusted
+from p2pnode.chat.rooms.entries import Join, Signed, read_untrusted
 from p2pnode.chat.rooms.log import Taken
 from p2pnode.chat.rooms.mesh import MOST, Neighbour, Neighbours
 from p2pnode.chat.rooms.records import Stored
@@ -46,6 +47,7 @@ OUTSIDERS = 4  # neighbours that are not in the room: they read an open one befo
 KEYS_AT_ONCE = 256
 MAX_UNKNOWN_FORKS = 16  # proofs of 36 kB, of devices that never were in the room as far as we know
 ASK_KEYS_S = 2.0
+INTRODUCED_RATE, INTRODUCED_BURST = 1.0, 128.0  # strangers that a neighbour may bring into an open room
 
 
 class Exchange:
@@ -57,6 +59,7 @@ class Exchange:
         self.came = 0
         """Entries that came, also those that were there already."""
         self._keys_asked_at = float("-inf")
+        self._introduced = Buckets(rate=INTRODUCED_RATE, burst=INTRODUCED_BURST, capacity=64)
 
     def admits(self, peer: PeerId) -> str:
         """Return why a device may not be a neighbour, "" when it may."""
@@ -160,6 +163,9 @@ class Exchange:
             if prune is not None:
                 room.rooms.send(neighbour.peer, prune)
             return
+        if self._is_too_fast(neighbour.peer, signed):
+            room.rooms.drops["introduced_too_fast"] += 1
+            return  # it says again that it has it
         signed.check_untrusted()
         taken = room.log.take(signed)
         applied += taken.applied
@@ -169,6 +175,13 @@ class Exchange:
             room.rooms.drops[taken.refused] += 1
             if not room.rooms.junk.take(neighbour.peer, room.rooms.now):
                 raise BadPacket("flood")  # each costs us a signature
+
+    def _is_too_fast(self, peer: PeerId, signed: Signed) -> bool:
+        """Whether a neighbour brings more strangers than may come in so short a time, once we have the history."""
+        entry, room = signed.entry, self._room
+        if entry.seq > 1 or not isinstance(entry.body, Join) or not room.joined.is_set():
+            return False
+        return room.log.roll.is_stranger(entry.body.user) and not self._introduced.take(peer, room.rooms.now)
 
     async def _conflict(self, neighbour: Neighbour, signed: Signed, taken: Taken, applied: list[Signed]) -> None:
         room = self._room

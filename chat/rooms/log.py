@@ -25,6 +25,10 @@ MAX_ROOM_BYTES = 64 << 20  # of all; beyond it those who have less than their sh
 MAX_CONTROLS = 64  # entries of one device that are no texts, unless it is the owner's: each makes the list be judged
 MAX_WAITING = 1_024
 MAX_WAITING_BYTES = 8 << 20
+MAX_STRANGERS = 512  # devices, at a time, of those who came into an open room by themselves
+MAX_STRANGERS_EVER = 768  # with those that were removed: the other places are for whom an owner lets in
+MAX_DEVICES = 23  # of one user, as many as a list names
+MAX_STRANGER_DEVICES = 4  # of one that came by itself and whose list the room does not know
 MAX_JUMP = 65_536  # depth over what is known, where something that does not count was answered to
 
 
@@ -83,6 +87,8 @@ class RoomLog:
         self._for: dict[tuple[bytes, int], set[tuple[bytes, int]]] = {}
         self._needed: dict[bytes, int] = {}
         self._needs_changed = False
+        self._turned_away: set[bytes] = set()
+        """Devices that find no place now."""
         self._unheeded: set[tuple[bytes, int]] = set()
         """What waits, answers to something, and does not count yet."""
 
@@ -91,6 +97,11 @@ class RoomLog:
     def length(self, device: bytes) -> int:
         log = self.logs.get(device)
         return len(log) if log is not None else 0
+
+    def controls(self, device: bytes) -> int:
+        """Return how many of its entries are no texts."""
+        log = self.logs.get(device)
+        return log.controls if log is not None else 0
 
     @property
     def count(self) -> int:
@@ -108,16 +119,22 @@ class RoomLog:
         return Position(device, seq, self.logs[device].hash(seq)[:8])
 
     def links(self, own: bytes) -> list[Link]:
-        """Return what an entry of ours answers to: the newest, deepest first, without our own. Those who told of lost
-        devices come first of all, so that nobody has a key that came after without knowing whom it is not for."""
-        listers = self.roll.listers
-        heads = sorted(self.heads - {own}, key=lambda d: (d not in listers, -self.logs[d].depths[-1], d))
+        """Return what an entry of ours answers to: the newest, deepest first, without our own.
+
+        Those who told of lost devices come first of all, so that nobody has a key that came after without knowing whom
+        it is not for. Strangers who only came are left out: who has no place for them must not need them.
+        """
+        first = self.roll.listers
+        heads = [device for device in self.heads if device != own and not self._is_silent(device)]
+        heads.sort(key=lambda device: (device not in first, -self.logs[device].depths[-1], device))
         return [Link(d, len(self.logs[d]), self.logs[d].hash(len(self.logs[d]))) for d in heads[:MAX_LINKS]]
 
     def lacking(self, positions: Iterable[Position]) -> list[Range]:
         """Return what somebody has who said this, and we want."""
         found = []
         for position in positions:
+            if position.device in self._turned_away:
+                continue
             device, last = position.device, self._limit(position.device, position.seq)
             there = self.length(device)
             if last > there and (there or device in self.logs or len(self.logs) < MAX_LOGS):
@@ -199,6 +216,8 @@ class RoomLog:
                     except BadPacket:
                         continue  # its author's mistake; whoever brought what it waited for is innocent
         self._needs_changed |= any(not isinstance(each.entry.body, Text) for each in taken.applied)
+        if any(not isinstance(each.entry.body, Text | Join) for each in taken.applied):
+            self._turned_away.clear()  # there may be a place now
         while self._needs_changed:  # somebody else is in, or something else needed: what that answers to is needed now
             self._needs_changed = False
             for key in list(self._unheeded):
@@ -255,13 +274,18 @@ class RoomLog:
     def _need(self, signed: Signed) -> None:
         """What an entry that counts answers to is needed, whoever wrote it."""
         entry = signed.entry
-        if self._is_wanted(entry):
+        if self._is_wanted(entry) and not self._drags(entry):
             self._unheeded.discard((entry.device, entry.seq))
             for link in entry.links:
                 known = link.device in self._needed or len(self._needed) < MAX_LOGS
                 if known and link.seq > max(self.length(link.device), self._needed.get(link.device, 0)):
                     self._needed[link.device] = link.seq
                     self._needs_changed = True
+
+    def _drags(self, entry: Entry) -> bool:
+        """Whether it would only bring in others for whom there is no place: strangers need nobody."""
+        user = self.roll.users.get(entry.device)
+        return user is not None and self.roll.is_stranger(user) and self.strangers() >= MAX_STRANGERS
 
     def _wait(self, signed: Signed, what: tuple[bytes, int] | None, taken: Taken) -> None:
         if len(self._waiting) >= MAX_WAITING or self._waiting_size + len(signed.raw) > MAX_WAITING_BYTES:
@@ -284,9 +308,41 @@ class RoomLog:
         size = (log.size if log is not None else 0) + len(signed.raw)
         if size > MAX_LOG_BYTES or (self.size > MAX_ROOM_BYTES and size * len(self.logs) > MAX_ROOM_BYTES):
             return "log_full"
-        if log is None and len(self.logs) >= MAX_LOGS:
-            return "room_full"
+        if log is None and (hindrance := self._no_place(entry)):
+            if len(self._turned_away) < 4 * MAX_LOGS:
+                self._turned_away.add(entry.device)
+            return hindrance
         return "" if self._is_wanted(entry) else "not_member"
+
+    def place_for(self, device: bytes, user: bytes) -> str:
+        """Return why a device that wrote nothing yet finds no place, "" when it does. In an open room strangers have a
+        part of all places, so that invented ones keep nobody out whom an owner lets in."""
+        roll = self.roll
+        devices = sum(d in self.logs for d in roll.devices_of(user))
+        if roll.is_lost(device, user) or devices >= MAX_DEVICES:
+            return "too_many_devices"
+        if roll.is_stranger(user):
+            strangers = [d for d in self.logs if d in roll.users and roll.is_stranger(roll.users[d])]
+            if len(strangers) >= MAX_STRANGERS and (
+                len(strangers) >= MAX_STRANGERS_EVER or sum(map(roll.may_write, strangers)) >= MAX_STRANGERS
+            ):
+                return "too_many_strangers"
+            if user not in roll.lists and devices >= MAX_STRANGER_DEVICES:
+                return "too_many_devices"
+        return "room_full" if len(self.logs) >= MAX_LOGS else ""
+
+    def strangers(self) -> int:
+        """Return how many places those have taken who came by themselves."""
+        return sum(self.roll.is_stranger(whose) for d, whose in self.roll.users.items() if self.roll.may_write(d))
+
+    def _no_place(self, entry: Entry) -> str:
+        if entry.seq <= self._needed.get(entry.device, 0) or not isinstance(entry.body, Join):
+            return "room_full" if len(self.logs) >= MAX_LOGS else ""
+        return self.place_for(entry.device, entry.body.user)
+
+    def _is_silent(self, device: bytes) -> bool:
+        """Whether a stranger wrote nothing but that it is in."""
+        return len(self.logs[device]) == 1 and self.roll.is_stranger(self.roll.users.get(device, b""))
 
     def _is_wanted(self, entry: Entry) -> bool:
         """Whether an entry is kept: its author is in or may come in (what it wrote before that is hidden), or wrote it
@@ -304,13 +360,13 @@ class RoomLog:
         log = self.logs.setdefault(entry.device, DeviceLog())
         log.add(signed.id, entry.depth, len(signed.raw))
         self.size += len(signed.raw)
-        for link in entry.links:
-            if link.seq == self.length(link.device):
-                self.heads.discard(link.device)
-        self.heads.add(entry.device)
         if not isinstance(entry.body, Text):
             log.controls += 1
             self.roll.add(signed)
+        for link in () if self._is_silent(entry.device) else entry.links:
+            if link.seq == self.length(link.device):
+                self.heads.discard(link.device)
+        self.heads.add(entry.device)
 
     # forks
 

@@ -59,6 +59,11 @@ class Membership:
         await self.invitations.withdraw(room.id, user)
         return room.info()
 
+    async def sweep(self, target: RoomId) -> int:
+        """Remove from an open room all who came by themselves, wrote nothing and are not connected to us; return how
+        many. Raise as `invite`."""
+        return await self._owned(target, "Only an owner of the room can remove somebody.").ruling.sweep()
+
     async def make_owner(self, target: RoomId, party: Party) -> RoomInfo:
         """Let a member own the room as well: invite, remove, make others owners. Only it can end that. Raise as
         `invite`."""

@@ -65,6 +65,8 @@ class Room:
         """The entry that made it, as it travels: the invitation to it."""
         self.refused = False
         """Somebody who is in said that we are not."""
+        self.full = False
+        """There is no place for us, unless an owner lets us in."""
         self.busy = asyncio.Lock()
         """Held while entries are taken, until they are on the disk."""
         self._own = rooms.chat.node.peer_id
@@ -175,6 +177,9 @@ class Room:
             or not self.exchange.neighbours.caught_up()
         ):
             return
+        self.full = self._own.raw not in self.log.logs and bool(self.log.place_for(self._own.raw, own))
+        if self.full:
+            return  # until an owner lets us in
         node = self.rooms.chat.node
         hello = self.rooms.chat.links.own_hello(node.peer_id)
         await self.write(Join(own, hello.proof, hello.name))

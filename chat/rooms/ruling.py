@@ -6,11 +6,13 @@ the one that named the lost device, so nobody can have the new key without knowi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from p2pnode import BadPacket, RefusedError, UserId
-from p2pnode.chat.rooms.entries import MAX_MARKS, Devices, Mark, Out, Rekey, Role, Signed, commitment
+from p2pnode import BadPacket, PeerId, RefusedError, UserId
+from p2pnode.chat.limits import prefix_of
+from p2pnode.chat.rooms.entries import MAX_MARKS, Add, Devices, Mark, Out, Rekey, Role, Signed, commitment
 from p2pnode.chat.rooms.roll import place_of
 
 if TYPE_CHECKING:
@@ -20,6 +22,10 @@ __all__ = ["Ruling"]
 
 # Chosen by us.
 STEP_S = 2.0  # between the owners' devices that could do the same: the first does, unless it is not there
+CROWDED = 128  # strangers in an open room, from which on owners let in those who really answer
+AROUND_S = 30.0
+VOUCH_S = 5.0
+MAX_VOUCHED_BLOCK = 8  # of one block of addresses, as long as we run
 HINT_S = 3.0  # after which a member tells of a lost device that nobody else told of
 
 
@@ -33,6 +39,9 @@ class Ruling:
         self._due: dict[UserId, float] = {}
         self._told: dict[UserId, int] = {}
         self._look = True
+        self._around: dict[PeerId, float] = {}
+        self._vouched: Counter[str] = Counter()
+        self._vouch_at = float("-inf")
 
     # what the user does
 
@@ -99,6 +108,7 @@ class Ruling:
         if self._look:
             self._look = False
             self._find_lost(now)
+        vouch_at = self._vouch(now)
         due = [user for user, at in self._due.items() if at <= now]
         for user in due:
             del self._due[user]
@@ -108,7 +118,7 @@ class Ruling:
         if due or renew_at <= now:
             self._stale_since, renew_at = None, now + STEP_S
             room.rooms.chat.start_task(self._act(due), "room-rule")
-        return min([renew_at, *self._due.values()])
+        return min([renew_at, vouch_at, *self._due.values()])
 
     # inside
 
@@ -142,6 +152,51 @@ class Ruling:
                 self._due[user] = now + (0.0 if user == own else STEP_S * self._rank())
             elif found.signature and self._told.get(user, 0) < found.devices.number:
                 self._due[user] = now + HINT_S
+
+    def _vouch(self, now: float) -> float:
+        """As an owner of a crowded open room: let in whoever has been our neighbour for a while, so that invented
+        members take no places from real ones. Return when to come again."""
+        room, chat = self._room, self._room.rooms.chat
+        log = room.log
+        if not log.roll.open or not self._is_owner() or log.strangers() < CROWDED:
+            return float("inf")
+        around = {peer: self._around.get(peer, now) for peer in room.exchange.neighbours.all}
+        self._around = around
+        for peer, since in around.items():
+            user, session = chat.directory.user_of(peer), chat.node.session(peer)
+            if user is None or session is None or now < max(since + AROUND_S, self._vouch_at):
+                continue
+            if not log.roll.is_stranger(user.raw) or not log.roll.may_join(user.raw):
+                continue
+            block = prefix_of(session.remote.ip)
+            if self._vouched[block] >= MAX_VOUCHED_BLOCK:
+                continue
+            self._vouched[block] += 1
+            self._vouch_at = now + VOUCH_S
+            chat.start_task(self._let_in(user), "room-vouch")
+            break
+        return now + VOUCH_S
+
+    async def _let_in(self, user: UserId) -> None:
+        try:
+            await self._room.write(Add(user.raw))
+        except RefusedError:
+            self._room.rooms.drops["not_ruled"] += 1
+
+    async def sweep(self) -> int:
+        """Remove all who came by themselves, wrote nothing and are not connected; return how many. One new key for
+        all."""
+        room = self._room
+        roll, near = room.log.roll, room.exchange.neighbours.all
+        swept = 0
+        for user in [user for user in roll.states if roll.is_member(user) and roll.is_stranger(user)]:
+            devices = roll.devices_of(user)
+            wrote = any(room.log.length(device) > room.log.controls(device) for device in devices)
+            if not wrote and not any(device in near for device in devices):
+                await room.write(Out(user, self.marks_of(UserId(user)), b""))
+                swept += 1
+        self.look()
+        return swept
 
     async def _act(self, lost: Sequence[UserId]) -> None:
         room = self._room

@@ -164,6 +164,12 @@ class Rooms(Membership):
                 room.row.state = "removed" if room.log.count else "invited"
                 await self.records.put_room(room.row)
                 raise RefusedError("The room's members do not let you in.", room=str(room.id)) from exc
+            if room.full:
+                raise RefusedError(
+                    "The room takes nobody more who comes without being invited: ask one of its owners; you are in as"
+                    " soon as one lets you in.",
+                    room=str(room.id),
+                ) from exc
             raise PeerNotFoundError(
                 "Nobody of this room could be reached yet; you are in as soon as somebody is there."
             ) from exc
