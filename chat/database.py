@@ -36,7 +36,7 @@ BATCH_MAX = 128  # operations per commit: bounds what one failing operation make
 # competes with the loop; 128 are 5,000 messages/s on an ordinary disk
 WAKE_UP = 16  # callers at a time
 LATER_S = 0.1  # how long a write that may be lost waits for company
-SECRET_TABLES = frozenset({"mail_missing", "mail_given", "mail_taken"})  # what opens letters (chat/mail)
+SECRET_TABLES = frozenset({"mail_missing", "mail_given", "mail_taken", "mail_epochs"})  # what opens letters (chat/mail)
 CHECK_MAX_BYTES = 32 * 1024 * 1024  # files up to this size are checked page by page at start (about 0.1 s)
 
 

@@ -13,11 +13,12 @@ from p2pnode import BadPacket, P2PError, PeerId, UserId, clean
 from p2pnode.chat.inbound import Inbound
 from p2pnode.chat.limits import Buckets, StrangerGate
 from p2pnode.chat.link import BROKEN
+from p2pnode.chat.mail.first_letters import FirstLetter
 from p2pnode.chat.mail.letters import LetterMessage
 from p2pnode.chat.model import MessageReceived, RequestReceived
 from p2pnode.chat.ports import SessionPort, StreamPort
 from p2pnode.chat.protocol import MAX_TEXT_BYTES, Hello, Members, TextMessage
-from p2pnode.chat.store import Incoming, Received
+from p2pnode.chat.store import DeviceRow, Incoming, Received
 
 if TYPE_CHECKING:
     from p2pnode.chat.service import Chat
@@ -93,6 +94,18 @@ class Reception:
         if user is None:
             return "busy"  # its Hello told us once, and will again
         return await self._store(author, user, message, hall=False, strangers=False)
+
+    async def receive_first(self, first: FirstLetter) -> str:
+        """Store what a stranger left in our pool, as a request; return as `receive`. Raise BadPacket: `not_listed`."""
+        directory = self._chat.directory
+        if first.user == self._chat.node.user_id:
+            return "own_account"
+        self._chat.devices.check(first.author, first.user)
+        stranger = directory.state_of(first.user) is None and directory.state_of(first.author) is None
+        if stranger and directory.open_requests() >= StrangerGate.MAX_OPEN:
+            return "busy"
+        directory.learn(DeviceRow(first.author, first.user, first.name))
+        return await self._store(first.author, first.user, first.message, hall=False, strangers=True)
 
     async def _store(
         self, peer: PeerId, user: UserId, frame: TextMessage | LetterMessage, *, hall: bool, strangers: bool

@@ -98,6 +98,8 @@ class Resolver:
             except P2PError as exc:
                 reason = exc.code
                 log.debug("user_not_found", user=str(user), reason=reason)
+                if not self._chat.directory.devices_of(user):
+                    found |= dict.fromkeys(await self._chat.mail.pool.devices_of(user))
         # learned since, by their own proof, or known from earlier: better than none
         found |= dict.fromkeys(self._chat.directory.devices_of(user))
         return self._chat.devices.listed(user, tuple(found))[:MAX_DEVICES], whole, reason

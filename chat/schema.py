@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from p2pnode import StorageError
 from p2pnode.chat.devices.migration import DEVICES
-from p2pnode.chat.mail.migration import CARRIED
+from p2pnode.chat.mail.migration import CARRIED, FIRST_LETTERS
 
 __all__ = ["MIGRATIONS", "Migration", "migrate"]
 
@@ -345,7 +345,7 @@ _ROOM_FILES: Migration = (
 
 MIGRATIONS: tuple[Migration, ...] = (
     _FIRST, _SEEN, _SEARCH, _FILES, _MAIL, _STRANGERS, _KEEPING, _ROOMS, DEVICES, _GOSSIP, _NAMES, _HANDED_OVER,
-    CARRIED, _ROOM_FILES,
+    CARRIED, _ROOM_FILES, FIRST_LETTERS,
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from p2pnode.core.network_id import network_tag
 from p2pnode.dht.contact import Contact, KnownContact
+from p2pnode.dht.pools import MIN_WORK, PLACES, STAMP_BYTES, pool_salt, work_of
 from p2pnode.dht.records import MAIL_LIFE, MAIL_SALT, SignedRecord, record_key
 from p2pnode.dht.results import GetResult, HelloResult, PutResult, ReadBack, Told
 from p2pnode.dht.server import Dht
@@ -16,6 +17,9 @@ __all__ = [
     "MAIL_SALT",
     "MAX_ENTRY_VALUE",
     "MAX_TOPIC_LIFE",
+    "MIN_WORK",
+    "PLACES",
+    "STAMP_BYTES",
     "Contact",
     "Dht",
     "DhtSettings",
@@ -31,6 +35,8 @@ __all__ = [
     "TopicEntry",
     "TopicResult",
     "network_tag",
+    "pool_salt",
     "record_key",
     "topic_id",
+    "work_of",
 ]

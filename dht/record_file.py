@@ -86,7 +86,7 @@ class RecordFile:
         """`drops`: where rows that do not hold are counted, as `kept_record`."""
         self._path, self._storage, self._network, self._tag = Path(path), storage, network, network_tag
         self._drops = drops
-        self._max_pages = 4 * (settings.storage_bytes + settings.mail_bytes) // PAGE_BYTES + 256
+        self._max_pages = 4 * (settings.storage_bytes + settings.mail_bytes + settings.pool_bytes) // PAGE_BYTES + 256
         self._connection: sqlite3.Connection | None = None
         self._dirty: dict[StoreKey, None] = {}
         self._write_all = False

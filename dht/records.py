@@ -1,8 +1,9 @@
 """Signed mutable records: what a node stores for others, and believes only by its author's signature.
 
-Key in the DHT: SHA-256(public_key || salt)[:20] (as mainline's BEP 44 with a shorter, different hash). `seq` is the
-author's clock in milliseconds, strictly rising; `expires` ends the record's life. A record is unpublished by one with
-a higher `seq`, an empty value and an `expires` that is not before its predecessor's.
+Key in the DHT: SHA-256(public_key || salt)[:20], in a pool (`pools`) SHA-256(domain || salt)[:20] (as mainline's BEP 44
+with a shorter, different hash). `seq` is the author's clock in milliseconds, strictly rising (in a pool: the work in
+it); `expires` ends the record's life. A record is unpublished by one with a higher `seq`, an empty value and an
+`expires` that is not before its predecessor's.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from p2pnode.core.envelope import signing_input
 from p2pnode.core.errors import BadPacket
 from p2pnode.core.ids import NodeId, PublicKey
 from p2pnode.core.keys import SigningKey
+from p2pnode.dht.pools import POOL_DOMAIN, check_work_untrusted, is_pool
 
 __all__ = [
     "CLOSE_TO_EXPIRY",
@@ -43,7 +45,7 @@ CLOCK_TOLERANCE = 300  # seconds: clocks may be wrong by five minutes (security.
 
 def record_key(public_key: bytes, salt: bytes) -> NodeId:
     """Return where the record lives: 20 bytes."""
-    return NodeId(hashlib.sha256(public_key + salt).digest()[:20])
+    return NodeId(hashlib.sha256((POOL_DOMAIN if is_pool(salt) else public_key) + salt).digest()[:20])
 
 
 def is_mail(salt: bytes) -> bool:
@@ -87,13 +89,16 @@ class SignedRecord(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_
         return cls(signing_key.public_raw, salt, seq, expires, value, signature)
 
     def verify(self, network_tag: bytes, now_wall: float) -> None:
-        """Raise BadPacket: `bad_key`, `record_expired`, `expires_too_far`, `bad_record_signature`. About 0.1 ms."""
+        """Raise BadPacket: `bad_key`, `record_expired`, `expires_too_far`, `bad_record_signature`. About 0.1 ms; in a
+        pool 3 ms, and also `bad_place`, `too_little_work`, `false_work`."""
         if self.expires + CLOCK_TOLERANCE <= now_wall:
             raise BadPacket("record_expired")
         if self.expires > now_wall + max_life(self.salt) + CLOCK_TOLERANCE:
             raise BadPacket("expires_too_far")
         if not _signature_holds(self, network_tag):
             raise BadPacket("bad_record_signature")
+        if is_pool(self.salt):
+            check_work_untrusted(self.public_key, self.salt, self.expires, self.value, self.seq)
 
 
 @lru_cache(maxsize=1024)  # the same record comes back from 20 holders; 1,024 of at most 1.2 kB

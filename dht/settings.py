@@ -99,6 +99,10 @@ class DhtSettings:
     """Records kept, with their overhead."""
     mail_bytes: int = 16 * 1024 * 1024
     """Mail kept (records that wait a week), with its overhead: 10,000 of them. Beside the other records."""
+    pool_bytes: int = 1024 * 1024
+    """Records of pools kept, with their overhead: 500 of them. Beside the mail."""
+    prefix_pool_records: int = 8
+    """Records of pools per prefix beyond which only free room is given."""
     record_file: str = ""
     """SQLite file in which records survive a restart; empty: in memory only."""
     prefix_records: int = 64

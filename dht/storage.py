@@ -1,8 +1,8 @@
 """Records kept for others, within quotas. `kademlia`'s storage interface, with judgement added.
 
-Per node 32 MiB, and 16 MiB beside them for mail, so that neither takes room from the other; per prefix of the storing
-address 64 records of each kind, beyond which only free room is given; when full, the heaviest prefix loses first
-(security.md P1). The life of a record is counted on the monotonic clock: a wall clock that
+Per node 32 MiB, and beside them 16 MiB for mail and 1 MiB for pools, so that none takes room from another; per prefix
+of the storing address 64 records of each kind (8 in pools), beyond which only free room is given; when full, the
+heaviest prefix loses first (security.md P1). The life of a record is counted on the monotonic clock: a wall clock that
 jumps drops nothing.
 """
 
@@ -17,7 +17,9 @@ from kademlia.storage import IStorage
 from p2pnode.core.address import Realm
 from p2pnode.core.errors import BadPacket
 from p2pnode.dht.accounts import Accounts
+from p2pnode.dht.limits import Budget, PrefixBudgets
 from p2pnode.dht.messages import ErrorCode
+from p2pnode.dht.pools import is_pool
 from p2pnode.dht.records import SignedRecord, is_mail, max_life
 from p2pnode.dht.settings import DhtSettings
 
@@ -25,6 +27,8 @@ __all__ = ["RecordStorage", "StoreKey", "StoredRecord"]
 
 OVERHEAD_BYTES = 1_200  # resident memory around a record from a prefix of its own: benchmarks/dht_memory.py
 SLOT = 16.0  # s
+WORKS_PER_S, WORKS_BURST = 10.0, 40.0  # records of pools that are judged: 3 ms each
+PREFIX_WORKS_PER_S, PREFIX_WORKS_BURST = 0.2, 16.0
 StoreKey = tuple[Realm, bytes]
 
 
@@ -49,6 +53,8 @@ class RecordStorage(IStorage):
         self._records: dict[StoreKey, StoredRecord] = {}
         self._accounts: Accounts[StoreKey] = Accounts(settings.storage_bytes, settings.prefix_records)
         self._mail: Accounts[StoreKey] = Accounts(settings.mail_bytes, settings.prefix_records)
+        self._pools: Accounts[StoreKey] = Accounts(settings.pool_bytes, settings.prefix_pool_records)
+        self._works = PrefixBudgets(Budget(WORKS_PER_S, WORKS_BURST), PREFIX_WORKS_PER_S, PREFIX_WORKS_BURST)
         # What expires within the 16 seconds of a slot: 8 bytes for each record, where a heap takes 80. Slots in order.
         # Built anew when it names twice as many records as there are.
         self._slots: dict[int, list[StoreKey]] = {}
@@ -75,6 +81,8 @@ class RecordStorage(IStorage):
                 return None
             if held.record.seq >= record.seq:
                 return ErrorCode.LOWER_SEQ, held.record.seq
+        if is_pool(record.salt) and until == math.inf and not self._works.take(prefix, now):
+            return ErrorCode.BUSY, 0
         try:
             record.verify(self._tag, wall)
         except BadPacket as bad:
@@ -85,7 +93,7 @@ class RecordStorage(IStorage):
         entry = StoredRecord(record, prefix, now, min(now + life, until))
         if entry.expires_at <= now:
             return ErrorCode.EXPIRES, 0
-        if held is not None:
+        if held is not None and held.record.public_key == record.public_key:
             entry.prefix = held.prefix  # the author's update, through whomever, keeps its place in the accounts
         if key in self._records:  # also one that has expired and was not dropped yet: it must leave the accounts
             self._remove(key)
@@ -152,7 +160,8 @@ class RecordStorage(IStorage):
         return True
 
     def _accounts_of(self, entry: StoredRecord) -> Accounts[StoreKey]:
-        return self._mail if is_mail(entry.record.salt) else self._accounts
+        salt = entry.record.salt
+        return self._pools if is_pool(salt) else self._mail if is_mail(salt) else self._accounts
 
     def _add(self, key: StoreKey, entry: StoredRecord) -> None:
         self._records[key] = entry

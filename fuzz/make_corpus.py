@@ -191,6 +191,9 @@ def others(seeds: Seeds) -> None:
     seeds["mail_letter"] += [letter, b"\0" * 512, b"\0" * 40 + b"\x01"]
     seeds["carry_frame"] += [frame[2:] for frame in hexes(mail["carry_frames"].values())]
     seeds["mail_parts"] += [letter, b"\x01" + b"\0" * 2047]
+    first = mail["first_letter"]
+    seeds["mail_first"] += [bytes.fromhex(first["bytes"]), b"\0" * 792, b"\0" * 40 + b"\x01"]
+    seeds["mail_note"] += [bytes.fromhex(first["note"]), b"\x94" + bytes.fromhex(first["note"])[1:] + b"\x01"]
     gossip = vectors("gossip")
     seeds["gossip_frame"] += [frame[2:] for frame in hexes(gossip["frames"].values())]
     seeds["name_claim"].append(bytes.fromhex(gossip["name_claim"]))

@@ -146,6 +146,7 @@ if TYPE_CHECKING:
     )
     from p2pnode.home import Home as Home
     from p2pnode.home import default_home as default_home
+    from p2pnode.mailing import POOL_PLACES as POOL_PLACES
     from p2pnode.mailing import Mailed as Mailed
     from p2pnode.mailing import Mailing as Mailing
     from p2pnode.mailing import MailRecord as MailRecord
@@ -196,7 +197,7 @@ _MODULES = {
     "events": "DevicesChanged Joined KeyInUse LanPeerSeen NetworkChanged NodeEvent PresenceChanged SessionClosed "
     "SessionMoved SessionOpened",
     "home": "Home default_home",
-    "mailing": "MailRecord Mailed Mailing",
+    "mailing": "POOL_PLACES MailRecord Mailed Mailing",
     "nat": "Priority Stream",
     "netcheck_report": "FamilyReport NetcheckReport",
     "node": "Node",

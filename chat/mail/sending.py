@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Sending"]
 
 Give = Callable[[PeerId, bytes, bytes], Awaitable[bool]]
+Leave = Callable[[PeerId, OutboxItem], Awaitable[bool]]
 
 log = structlog.get_logger(__name__)
 
@@ -37,11 +38,12 @@ MAX_SPENT = 8  # slots passed over in one go because they were used before: a re
 class Sending:
     """Writes letters and keeps them alive."""
 
-    def __init__(self, chat: Chat, box: Postbox, give: Give) -> None:
-        """`give(reader, slot, letter)`: leave a letter with contacts that carry it; whether anybody has it."""
+    def __init__(self, chat: Chat, box: Postbox, give: Give, leave: Leave) -> None:
+        """`give(reader, slot, letter)`: leave a letter with contacts that carry it; whether anybody has it.
+        `leave(device, message)`: leave somebody who gave us no grant a first letter; whether it waits there."""
         self._chat = chat
         self._box = box
-        self._give = give
+        self._give, self._leave = give, leave
         self._busy: dict[PeerId, asyncio.Task[None]] = {}
         self._again: dict[PeerId, str] = {}
         self._spent: dict[PeerId, int] = {}
@@ -64,15 +66,18 @@ class Sending:
     async def _write(self, device: PeerId) -> None:
         database = self._chat.store.database
         while (reason := self._again.pop(device, None)) is not None:
+            left = 0
             while True:
                 grant = await database.read(lambda c: tables.taken(c, device))
                 room = MAX_LETTERS - await database.read(lambda c: tables.open_letters(c, device))
                 items = await database.read(lambda c: tables.unwritten(c, device, MAX_MESSAGES))
+                if grant is None and items:
+                    left = int(await self._leave(device, items[0]))
                 if grant is None or room <= 0 or not items:
                     break
                 if not await self._write_one(grant, items, reason):
                     break
-            if await database.read(lambda c: tables.unwritten(c, device, 1)):
+            if len(await database.read(lambda c: tables.unwritten(c, device, 2))) > left:
                 self._chat.deliveries.attempt_failed(device, reason)
 
     async def _write_one(self, grant: tables.Taken, items: list[OutboxItem], reason: str) -> bool:

@@ -18,6 +18,7 @@ from p2pnode.chat.mail.awaiting import Awaiting
 from p2pnode.chat.mail.carrying import Carrying
 from p2pnode.chat.mail.fetching import Fetching
 from p2pnode.chat.mail.granting import Granting
+from p2pnode.chat.mail.pool import Pool
 from p2pnode.chat.mail.postbox import Postbox
 from p2pnode.chat.mail.sending import Sending
 from p2pnode.chat.model import ChatEvent, Hall, MessageReceived, MessageStateChanged, Party
@@ -52,7 +53,8 @@ class Mail:
         self.fetching.changed = self._chains_changed
         self._erasing: asyncio.TimerHandle | None = None
         self._carrying = Carrying(chat, self._granting, self.fetching)
-        self._sending = Sending(chat, box, self._carrying.give)
+        self.pool = Pool(chat)
+        self._sending = Sending(chat, box, self._carrying.give, self.pool.leave)
         self._cancels: list[Cancel] = []
         self._impatient: dict[PeerId, asyncio.TimerHandle] = {}
         self._reasons: dict[PeerId, str] = {}
@@ -68,8 +70,9 @@ class Mail:
             self.look(session.peer)
         if self._chat.node.mail_ready():
             self._fetch_soon()
-        self._erase_later()  # the last run may have been killed
+        self.erase_later()  # the last run may have been killed
         self._chat.start_task(self._run(), "chat-mail")
+        self._chat.start_task(self.pool.run(), "chat-mail-pool")
 
     async def stop(self) -> None:
         await self.fetching.settle(LEAVE_S)
@@ -121,9 +124,10 @@ class Mail:
     def _chains_changed(self) -> None:
         """Letters were read, or a chain was replaced: other slots are the next ones, and secrets were thrown away."""
         self._awaiting.look()
-        self._erase_later()
+        self.erase_later()
 
-    def _erase_later(self) -> None:
+    def erase_later(self) -> None:
+        """Secrets were thrown away: make sure that they leave the files as well."""
         if self._erasing is None:
             self._erasing = asyncio.get_running_loop().call_later(ERASE_S, self._erase)
 
@@ -134,14 +138,17 @@ class Mail:
     async def _empty_log(self) -> None:
         try:
             if not await self._chat.store.database.erase():
-                self._erase_later()
+                self.erase_later()
         except P2PError as exc:
             log.warning("mail_secrets_not_erased", reason=exc.code)
 
     def _may_write(self, device: PeerId) -> bool:
         """Whether somebody may take letters for a device: the network, or contacts who carry them."""
         ready = self._chat.node.mail_ready() or self._carrying.carriers(device)
-        return bool(ready) and self._granting.is_friend(device)
+        if not ready or self._chat.directory.is_blocked(device):
+            return False
+        # a device whose user has not proven it yet: the message to be left says whether it is for a contact
+        return self._granting.is_friend(device) or self._chat.directory.user_of(device) is None
 
     def _be_patient(self, device: PeerId) -> None:
         if device not in self._impatient:
@@ -180,6 +187,7 @@ class Mail:
         self._rounds = 0
         self._fetch_now = True
         self._wake.set()
+        self.pool.joined()
 
     async def _run(self) -> None:
         await self._wake.wait()

@@ -1,4 +1,4 @@
-"""tests/vectors/mail.json: frames, slots and a letter as bytes. Run this file to write it anew."""
+"""tests/vectors/mail.json: frames, slots, letters and a pool's place as bytes. Run this file to write it anew."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from p2pnode import BadPacket, NodeKey
+from p2pnode import AccountKey, BadPacket, NodeKey, UserId
 from p2pnode.chat.mail import carry_wire
 from p2pnode.chat.mail import frames as wire
+from p2pnode.chat.mail.first_letters import FirstLetter, Note, open_first_untrusted, pool_of, seal_first
 from p2pnode.chat.mail.letters import (
     MAX_MESSAGES,
     SIZES,
@@ -26,6 +27,8 @@ from p2pnode.chat.mail.letters import (
     seal,
     split,
 )
+from p2pnode.chat.protocol import device_proof
+from p2pnode.dht import pool_salt, record_key, work_of
 
 PATH = Path(__file__).parent.parent / "vectors" / "mail.json"
 
@@ -38,6 +41,7 @@ class Case:
         self.author, self.reader = NodeKey.generate(rng.randbytes), NodeKey.generate(rng.randbytes)
         self.private, self.ephemeral = rng.randbytes(32), rng.randbytes(32)
         self.slot = Slot(rng.randbytes(32))
+        self.account = AccountKey(bytes(range(32)))
         self.messages = [LetterMessage(bytes(range(16)), 1_700_000_000_001, 1_700_000_000_000, "hello \U0001f680")]
 
     @property
@@ -47,6 +51,16 @@ class Case:
     @property
     def public(self) -> bytes:
         return self.key.public_key().public_bytes_raw()
+
+    @property
+    def note(self) -> Note:
+        return Note(self.public, UserId(self.account.public_raw))
+
+    def first(self) -> bytes:
+        user, proof = UserId(self.account.public_raw), device_proof(self.account, self.author.peer_id)
+        return seal_first(
+            self.reader.peer_id, self.public, self.author, user, proof, "anna", self.messages[0], self.ephemeral
+        )
 
     def letter(self, messages: list[LetterMessage] | None = None) -> bytes:
         return seal(self.slot, self.reader.peer_id, self.public, self.author, messages or self.messages, self.ephemeral)
@@ -97,7 +111,41 @@ def vectors() -> dict[str, Any]:
             "bytes": case.letter().hex(),
             "read_mark": read_mark(case.letter()).hex(),
         },
+        "first_letter": {
+            "pool": pool_of(case.reader.peer_id).hex(),
+            "note": case.note.encode().hex(),
+            "account_seed": case.account.seed.hex(),
+            "name": "anna",
+            "bytes": case.first().hex(),
+        },
+        "place": place_of(case),
     }
+
+
+def place_of(case: Case) -> dict[str, Any]:
+    """A record of a pool before it is signed: the first stamp, whatever its work is."""
+    salt, value = pool_salt(pool_of(case.reader.peer_id), 5), bytes(8) + case.first()
+    public, expires = case.slot.public, 1_700_000_000
+    return {
+        "public_key": public.hex(), "salt": salt.hex(), "key": record_key(public, salt).hex(), "expires": expires,
+        "value": value.hex(), "seq": work_of(public, salt, expires, value),
+    }  # fmt: skip
+
+
+def test_first_letter_of_the_vectors_opens() -> None:
+    """With whichever of the reader's keys fits; the note names key and account, and later versions may say more."""
+    case, found = Case(), json.loads(PATH.read_text())["first_letter"]
+    letter = bytes.fromhex(found["bytes"])
+    keys = [X25519PrivateKey.from_private_bytes(bytes(range(32))), case.key]
+    first = open_first_untrusted(case.reader.peer_id, keys, letter)
+    user = UserId(case.account.public_raw)
+    assert first == FirstLetter(case.author.peer_id, user, "anna", case.messages[0])
+    note = bytes.fromhex(found["note"])
+    assert Note.decode_untrusted(note) == case.note
+    assert Note.decode_untrusted(b"\x94" + note[1:] + b"\x01") == case.note
+    for bad in (b"", note[:-1], note + b"\0", note[:1] + b"\x02" + note[2:]):
+        with pytest.raises(BadPacket):
+            Note.decode_untrusted(bad)
 
 
 def test_vectors_file_is_what_we_write() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from support.chat_fake_ways import FakeWays
 
-from p2pnode import AccountKey, Mailed, MailRecord
+from p2pnode import AccountKey, Mailed, MailRecord, NodeKey
 from p2pnode.chat.mail.letters import is_final
 
 if TYPE_CHECKING:
@@ -25,13 +25,17 @@ class FakeHolders:
     """What all holders have, by the slot's public key and part. `full`: they take nothing."""
 
     records: dict[tuple[bytes, int], MailRecord] = field(default_factory=dict)
+    pools: dict[tuple[bytes, int], MailRecord] = field(default_factory=dict)
+    notes: set[bytes] = field(default_factory=set)
+    """Keys of devices and accounts, under which no letters stand."""
     full: bool = False
     watches: dict[tuple[bytes, int], dict[int, Callable[[], None]]] = field(default_factory=dict)
     """By place, and by who watches."""
 
     def letters(self) -> list[tuple[bytes, int]]:
         """Return the places of letters that wait."""
-        return [place for place, record in self.records.items() if not is_final(record.value)]
+        letters = ((place, record) for place, record in self.records.items() if place[0] not in self.notes)
+        return [place for place, record in letters if not is_final(record.value)]
 
 
 class FakeMailing(FakeWays):
@@ -39,6 +43,8 @@ class FakeMailing(FakeWays):
 
     world: FakeWorld
     network: Any
+    key: NodeKey
+    account: AccountKey
     up: bool
 
     def mail_ready(self) -> bool:
@@ -52,6 +58,8 @@ class FakeMailing(FakeWays):
             return Mailed(0, 20, expires)
         seq = int(wall * 1000) if final or not value else expires
         place = AccountKey(seed).public_raw, part
+        if seed in (self.key.seed, self.account.seed):
+            holders.notes.add(place[0])
         held = holders.records.get(place)
         if held is not None and held.seq >= seq and held.value != value:
             return Mailed(0, 20, expires)
@@ -62,10 +70,30 @@ class FakeMailing(FakeWays):
         return Mailed(20, 20, expires)
 
     async def get_mail(self, seed: bytes, part: int) -> MailRecord | None:
+        return await self.read_mail(AccountKey(seed).public_raw, part)
+
+    async def read_mail(self, public_key: bytes, part: int) -> MailRecord | None:
         await asyncio.sleep(self.world.lookup_s)
         if self.world.holders is None or not self.up:
             return None
-        held = self.world.holders.records.get((AccountKey(seed).public_raw, part))
+        held = self.world.holders.records.get((public_key, part))
+        return held if held is not None and held.expires > self.network.wall() else None
+
+    async def leave_in_pool(self, pool: bytes, place: int, value: bytes, *, tries: int, above: int = 0) -> Mailed:
+        """Each letter costs one unit of work more than the one before it."""
+        await asyncio.sleep(self.world.lookup_s)
+        holders = self.world.holders
+        if holders is None or holders.full or not self.up:
+            return Mailed(0, 20, 0)
+        expires = int(self.network.wall()) + LIFE_S
+        holders.pools[pool, place] = MailRecord(value, above + 1, expires)
+        return Mailed(20, 20, expires)
+
+    async def look_in_pool(self, pool: bytes, place: int) -> MailRecord | None:
+        await asyncio.sleep(self.world.lookup_s)
+        if self.world.holders is None or not self.up:
+            return None
+        held = self.world.holders.pools.get((pool, place))
         return held if held is not None and held.expires > self.network.wall() else None
 
     def watch_mail(self, seed: bytes, part: int, on_news: Callable[[], None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,29 @@ def test_message_waits_in_the_network_while_both_are_away(tmp_path: Path) -> Non
         anna.ready(timeout=60.0)
         eventually(lambda: state_of(anna, "read me later") == "delivered", timeout=60.0, what="delivered")
         assert [message["text"] for message in bert.messages()] == ["read me later"]
+
+
+def test_a_strangers_first_message_waits_for_somebody_who_is_away(tmp_path: Path) -> None:
+    """anna never met bert, who is away; she writes and leaves; bert comes back alone and has a request."""
+    with processes(tmp_path) as running:
+        nodes = [running.bootstrap("boot1")]
+        nodes.append(running.bootstrap("boot2", "--bootstrap", nodes[0].ready()["bootstrap"]))
+        anna = running.join("anna", bootstrap=nodes[:1])
+        bert = running.join("bert", bootstrap=nodes[1:2])
+        anna.ready()
+        bert.ready()
+        time.sleep(10.0)  # his key is published some seconds after he has joined
+        bert.stop(timeout=20.0)
+        sent = anna.cli("send", bert.user, "we never met", "--wait", "0.5", "--json", timeout=60.0)
+        assert (sent.code, sent.json["delivered"]) == (0, False)
+
+        def state() -> str:
+            history = Client(Home(anna.home)).get("/v1/history", t.Messages, t.HistoryQuery(bert.user))
+            return history.messages[0].state
+
+        eventually(lambda: state() == "stored", timeout=90.0, what="stored")
+        anna.stop(timeout=20.0)
+        bert = running.join("bert", bootstrap=nodes[1:2])
+        event = bert.wait_event(lambda e: e["event"] == "message", timeout=60.0)
+        assert event["text"] == "we never met"
+        assert [message["text"] for message in bert.messages()] == ["we never met"]
