@@ -54,6 +54,7 @@ class Whole:
 
     async def open(self, ip: str) -> None:
         self.mux.on("quic", self.endpoint.datagram_received, self.endpoint.datagrams_received)
+        self.mux.on("relay", self.endpoint.probe_received)
         self.endpoint.on_connection = self._serve
         await self.mux.open([Address(ip, 0)])
 

@@ -258,6 +258,7 @@ def relay(seeds: Seeds) -> None:
     seeds["relay_frame"] += hexes(data[name] for name in ("send", "deliver", "paired"))
     probes = vectors("session")["path_probes"]
     seeds["path_probe"] += hexes(probes[name] for name in ("probe", "answer", "relayed_probe", "relayed_answer"))
+    seeds["repair"] += hexes([vectors("session")["repair"]["frame"]])
     # Both sides open, both send; one moves, one ends.
     opened = bytes((0x11, 0, 1, 0, 0x11, 1, 0, 1))
     sent = bytes((0x10, 1, 0, 0, 0x10, 2, 0, 1))

@@ -132,6 +132,8 @@ class Driver(Moving):
             self.transport.receive(data, now)
         except TransportError:
             self._endpoint.dropped("quic_error")
+        if self._repairs.keeps(now):
+            self._repairs.keep(data, len(data))
         self._heard_at = now
         self._following.heard(len(data))
         self._process()
@@ -158,6 +160,8 @@ class Driver(Moving):
             for data in split_untrusted(buffer, size):
                 with contextlib.suppress(TransportError):
                     self.transport.receive(data, now)
+        if self._repairs.keeps(now):
+            self._repairs.keep(buffer, size)
         self._heard_at = now
         self._following.heard(len(buffer))
         self._process()
@@ -236,6 +240,7 @@ class Driver(Moving):
                         self.path.send(datagrams[0])
                     else:
                         self.path.send_many(datagrams)
+                    self._send_repairs(datagrams, now)
                 else:
                     for data in datagrams:
                         self._send(data)

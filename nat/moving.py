@@ -10,6 +10,7 @@ from p2pnode.nat.budget import Following
 from p2pnode.nat.path import Path
 from p2pnode.nat.paths import Paths
 from p2pnode.nat.probes import PATH_KEY_BYTES
+from p2pnode.nat.repair import RepairReceiver, RepairSender
 from p2pnode.nat.transport import Transport, TransportError
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Moving:
     initiator: bool
     proven: asyncio.Future[None]
     bytes_received: int
+    bytes_sent: int
     last_used_at: float
     _endpoint: QuicEndpoint
     _heard_at: float
@@ -55,6 +57,8 @@ class Moving:
         self._doubted_at: float | None = None
         self._revived_at = now
         self._waits_since: float | None = None
+        self._repairing = RepairSender(now)
+        self._repairs = RepairReceiver()
         self.on_moved: Callable[[Path, Path], None] | None = None
         """Called with the path before and the new one, each time that it changes."""
         self.on_silent: Callable[[], None] | None = None
@@ -71,6 +75,9 @@ class Moving:
         raise NotImplementedError
 
     def _process(self) -> None:
+        raise NotImplementedError
+
+    def datagram_received(self, data: bytes) -> None:
         raise NotImplementedError
 
     def _schedule_flush(self) -> None:
@@ -139,6 +146,22 @@ class Moving:
     def call_for_paths(self) -> None:
         if self.on_silent is not None:
             self._endpoint.call(self.on_silent)
+
+    def _send_repairs(self, datagrams: list[bytes], now: float) -> None:
+        """What the other side makes a lost one of these packets from; not by a relay, whose frames have no room."""
+        tag = None if self._paths is None or self.path.relayed else self._paths.their_tag
+        transport = self.transport
+        if tag is None or transport.rtt_s is None or not transport.window_matters:
+            return
+        frames = self._repairing.frames(datagrams, transport.lost, transport.rtt_s, tag, now)
+        if frames:
+            self.bytes_sent += sum(map(len, frames))
+            self.path.send_many(frames)
+
+    def repair_received_untrusted(self, frame: bytes, path: Path) -> None:
+        """Take a repair packet. Raise BadPacket."""
+        if path == self.path and (data := self._repairs.missing_untrusted(frame, self.network.monotonic())):
+            self.datagram_received(data)
 
     @property
     def remote(self) -> Address:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from p2pnode.core.errors import BadPacket
 from p2pnode.nat.path import Path
 from p2pnode.nat.path_choice import PathChoice
-from p2pnode.nat.probes import PATH_KEY_BYTES, PathKey, ProbeFrame
+from p2pnode.nat.probes import PATH_KEY_BYTES, PathKey, ProbeFrame, parse_probe_untrusted
+from p2pnode.nat.repair import REPAIR
 
 if TYPE_CHECKING:
     from p2pnode.nat.moving import Moving
@@ -64,6 +65,18 @@ class Paths:
         if self._theirs is None:
             self._theirs = PathKey(raw)
             self._tick()
+
+    @property
+    def their_tag(self) -> bytes | None:
+        """What frames for the other side bear; None: it has not told its key."""
+        return None if self._theirs is None else self._theirs.tag
+
+    def datagram_received_untrusted(self, data: bytes, path: Path) -> None:
+        """Take a datagram that bears our tag. Raise BadPacket."""
+        if data[1] == REPAIR:
+            self._host.repair_received_untrusted(data, path)
+        else:
+            self.frame_received_untrusted(parse_probe_untrusted(data), path)
 
     def add(self, path: Path, *, doubt: bool = False) -> None:
         """Probe a path that may work; it takes over when it is better. `doubt`: the present one may be dead."""

@@ -34,7 +34,6 @@ from p2pnode.nat.handshake import ClientHandshake, ServerHandshake
 from p2pnode.nat.headers import CID_BYTES, FIRST_LONG, is_first_packet, is_run_untrusted
 from p2pnode.nat.path import Carrier, MuxCarrier, Path
 from p2pnode.nat.paths import Paths
-from p2pnode.nat.probes import parse_probe_untrusted
 from p2pnode.nat.proof import NONCE_BYTES
 from p2pnode.nat.quic_settings import QuicSettings, QuicStatistics
 from p2pnode.nat.refusal import refusal
@@ -190,13 +189,12 @@ class QuicEndpoint:
             self.dropped("unknown_connection" if version in (None, 1) else "unknown_version")
 
     def probe_received(self, data: bytes, source: Address, carrier: Carrier | None = None) -> None:
-        """Take a path probe or its answer (first byte 0x0D). Never raises."""
+        """Take a path probe, its answer, or a repair packet (first byte 0x0D). Never raises."""
         try:
-            frame = parse_probe_untrusted(data)
-            paths = self._by_tag.get(frame.tag)
+            paths = self._by_tag.get(data[2:10])
             if paths is None:
                 raise BadPacket("unknown_tag")
-            paths.frame_received_untrusted(frame, Path(source, carrier or self._mux))
+            paths.datagram_received_untrusted(data, Path(source, carrier or self._mux))
         except BadPacket as exc:
             self.dropped(exc.reason)
 

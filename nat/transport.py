@@ -284,6 +284,12 @@ class Transport:
         return core is not None and core.pto_count > 0
 
     @property
+    def lost(self) -> int:
+        """Packets that were declared lost so far (RFC 9002, section 6.1, "Acknowledgment-Based Detection")."""
+        core = self._quic._core
+        return 0 if core is None else core.loss_total
+
+    @property
     def rtt_s(self) -> float | None:
         core = self._quic._core
         return None if core is None else core.smoothed_rtt
@@ -292,6 +298,12 @@ class Transport:
     def congested(self) -> bool:
         core = self._quic._core
         return core is not None and core.bytes_in_flight >= core.congestion_window
+
+    @property
+    def window_matters(self) -> bool:
+        """Whether a smaller congestion window would hold back what is sent: half of it is under way."""
+        core = self._quic._core
+        return core is not None and 2 * core.bytes_in_flight >= core.congestion_window
 
     @property
     def ended(self) -> CloseReason | None:

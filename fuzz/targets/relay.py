@@ -1,4 +1,4 @@
-"""Relay frames, path probes, and a relay's table under both."""
+"""Relay frames, path probes, repair packets, and a relay's table under the first two."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 from p2pnode.core.address import Address
 from p2pnode.core.errors import BadPacket
 from p2pnode.nat.probes import PathKey, ProbeFrame, parse_probe_untrusted
+from p2pnode.nat.repair import RepairReceiver
 from p2pnode.relay_table import RelaySettings, RelayTable
 from p2pnode.relay_wire import SEND, deliver_frame, read_frame_untrusted, send_frame
 from targets.base import Target
@@ -29,6 +30,18 @@ def hold_probe(data: bytes, frame: ProbeFrame) -> None:
     assert _KEY.accepts(frame) is (frame.mac == made[18:])
     assert parse_probe_untrusted(made).number == frame.number
     assert len(made) == len(data)
+
+
+def run_repair(data: bytes) -> bytes | None:
+    """A repair packet, after some packets of which its group may be; each is a packet as it could come."""
+    there = RepairReceiver()
+    there.keep(data, 40)
+    there.keep(bytes(range(256)), 25)
+    return there.missing_untrusted(data, 0.0)
+
+
+def hold_repair(data: bytes, packet: bytes | None) -> None:
+    assert packet is None or 13 <= len(packet) <= len(data) - 21
 
 
 def run_table(data: bytes) -> int:
@@ -62,5 +75,6 @@ def run_table(data: bytes) -> int:
 TARGETS = [
     Target("relay_frame", read_frame_untrusted, hold_frame, max_bytes=1_210),
     Target("path_probe", parse_probe_untrusted, hold_probe, max_bytes=40),
+    Target("repair", run_repair, hold_repair),
     Target("relay_table", run_table, max_bytes=200),
 ]

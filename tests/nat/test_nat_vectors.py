@@ -23,6 +23,7 @@ from p2pnode.nat.proof import (
     read_nonce_untrusted,
     read_stream_header_untrusted,
 )
+from p2pnode.nat.repair import RepairReceiver, repair_frames
 from p2pnode.nat.stun import binding_request, binding_response, parse_stun_untrusted
 
 PATH = Path(__file__).parent.parent / "vectors" / "session.json"
@@ -35,6 +36,8 @@ PROBES = ("probe", "answer", "relayed_probe", "relayed_answer")
 FRAMES: list[Credit | PathKeyFrame | Ping | Pong] = [
     Credit(4, 1_114_112), Ping(1), Pong(1), PathKeyFrame(bytes(range(32)))
 ]  # fmt: skip
+
+PACKETS = [bytes([0x40 + n]) + bytes(range(100, 108)) + bytes(range(16 * n, 16 * n + 20 - n)) for n in range(4)]
 
 
 def _facts(certificate: bytes) -> SessionFacts:
@@ -81,6 +84,11 @@ def make_vectors(certificate: bytes) -> dict[str, Any]:
                 for name in PROBES
             },
         },
+        "repair": {
+            "tag": PATH_KEY.tag.hex(),
+            "packets": [packet.hex() for packet in PACKETS],
+            "frame": repair_frames(PATH_KEY.tag, PACKETS)[0].hex(),
+        },
         "stun": {
             "request": binding_request(transaction).hex(),
             "responses": [
@@ -118,6 +126,11 @@ def test_session_vectors_are_what_we_read() -> None:
         assert (frame.is_answer, frame.relayed) == (kind.endswith("answer"), "relayed" in kind)
         assert (frame.tag, frame.number) == (PATH_KEY.tag, bytes(range(8)))
         assert PATH_KEY.accepts(frame)
+    packets = [bytes.fromhex(packet) for packet in stored["repair"]["packets"]]
+    there = RepairReceiver()
+    for packet in packets[1:]:
+        there.keep(packet, len(packet))
+    assert there.missing_untrusted(bytes.fromhex(stored["repair"]["frame"]), 0.0) == packets[0]
     assert ControlReader().feed_untrusted(b"".join(bytes.fromhex(f["bytes"]) for f in stored["control"])) == FRAMES
     assert parse_stun_untrusted(bytes.fromhex(stored["stun"]["request"])).kind == 1
     for response in stored["stun"]["responses"]:
