@@ -314,12 +314,12 @@ class RoomLog:
             return hindrance
         return "" if self._is_wanted(entry) else "not_member"
 
-    def place_for(self, device: bytes, user: bytes) -> str:
-        """Return why a device that wrote nothing yet finds no place, "" when it does. In an open room strangers have a
+    def place_for(self, user: bytes) -> str:
+        """Return why one more device of a user finds no place, "" when it does. In an open room strangers have a
         part of all places, so that invented ones keep nobody out whom an owner lets in."""
         roll = self.roll
         devices = sum(d in self.logs for d in roll.devices_of(user))
-        if roll.is_lost(device, user) or devices >= MAX_DEVICES:
+        if devices >= MAX_DEVICES:
             return "too_many_devices"
         if roll.is_stranger(user):
             strangers = [d for d in self.logs if d in roll.users and roll.is_stranger(roll.users[d])]
@@ -338,7 +338,7 @@ class RoomLog:
     def _no_place(self, entry: Entry) -> str:
         if entry.seq <= self._needed.get(entry.device, 0) or not isinstance(entry.body, Join):
             return "room_full" if len(self.logs) >= MAX_LOGS else ""
-        return self.place_for(entry.device, entry.body.user)
+        return self.place_for(entry.body.user)
 
     def _is_silent(self, device: bytes) -> bool:
         """Whether a stranger wrote nothing but that it is in."""

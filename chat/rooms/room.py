@@ -177,7 +177,7 @@ class Room:
             or not self.exchange.neighbours.caught_up()
         ):
             return
-        self.full = self._own.raw not in self.log.logs and bool(self.log.place_for(self._own.raw, own))
+        self.full = self._own.raw not in self.log.logs and bool(self.log.place_for(own))
         if self.full:
             return  # until an owner lets us in
         node = self.rooms.chat.node

@@ -73,13 +73,16 @@ SIGNED = [list_signature(AUTHORS[1].account, value) for value in LISTS]
 
 
 def read_logs(data: bytes) -> list[Signed]:
-    """Two bytes an entry: who and what, and what it answers to. Made in order, then shuffled into two logs."""
+    """Two bytes an entry: who and what, and what it answers to; an odd number of bytes: the room is open.
+
+    Made in order, then shuffled into two logs.
+    """
     entries: list[Signed] = []
     for author in AUTHORS:
         author.made = []
     owner = AUTHORS[0]
     proofs = [device_proof(author.account, author.key.peer_id) for author in AUTHORS]
-    create = Create("garden", False, owner.account.user_id.raw, proofs[0], "", commitment(bytes(32)))
+    create = Create("garden", len(data) % 2 == 1, owner.account.user_id.raw, proofs[0], "", commitment(bytes(32)))
     first = sign(owner.key, Entry(NO_ROOM, owner.key.peer_id.raw, 1, NO_HASH, [], 1, 0, create))
     owner.made.append(first)
     entries.append(first)
