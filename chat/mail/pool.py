@@ -45,6 +45,7 @@ log = structlog.get_logger(__name__)
 
 NOTE_PART = 0  # of the device's own slot, and of its account's
 FIRST_S = 3.0  # after joining: what contacts left comes first
+PAUSE_S = 60.0  # at least, also where the network comes and goes
 LOOK_S = 4 * 3_600.0  # between two looks at our pool: eight searches of 60 datagrams
 AT_ONCE = 4
 TRIES = 1_024  # hashes of 3 ms, for one letter
@@ -77,6 +78,7 @@ class Pool:
                 await self.publish()
             except P2PError as exc:
                 log.warning("pool_failed", reason=exc.code, why=exc.message)
+            await asyncio.sleep(PAUSE_S)
             try:
                 async with asyncio.timeout(LOOK_S * network.rng.uniform(0.8, 1.2)):
                     await self._wake.wait()
@@ -212,10 +214,10 @@ class Pool:
 
 def _left(connection: sqlite3.Connection, device: PeerId, now_s: int) -> int | None:
     """Return which message waits in a device's pool."""
-    connection_row = connection.execute(
+    row = connection.execute(
         "SELECT message FROM mail_left WHERE device = ? AND expires > ?", (device.raw, now_s)
     ).fetchone()
-    return connection_row[0] if connection_row is not None else None
+    return row[0] if row is not None else None
 
 
 def _put_left(connection: sqlite3.Connection, device: PeerId, message: int, expires: int) -> bool:

@@ -147,8 +147,11 @@ class Mail:
         ready = self._chat.node.mail_ready() or self._carrying.carriers(device)
         if not ready or self._chat.directory.is_blocked(device):
             return False
-        # a device whose user has not proven it yet: the message to be left says whether it is for a contact
-        return self._granting.is_friend(device) or self._chat.directory.user_of(device) is None
+        if self._granting.is_friend(device):
+            return True
+        # A device whose user has not proven it yet: the message to be left says whether it is for a contact. What is
+        # for the hall is never left, and whoever waits for its outcome hears of the failure at once.
+        return self._chat.directory.user_of(device) is None and self._chat.links.get(device).direct.pending
 
     def _be_patient(self, device: PeerId) -> None:
         if device not in self._impatient:

@@ -176,3 +176,15 @@ def test_a_device_list_that_has_ended_is_found_for_a_week(tmp_path: Path) -> Non
         await asyncio.sleep(FIRST_S)
 
     run(main)
+
+
+def test_a_failure_to_reach_a_strange_device_of_the_hall_is_told_at_once(tmp_path: Path) -> None:
+    """Nothing of the hall goes into letters, so nobody waits for any."""
+
+    async def main(world: FakeWorld) -> None:
+        alice, bob = await strangers(world, tmp_path)
+        assert not alice.chat.mail.attempt_failed(bob.node.peer_id, "peer_offline")
+        await alice.chat.post(bob.node.peer_id, "hello")
+        assert alice.chat.mail.attempt_failed(bob.node.peer_id, "peer_offline")
+
+    run(main)
