@@ -108,16 +108,20 @@ class Ruling:
         if self._look:
             self._look = False
             self._find_lost(now)
-        vouch_at = self._vouch(now)
+            roll = room.log.roll
+            stale = self._is_owner() and roll.stale and self._renewed != roll.cover()
+            self._stale_since = None if not stale else now if self._stale_since is None else self._stale_since
+        if now >= self._vouch_at:
+            self._vouch_at = now + VOUCH_S
+            self._vouch(now)
         due = [user for user, at in self._due.items() if at <= now]
         for user in due:
             del self._due[user]
-        stale = room.log.roll.stale and self._is_owner() and self._renewed != room.log.roll.cover()
-        self._stale_since = None if not stale else now if self._stale_since is None else self._stale_since
         renew_at = float("inf") if self._stale_since is None else self._stale_since + STEP_S * self._rank()
         if due or renew_at <= now:
-            self._stale_since, renew_at = None, now + STEP_S
+            self._stale_since, renew_at = None, float("inf")
             room.rooms.chat.start_task(self._act(due), "room-rule")
+        vouch_at = self._vouch_at if room.log.roll.open and self._is_owner() else float("inf")
         return min([renew_at, vouch_at, *self._due.values()])
 
     # inside
@@ -153,18 +157,18 @@ class Ruling:
             elif found.signature and self._told.get(user, 0) < found.devices.number:
                 self._due[user] = now + HINT_S
 
-    def _vouch(self, now: float) -> float:
+    def _vouch(self, now: float) -> None:
         """As an owner of a crowded open room: let in whoever has been our neighbour for a while, so that invented
-        members take no places from real ones. Return when to come again."""
+        members take no places from real ones."""
         room, chat = self._room, self._room.rooms.chat
         log = room.log
         if not log.roll.open or not self._is_owner() or log.strangers() < CROWDED:
-            return float("inf")
+            return
         around = {peer: self._around.get(peer, now) for peer in room.exchange.neighbours.all}
         self._around = around
         for peer, since in around.items():
             user, session = chat.directory.user_of(peer), chat.node.session(peer)
-            if user is None or session is None or now < max(since + AROUND_S, self._vouch_at):
+            if user is None or session is None or now < since + AROUND_S:
                 continue
             if not log.roll.is_stranger(user.raw) or not log.roll.may_join(user.raw):
                 continue
@@ -172,10 +176,8 @@ class Ruling:
             if self._vouched[block] >= MAX_VOUCHED_BLOCK:
                 continue
             self._vouched[block] += 1
-            self._vouch_at = now + VOUCH_S
             chat.start_task(self._let_in(user), "room-vouch")
-            break
-        return now + VOUCH_S
+            return
 
     async def _let_in(self, user: UserId) -> None:
         try:
@@ -216,3 +218,5 @@ class Ruling:
                 self._renewed = covers
         except RefusedError:
             room.rooms.drops["not_ruled"] += 1  # we were put out meanwhile, or our log is full
+        else:
+            self.look()
