@@ -51,7 +51,7 @@ def check_work_untrusted(public_key: bytes, salt: bytes, expires: int, value: by
         raise BadPacket("false_work")
 
 
-@lru_cache(maxsize=256)  # the same record comes back from 20 holders
+@lru_cache(maxsize=512)  # the same record comes back from 20 holders; as many as a node keeps, 1 kB each
 def work_of(public_key: bytes, salt: bytes, expires: int, value: bytes) -> int:
     """Return the `seq` of a record, 0 to 2^63 - 1: n bits of work give 2^63 - 2^(63 - n) or more."""
     kdf = Scrypt(salt=public_key + salt + expires.to_bytes(8, "big"), length=8, n=MEMORY_COST, r=BLOCK_SIZE, p=1)

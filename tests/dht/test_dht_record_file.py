@@ -17,7 +17,8 @@ from support.dht_network import DhtNode, make_node
 from p2pnode.core.address import Realm
 from p2pnode.core.keys import NodeKey
 from p2pnode.core.network_id import network_tag
-from p2pnode.dht import DhtSettings, SignedRecord
+from p2pnode.dht import MIN_WORK, DhtSettings, SignedRecord, pool_salt, work_of
+from p2pnode.dht.limits import Budget, PrefixBudgets
 from p2pnode.dht.storage import OVERHEAD_BYTES
 from p2pnode.simulations.virtual import VirtualWorld, run_virtual
 
@@ -133,6 +134,31 @@ def test_what_expired_while_the_node_was_away_is_dropped_and_counted(tmp_path: P
         assert len(held(again)) == len(home.rows()) == 5
         assert again.dht.statistics().drops == {"kept_record": 5}
         await again.close()
+
+    run_virtual(main)
+
+
+@pytest.mark.slow
+def test_places_of_pools_survive_a_restart_however_many_they_are(tmp_path: Path) -> None:
+    """What was judged before is not turned away as a flood of one block would be."""
+
+    async def main(world: VirtualWorld) -> None:
+        home = Home(world, tmp_path / "records.db")
+        first = await home.start()
+        expires, given = int(first.network.wall() + 600), []
+        for number in range(2):
+            salt, stamp = pool_salt(bytes([number] * 20), 0), 0
+            while (seq := work_of(AUTHOR.public_raw, salt, expires, stamp.to_bytes(8, "big"))) < MIN_WORK:
+                stamp += 1
+            given.append(SignedRecord.sign(AUTHOR, first.dht.network_tag, salt, seq, expires, stamp.to_bytes(8, "big")))
+            give(first, given[-1])
+        await first.close()
+        second = home.make()
+        second.dht.storage._works = PrefixBudgets(Budget(0.0, 0.0), 0.0)
+        await second.open(f"5.0.{home.started}.1")
+        await asyncio.sleep(2.0)
+        assert held(second).keys() == {record.key for record in given}
+        await second.close()
 
     run_virtual(main)
 
