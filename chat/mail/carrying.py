@@ -66,6 +66,7 @@ class Carrying:
         self._budget = Buckets(rate=RATE, burst=BURST)
         self._given: dict[bytes, set[PeerId]] = {}  # by slot: who carries it, since our start
         self._handing: set[PeerId] = set()
+        self._readers: set[PeerId] | None = None  # for whom we carry something; None: not looked yet
 
     def start(self) -> None:
         self._chat.node.handle(CARRY_PROTOCOL, self._serve)
@@ -92,21 +93,28 @@ class Carrying:
 
     def look(self, peer: PeerId) -> None:
         """A contact's device is here: hand over what we carry for it."""
-        if peer not in self._handing and self._granting.is_friend(peer):
+        nothing = self._readers is not None and peer not in self._readers
+        if not nothing and peer not in self._handing and self._granting.is_friend(peer):
             self._handing.add(peer)
             self._chat.start_task(self._hand_over(peer), f"chat-carry {peer}")
 
     async def _hand_over(self, peer: PeerId) -> None:
-        database = self._chat.store.database
+        database, left = self._chat.store.database, True
         try:
+            if self._readers is None:
+                self._readers = await database.read(_carried_for)
+            self._readers.discard(peer)  # before the look: what is taken for it meanwhile puts it in again
             for each in await database.read(lambda c: _for_reader(c, peer)):
                 outcome = await self._ask(peer, Hand(each.giver, each.slot, each.letter))
                 if outcome == LATER:
                     return
                 await database.write(lambda c, slot=each.slot: _drop(c, slot))  # type: ignore[misc]
+            left = False
         except P2PError as exc:
             log.warning("carried_not_handed_over", peer=str(peer), reason=exc.code)
         finally:
+            if left and self._readers is not None:
+                self._readers.add(peer)
             self._handing.discard(peer)
 
     async def _carry(self, giver: PeerId, frame: Carry) -> int:
@@ -119,6 +127,8 @@ class Carrying:
         now_s = self._chat.now_ms() // 1000
         givers = {giver, *directory.devices_of(directory.party_of(giver))}  # an account has any number of devices
         kept = await self._chat.store.database.write(lambda c: _keep(c, giver, givers, frame, now_s))
+        if kept and self._readers is not None:
+            self._readers.add(reader)
         if kept and self._chat.node.session(reader) is not None:
             self.look(reader)
         return YES if kept else LATER
@@ -182,6 +192,10 @@ async def _frame(stream: StreamPort) -> CarryFrame:
             raise EOFError("the other side ended the stream")
         buffer.add(data)
     return frame
+
+
+def _carried_for(connection: sqlite3.Connection) -> set[PeerId]:
+    return {PeerId(raw) for (raw,) in connection.execute("SELECT DISTINCT reader FROM mail_carried")}
 
 
 def _for_reader(connection: sqlite3.Connection, reader: PeerId) -> list[Carried]:

@@ -102,6 +102,7 @@ def test_two_peers_talk_through_the_command_line(started: Processes) -> None:
     """find, connect, ping, send, messages, history, contacts, peers: the JSON of docs/cli.md."""
     boot = started.bootstrap("b")
     alice, bob = (started.join(name, bootstrap=[boot]) for name in ("alice", "bob"))
+    alice.ready()
     bob.ready()  # published
     found = alice.cli("find", bob.id, "--json").json
     assert {"peer", "online", "age_s", "addresses", "name", "hops", "seconds"} <= set(found)
