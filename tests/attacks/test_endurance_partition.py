@@ -94,7 +94,8 @@ def test_endurance_partition_of_ten_minutes() -> None:
                     expected.append((neighbour, f"near {number}"))
             pairs = [*zip(left, right, strict=True), *zip(right, left, strict=True)]
             across = await asyncio.gather(*(say(one, other, f"far {n}") for n, (one, other) in enumerate(pairs)))
-            assert set(across) == {"queued"}
+            # Who never met leaves a first letter in the pool, as far as the own half has it: none gets across.
+            assert set(across) <= {"queued", "stored"}
             expected += [(other, f"far {n}") for n, (_, other) in enumerate(pairs)]
             await asyncio.sleep(APART_S / 2)
             heal()
