@@ -39,7 +39,9 @@ async def filled(path: Path, database_key: DatabaseKey | None, count: int = 20) 
 
 
 def incoming(number: int) -> Incoming:
-    return Incoming(number.to_bytes(16, "big"), AUTHOR, AUTHOR_USER, True, number, f"{SECRET} {number}", 0, 0, "zoe-phoebe")
+    return Incoming(
+        number.to_bytes(16, "big"), AUTHOR, AUTHOR_USER, True, number, f"{SECRET} {number}", 0, 0, "zoephoebe"
+    )
 
 
 async def read(path: Path, database_key: DatabaseKey | None, *, read_only: bool = False) -> list[str]:
@@ -75,7 +77,7 @@ def test_nothing_of_an_encrypted_file_can_be_read_not_even_its_log(tmp_path: Pat
         await asyncio.gather(*(store.receive(incoming(number)) for number in range(20)))
         data = everything(tmp_path)
         assert data.count(b"zeb") < 5  # a word of the index, in each message; three bytes meet by chance in ciphertext
-        for needle in (b"zebra", b"zoe-phoebe", b"messages", b"SQLite format", AUTHOR.raw, AUTHOR_USER.raw):
+        for needle in (b"zebra", b"zoephoebe", b"messages", b"SQLite format", AUTHOR.raw, AUTHOR_USER.raw):
             assert needle not in data
         assert modes(tmp_path) == {0o600}
         await store.close()
